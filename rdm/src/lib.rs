@@ -1,0 +1,1 @@
+//! What a machine's firmware reserves, and which devices can be passed through.
