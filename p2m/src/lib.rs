@@ -1,2 +1,16 @@
-//! Guest-physical to machine page tables with 1:1 mappings as transactions.
+//! Guest-physical to machine page tables, with 1:1 mappings of reserved memory as transactions.
 #![no_std]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+#[cfg(test)]
+extern crate std;
+
+mod entry;
+mod frame;
+mod space;
+
+pub use entry::{Access, Entry, P2mType, Run};
+pub use frame::{
+    Frame, FrameRange, FrameSource, Gfn, GfnRange, Mfn, MfnRange, PAGE_SHIFT, PageSize, TableFrame,
+};
+pub use space::{AddressSpace, DeviceRoot, Flush, Identity, IdentityError, OnConflict, Seen};

@@ -1,0 +1,135 @@
+//! What the reserved-memory policy needs of an address space. [`crate`]'s own tables are one implementation; a hypervisor with tables of its own
+//! implements the trait for those and uses the policy alone.
+
+use core::fmt;
+
+use crate::entry::{Access, Entry, Run};
+use crate::frame::{Gfn, GfnRange, Mfn, MfnRange};
+
+/// What to do where a 1:1 mapping meets something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Refuse the whole range and change nothing.
+    Refuse,
+    /// Leave what is there, map the rest, and report each run that was left (Xen's `XEN_DOMCTL_DEV_RDM_RELAXED`).
+    Skip,
+}
+
+/// What a 1:1 mapping found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Nothing was there; all of it was installed.
+    Mapped,
+    /// All of it was mapped 1:1 with this access before; nothing was written.
+    AlreadyIdentical,
+    /// Part of it was installed; the rest was reported run by run.
+    Mixed {
+        /// Frames installed.
+        installed: u64,
+        /// Frames that were mapped 1:1 before.
+        identical: u64,
+        /// Frames left as they were, under [`OnConflict::Skip`].
+        skipped: u64,
+    },
+}
+
+/// A run that a 1:1 mapping met and left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It was mapped 1:1 with the same access before.
+    Identical(GfnRange),
+    /// Something else is there, and [`OnConflict::Skip`] left it.
+    Skipped(Run),
+}
+
+/// Why a 1:1 mapping was refused. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityError {
+    /// Something else is at a guest frame of the range.
+    Conflict {
+        /// The first such frame.
+        gfn: Gfn,
+        /// What is there.
+        found: Entry,
+    },
+    /// There are too few frames for the page tables.
+    NoFrames {
+        /// How many the range takes.
+        needed: u64,
+    },
+    /// The range ends beyond what the tables can express.
+    OutOfRange {
+        /// The first frame that cannot be mapped.
+        limit: Gfn,
+    },
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { gfn, found } => write!(f, "guest frame {gfn} already holds {found}"),
+            Self::NoFrames { needed } => write!(f, "{needed} page-table frames are needed and not to be had"),
+            Self::OutOfRange { limit } => write!(f, "the page tables end below guest frame {limit}"),
+        }
+    }
+}
+
+impl core::error::Error for IdentityError {}
+
+/// The table that the remapping hardware walks for an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRoot {
+    /// The top table's frame.
+    pub root: Mfn,
+    /// Its number of levels, 3 to 5.
+    pub levels: u8,
+}
+
+/// Translations that hardware may still hold although the tables have changed. To be dropped from every TLB that serves the address space, and then
+/// confirmed.
+#[must_use = "hardware may use the old translations until they are flushed"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// The guest frames concerned; one range that covers all.
+    pub gfns: GfnRange,
+    /// Whether only not-present entries became present: hardware that does not cache those needs no flush (VT-d 6.1, caching mode).
+    pub only_added: bool,
+}
+
+/// A domain's guest-physical address space, for the CPU and for its devices.
+pub trait AddressSpace {
+    /// What is at `gfn`, and how far beyond it the same goes on (the run starts at `gfn`). Asks the tables, never memory.
+    fn look_up(&self, gfn: Gfn) -> Run;
+
+    /// Page-table frames that [`map_identity`](Self::map_identity) of this range would take now.
+    fn frames_needed(&self, range: MfnRange) -> u64;
+
+    /// Maps machine frames at the guest frames of the same numbers as `p2m_mmio_direct`: all or nothing. Looks at the whole range, then makes sure of
+    /// the table frames, then writes. `report` hears of each run that was left as it was.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the address space is then as it was before.
+    fn map_identity(
+        &mut self,
+        range: MfnRange,
+        access: Access,
+        on_conflict: OnConflict,
+        report: &mut dyn FnMut(Seen),
+    ) -> Result<Identity, IdentityError>;
+
+    /// Removes what [`map_identity`](Self::map_identity) installed in this range; what was there before it, or came otherwise, stays.
+    ///
+    /// # Errors
+    /// [`IdentityError::NoFrames`] when `range` cuts a page in two and there is no frame for the pieces; never for a range that was given to
+    /// `map_identity` as it stands.
+    fn unmap_identity(&mut self, range: MfnRange) -> Result<(), IdentityError>;
+
+    /// What the remapping hardware walks for this address space; the same for its whole life.
+    fn device_root(&self) -> DeviceRoot;
+
+    /// What has to be flushed since the last call; `None` when nothing.
+    fn take_flush(&mut self) -> Option<Flush>;
+
+    /// The flush taken last is complete: table frames that became free may be used again.
+    fn confirm_flush(&mut self);
+}
