@@ -1,0 +1,179 @@
+//! What the hypervisor and its hardware give to the policy.
+
+use core::fmt;
+
+use p2m::{DeviceRoot, Flush};
+
+/// A PCI function: segment, bus, device, function, in the layout of Xen's `machine_sbdf` (segment << 16 | bus << 8 | device << 3 | function).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Sbdf(u32);
+
+impl Sbdf {
+    /// From its parts; only the low 5 bits of `device` and 3 of `function` are used.
+    #[must_use]
+    pub const fn new(segment: u16, bus: u8, device: u8, function: u8) -> Self {
+        Self((segment as u32) << 16 | (bus as u32) << 8 | (device as u32 & 0x1f) << 3 | function as u32 & 7)
+    }
+
+    /// From Xen's number.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// Xen's number.
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// The PCI segment group.
+    #[must_use]
+    pub const fn segment(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The bus.
+    #[must_use]
+    pub const fn bus(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// The device number, 0 to 31.
+    #[must_use]
+    pub const fn device(self) -> u8 {
+        (self.0 >> 3) as u8 & 0x1f
+    }
+
+    /// The function number, 0 to 7.
+    #[must_use]
+    pub const fn function(self) -> u8 {
+        self.0 as u8 & 7
+    }
+
+    /// Device and function in one byte, as configuration cycles and source ids carry them.
+    #[must_use]
+    pub const fn devfn(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// The 16-bit source id: bus, device, function.
+    #[must_use]
+    pub const fn source_id(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+impl From<pci_types::PciAddress> for Sbdf {
+    fn from(address: pci_types::PciAddress) -> Self {
+        Self::new(address.segment(), address.bus(), address.device(), address.function())
+    }
+}
+
+impl From<Sbdf> for pci_types::PciAddress {
+    fn from(sbdf: Sbdf) -> Self {
+        Self::new(sbdf.segment(), sbdf.bus(), sbdf.device(), sbdf.function())
+    }
+}
+
+impl fmt::Display for Sbdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:02x}:{:02x}.{}", self.segment(), self.bus(), self.device(), self.function())
+    }
+}
+
+impl fmt::Debug for Sbdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One address space that devices can be attached to: a domain's, or a quarantined device's. What hardware tags translations with is derived from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpaceId(pub u32);
+
+/// Why remapping hardware did not do as told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HardwareError {
+    /// No unit translates this requester's DMA.
+    NoUnit {
+        /// The requester.
+        source: Sbdf,
+    },
+    /// No frame was left for a root or context table.
+    NoFrames,
+    /// The unit has no domain id left.
+    NoDomainId {
+        /// The unit's register base.
+        unit: u64,
+    },
+    /// The unit cannot walk a table of so many levels.
+    Levels {
+        /// The unit's register base.
+        unit: u64,
+        /// What was asked.
+        levels: u8,
+    },
+    /// The unit did not answer in time.
+    TimedOut {
+        /// The unit's register base.
+        unit: u64,
+        /// What was waited for.
+        operation: &'static str,
+    },
+    /// The unit reported an error of its invalidation queue.
+    QueueError {
+        /// The unit's register base.
+        unit: u64,
+        /// The fault status register (VT-d 11.4.7.1).
+        status: u32,
+    },
+}
+
+impl fmt::Display for HardwareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUnit { source } => write!(f, "no remapping unit translates the DMA of {source}"),
+            Self::NoFrames => f.write_str("no frame is left for the remapping tables"),
+            Self::NoDomainId { unit } => write!(f, "the remapping unit at {unit:#x} has no domain id left"),
+            Self::Levels { unit, levels } => {
+                write!(f, "the remapping unit at {unit:#x} cannot walk {levels}-level tables")
+            }
+            Self::TimedOut { unit, operation } => {
+                write!(f, "the remapping unit at {unit:#x} did not finish: {operation}")
+            }
+            Self::QueueError { unit, status } => {
+                write!(
+                    f,
+                    "the remapping unit at {unit:#x} reports an invalidation error (status {status:#x})"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for HardwareError {}
+
+/// DMA remapping hardware as the policy uses it. Calls come under the policy's ownership lock, one at a time.
+pub trait RemappingHardware {
+    /// Sends the DMA of requester `source` through `root` from now on, tagged as `space`, in place of what it went through before, in one step; returns
+    /// when no translation of the old space is in use for it any more.
+    ///
+    /// # Errors
+    /// [`HardwareError`]; then the requester is attached as it was before, except after a time-out, when nothing is certain and the requester must be
+    /// taken as reaching both.
+    fn attach(&mut self, source: Sbdf, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError>;
+
+    /// Blocks the DMA of requester `source`.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError>;
+
+    /// Drops translations of `space` that may be cached; returns when that is done.
+    ///
+    /// # Errors
+    /// [`HardwareError::TimedOut`] or [`HardwareError::QueueError`]; the old translations may then still be in use.
+    fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError>;
+}
