@@ -5,7 +5,10 @@
 #[cfg(test)]
 extern crate std;
 
+mod arena;
+pub mod option;
 mod platform;
 pub mod vtd;
 
+pub use arena::{Arena, OutOfMemory};
 pub use platform::{HardwareError, RemappingHardware, Sbdf, SpaceId};

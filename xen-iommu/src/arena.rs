@@ -1,0 +1,122 @@
+//! The memory that the hypervisor gives at boot, handed out object by object and never taken back.
+
+#![allow(unsafe_code, reason = "bytes become objects here and nowhere else")]
+
+use core::fmt;
+use core::mem::{MaybeUninit, align_of, size_of};
+use core::slice;
+
+/// The memory given at boot is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Bytes asked for.
+    pub wanted: usize,
+    /// Bytes left.
+    pub left: usize,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes are needed and {} are left of the memory given at boot", self.wanted, self.left)
+    }
+}
+
+impl core::error::Error for OutOfMemory {}
+
+/// A piece of memory from which objects are cut. What is cut lives as long as the memory and is never dropped.
+pub struct Arena<'m> {
+    free: &'m mut [MaybeUninit<u8>],
+}
+
+impl<'m> Arena<'m> {
+    /// Cuts objects from `memory`.
+    pub fn new(memory: &'m mut [MaybeUninit<u8>]) -> Self {
+        Self { free: memory }
+    }
+
+    /// Bytes left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.free.len()
+    }
+
+    /// A place for `value`.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when what is left is too little; `value` is dropped.
+    pub fn object<T>(&mut self, value: T) -> Result<&'m mut T, OutOfMemory> {
+        let left = self.left();
+        match self.uninit::<T>(1)? {
+            [place, ..] => Ok(place.write(value)),
+            [] => Err(OutOfMemory { wanted: size_of::<T>(), left }),
+        }
+    }
+
+    /// A slice of `len` objects, each made by `make` from its index.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when what is left is too little; `make` was not called then.
+    pub fn slice<T>(
+        &mut self,
+        len: usize,
+        mut make: impl FnMut(usize) -> T,
+    ) -> Result<&'m mut [T], OutOfMemory> {
+        let places = self.uninit::<T>(len)?;
+        for (index, place) in places.iter_mut().enumerate() {
+            place.write(make(index));
+        }
+        let len = places.len();
+        // SAFETY: every place was written just above, `MaybeUninit<T>` has the layout of `T`, and the exclusive borrow is passed on.
+        Ok(unsafe { slice::from_raw_parts_mut(places.as_mut_ptr().cast::<T>(), len) })
+    }
+
+    fn uninit<T>(&mut self, len: usize) -> Result<&'m mut [MaybeUninit<T>], OutOfMemory> {
+        let left = self.free.len();
+        let gap = self.free.as_ptr().align_offset(align_of::<T>());
+        let bytes = size_of::<T>().checked_mul(len);
+        let wanted = bytes.and_then(|bytes| bytes.checked_add(gap));
+        let (Some(bytes), Some(wanted)) = (bytes, wanted) else {
+            return Err(OutOfMemory { wanted: usize::MAX, left });
+        };
+        if wanted > left {
+            return Err(OutOfMemory { wanted, left });
+        }
+        let (cut, rest) = core::mem::take(&mut self.free).split_at_mut(wanted);
+        self.free = rest;
+        let (_, cut) = cut.split_at_mut(gap);
+        debug_assert_eq!(cut.len(), bytes);
+        // SAFETY: `cut` is exclusively borrowed for 'm, holds `len` times the size of `T`, starts at `T`'s alignment because `gap` was skipped, and
+        // `MaybeUninit` asks for no content.
+        Ok(unsafe { slice::from_raw_parts_mut(cut.as_mut_ptr().cast::<MaybeUninit<T>>(), len) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_aligned_objects_until_nothing_is_left() {
+        let mut memory = [MaybeUninit::uninit(); 64];
+        let mut arena = Arena::new(&mut memory);
+        let byte = arena.slice(1, |_| 7_u8).unwrap();
+        let words = arena.slice(3, |index| index as u64).unwrap();
+        assert_eq!((byte[0], &words[..]), (7, &[0_u64, 1, 2][..]));
+        assert_eq!(words.as_ptr().align_offset(8), 0);
+        let left = arena.left();
+        assert_eq!(
+            arena.slice(8, |_| 0_u64),
+            Err(OutOfMemory { wanted: 64 + arena.free.as_ptr().align_offset(8), left })
+        );
+    }
+
+    #[test]
+    fn a_refusal_loses_nothing() {
+        let mut memory = [MaybeUninit::uninit(); 16];
+        let mut arena = Arena::new(&mut memory);
+        assert!(arena.slice(usize::MAX, |_| 0_u64).is_err());
+        assert_eq!(arena.left(), 16);
+        assert!(arena.slice(17, |_| 0_u8).is_err());
+        assert_eq!(*arena.object(5_u8).unwrap(), 5);
+    }
+}
