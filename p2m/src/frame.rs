@@ -1,6 +1,7 @@
 //! Frame numbers, ranges of them, and where page-table frames come from. The vocabulary is Xen's (`xen/include/xen/mm.h`).
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 
 /// Bytes in a frame as a power of two: frames are 4 KiB.
@@ -17,7 +18,7 @@ pub trait Frame: Copy + Ord + fmt::Debug {
 macro_rules! frame_number {
     ($(#[$doc:meta])* $name:ident, $word:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(transparent)]
         pub struct $name(u64);
 
@@ -92,7 +93,7 @@ frame_number!(
 );
 
 /// Frames from `start` up to, not including, `end`. Never reversed; may be empty.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct FrameRange<F> {
     start: F,
     end: F,
@@ -113,6 +114,11 @@ impl<F: Frame> FrameRange<F> {
     pub fn with_len(start: F, count: u64) -> Option<Self> {
         let end = start.raw().checked_add(count)?;
         Some(Self { start, end: F::new(end) })
+    }
+
+    /// From `start` up to `end`, or empty at `start` when that lies below.
+    pub(crate) fn clamped(start: F, end: F) -> Self {
+        Self { start, end: end.max(start) }
     }
 
     /// The first frame.
@@ -143,6 +149,11 @@ impl<F: Frame> FrameRange<F> {
     /// Whether the two have a frame in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.start < other.end && other.start < self.end
+    }
+
+    /// The smallest range that holds both.
+    pub fn hull(&self, other: &Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 
     /// The frames that both have.
@@ -228,6 +239,13 @@ pub unsafe trait FrameSource {
 
     /// The memory of an allocated frame; `None` for a frame that did not come from here.
     fn table(&self, frame: Mfn) -> Option<&TableFrame>;
+
+    /// These entries of an allocated frame were written; called before anything that leads to them is written. Where the remapping hardware does
+    /// not snoop caches on its walks (VT-d 11.4.3, ECAP.C clear) the source writes the lines back here; elsewhere there is nothing to do.
+    #[inline]
+    fn written(&self, frame: Mfn, entries: Range<usize>) {
+        let _ = (frame, entries);
+    }
 }
 
 // SAFETY: it passes on what the source behind the reference does.
@@ -241,7 +259,13 @@ unsafe impl<S: FrameSource + ?Sized> FrameSource for &S {
         (**self).free(frame);
     }
 
+    #[inline]
     fn table(&self, frame: Mfn) -> Option<&TableFrame> {
         (**self).table(frame)
+    }
+
+    #[inline]
+    fn written(&self, frame: Mfn, entries: Range<usize>) {
+        (**self).written(frame, entries);
     }
 }
