@@ -124,6 +124,10 @@ pub trait AddressSpace {
     /// `map_identity` as it stands.
     fn unmap_identity(&mut self, range: MfnRange) -> Result<(), IdentityError>;
 
+    /// The first run within the guest frames of the same numbers as `range` that leads to a machine frame of `range` and was not installed by
+    /// [`map_identity`](Self::map_identity): memory that this address space reaches on its own account.
+    fn mapped_otherwise(&self, range: MfnRange) -> Option<Run>;
+
     /// What the remapping hardware walks for this address space; the same for its whole life.
     fn device_root(&self) -> DeviceRoot;
 
