@@ -1,0 +1,343 @@
+//! Attaching requesters to address spaces, and dropping what is cached when either changes.
+
+use core::sync::atomic::Ordering;
+
+use p2m::{DeviceRoot, Flush, FrameSource};
+
+use crate::platform::{HardwareError, Sbdf, SpaceId};
+use crate::vtd::invalidate::{AtsDevice, Block, Request};
+use crate::vtd::registers::Registers;
+use crate::vtd::tables::{ContextEntry, ContextSlot, DomainId, RootEntry, context_table, root_word};
+use crate::vtd::unit::{Unit, access, walks};
+
+impl<R: Registers> Unit<'_, R> {
+    /// [`RemappingHardware::attach`](crate::RemappingHardware::attach) for a requester of this unit.
+    pub(super) fn attach(
+        &mut self,
+        frames: &impl FrameSource,
+        source: Sbdf,
+        space: SpaceId,
+        root: DeviceRoot,
+    ) -> Result<(), HardwareError> {
+        let unit = self.base;
+        let device_tlb = self.device_tlb(source).is_some();
+        let Some(live) = &self.live else { return Err(HardwareError::NoUnit { source }) };
+        let levels = HardwareError::Levels { unit, levels: root.levels };
+        if !walks(live.capability, root.levels) {
+            return Err(levels);
+        }
+        // The id before the context table: a failure gives back what it took, and a table stays once it is there.
+        let id = self.domains.acquire(space).ok_or(HardwareError::NoDomainId { unit })?;
+        let prepared = ContextEntry::translating(root, id, device_tlb)
+            .ok_or(levels)
+            .and_then(|entry| self.make_slot(frames, source).map(|slot| (slot, entry)));
+        match prepared {
+            Ok((slot, entry)) => self.change(frames, source, slot, entry),
+            Err(error) => {
+                self.domains.release(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// [`RemappingHardware::detach`](crate::RemappingHardware::detach) for a requester of this unit.
+    pub(super) fn detach(&mut self, frames: &impl FrameSource, source: Sbdf) -> Result<(), HardwareError> {
+        if self.live.is_none() {
+            return Err(HardwareError::NoUnit { source });
+        }
+        match self.slot(frames, source) {
+            Some(slot) if slot.read().low.present() => {
+                self.change(frames, source, slot, ContextEntry::ABSENT)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// [`RemappingHardware::flush`](crate::RemappingHardware::flush) for this unit; nothing to do where it does not know the space.
+    pub(super) fn flush(
+        &mut self,
+        frames: &impl FrameSource,
+        space: SpaceId,
+        flush: &Flush,
+    ) -> Result<(), HardwareError> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let Some(domain) = self.domains.id_of(space) else { return Ok(()) };
+        let capability = live.capability;
+        self.access(capability).flush_write_buffer()?;
+        if flush.gfns.is_empty() || (flush.only_added && !capability.caching_mode()) {
+            return Ok(());
+        }
+        let fits =
+            |block: &Block| capability.page_selective() && block.order <= u32::from(capability.max_mask());
+        match Block::covering(flush.gfns).filter(fits) {
+            Some(block) if !self.domains.is_stale(domain) => {
+                let result = self
+                    .invalidate(frames, Request::IotlbPages { domain, block })
+                    .and_then(|()| self.flush_device_tlbs(frames, domain, Some(block)));
+                if result.is_err() {
+                    self.domains.set_stale(domain, true);
+                }
+                result
+            }
+            _ => self.flush_domain(frames, domain),
+        }
+    }
+
+    /// Lets a device that is about to get its own TLB switched on use it, and invalidates that from now on; `false` when the unit cannot (no
+    /// support, no queue, no room left), and ATS has to stay off. Such a device is trusted to use only translations that it was given.
+    ///
+    /// # Errors
+    /// As of attaching.
+    pub(super) fn use_device_tlb(
+        &mut self,
+        frames: &impl FrameSource,
+        device: AtsDevice,
+    ) -> Result<bool, HardwareError> {
+        let Some(live) = &self.live else { return Ok(false) };
+        if !live.extended.device_tlb() || !live.way.is_queue() {
+            return Ok(false);
+        }
+        let same = |place: &Option<AtsDevice>| place.is_some_and(|other| other.source == device.source);
+        let free = self.device_tlbs.iter().position(same);
+        let free = free.or_else(|| self.device_tlbs.iter().position(Option::is_none));
+        let Some(place) = free.and_then(|index| self.device_tlbs.get_mut(index)) else {
+            return Ok(false);
+        };
+        *place = Some(device);
+        let result = self.set_translation_type(frames, device.source, 1);
+        if result.is_err() {
+            self.forget_device_tlb(device.source);
+        }
+        result.map(|()| true)
+    }
+
+    /// The device's own TLB is off (and was so before this call): blocks translated requests from it and leaves its TLB alone from now on.
+    ///
+    /// # Errors
+    /// As of attaching.
+    pub(super) fn drop_device_tlb(
+        &mut self,
+        frames: &impl FrameSource,
+        source: Sbdf,
+    ) -> Result<(), HardwareError> {
+        self.forget_device_tlb(source.source_id());
+        self.set_translation_type(frames, source.source_id(), 0)
+    }
+
+    fn forget_device_tlb(&mut self, source: u16) {
+        for place in self.device_tlbs.iter_mut() {
+            if place.is_some_and(|device| device.source == source) {
+                *place = None;
+            }
+        }
+    }
+
+    fn device_tlb(&self, source: Sbdf) -> Option<AtsDevice> {
+        self.device_tlbs.iter().flatten().find(|device| device.source == source.source_id()).copied()
+    }
+
+    fn set_translation_type(
+        &mut self,
+        frames: &impl FrameSource,
+        source: u16,
+        translation_type: u8,
+    ) -> Result<(), HardwareError> {
+        let source = self.requester(source);
+        let Some(slot) = self.slot(frames, source) else { return Ok(()) };
+        let entry = slot.read();
+        let Some(domain) = entry.domain() else { return Ok(()) };
+        // The new entry is one more user of the domain id until the old one is gone.
+        self.domains.retain(domain);
+        let low = entry.low.with_translation_type(translation_type);
+        self.change(frames, source, slot, ContextEntry { low, ..entry })
+    }
+
+    fn requester(&self, source: u16) -> Sbdf {
+        Sbdf::from_raw(u32::from(self.coverage.segment()) << 16 | u32::from(source))
+    }
+
+    /// Where a requester's context entry is, if its bus has a context table.
+    pub(super) fn slot<'f>(&self, frames: &'f impl FrameSource, source: Sbdf) -> Option<ContextSlot<'f>> {
+        let root = frames.table(self.live.as_ref()?.root)?;
+        ContextSlot::of(frames.table(context_table(root, source.bus())?)?, source.devfn())
+    }
+
+    /// The same, with a context table made for the bus if it has none.
+    fn make_slot<'f>(
+        &mut self,
+        frames: &'f impl FrameSource,
+        source: Sbdf,
+    ) -> Result<ContextSlot<'f>, HardwareError> {
+        if let Some(slot) = self.slot(frames, source) {
+            return Ok(slot);
+        }
+        let live = self.live.as_ref().ok_or(HardwareError::NoUnit { source })?;
+        let root = frames.table(live.root).ok_or(HardwareError::NoFrames)?;
+        let word = root_word(root, source.bus()).ok_or(HardwareError::NoFrames)?;
+        let frame = frames.allocate().ok_or(HardwareError::NoFrames)?;
+        let table = frames.table(frame).ok_or(HardwareError::NoFrames)?;
+        // The table's zeros have to be in memory before the root entry leads to them.
+        self.write_back(&table.0);
+        word.store(
+            RootEntry::new().with_present(true).with_context_table(frame.raw()).into_bits(),
+            Ordering::Release,
+        );
+        self.write_back(core::slice::from_ref(word));
+        ContextSlot::of(table, source.devfn()).ok_or(HardwareError::NoFrames)
+    }
+
+    fn write_back(&self, words: &[core::sync::atomic::AtomicU64]) {
+        if self.live.as_ref().is_some_and(|live| !live.extended.coherent()) {
+            self.registers.write_back(words);
+        }
+    }
+
+    /// Puts `to` into a requester's entry, drops what is cached of the old one, and keeps the count of the domain ids' users; `to`'s is counted already.
+    fn change(
+        &mut self,
+        frames: &impl FrameSource,
+        source: Sbdf,
+        slot: ContextSlot<'_>,
+        to: ContextEntry,
+    ) -> Result<(), HardwareError> {
+        let from = slot.read();
+        let was_stale = from.domain().is_some_and(|domain| self.domains.is_stale(domain));
+        let result = self.replace(frames, source, slot, from, to);
+        if !matches!(result, Err(HardwareError::QueueError { .. })) {
+            // Done, or given up: memory has the new entry; if hardware may still use the old one, its id is marked as stale and stays taken.
+            if let Some(domain) = from.domain() {
+                self.domains.release(domain);
+            }
+            return result;
+        }
+        // The queue works again; take the change back, so that the requester is attached as it was.
+        let undone = self.replace(frames, source, slot, slot.read(), from);
+        if undone.is_ok()
+            && let Some(domain) = from.domain()
+        {
+            self.domains.set_stale(domain, was_stale);
+        }
+        if let Some(domain) = to.domain() {
+            self.domains.release(domain);
+        }
+        match undone {
+            Ok(()) => result,
+            Err(_) => Err(HardwareError::TimedOut {
+                unit: self.base,
+                operation: "taking a context entry's change back",
+            }),
+        }
+    }
+
+    /// Replaces an entry in memory and drops what is cached of the old one. When it fails, the new entry is in memory all the same, and the old one's
+    /// domain id is marked as stale.
+    fn replace(
+        &mut self,
+        frames: &impl FrameSource,
+        source: Sbdf,
+        slot: ContextSlot<'_>,
+        from: ContextEntry,
+        to: ContextEntry,
+    ) -> Result<(), HardwareError> {
+        let Some(live) = &self.live else { return Err(HardwareError::NoUnit { source }) };
+        let caching_mode = live.capability.caching_mode();
+        let transit = live.transit;
+        let mut result = Ok(());
+        // See the head of `tables` for the steps.
+        let in_one_step = self.at_once || !from.low.present() || !to.low.present() || from.high == to.high;
+        let on_the_way = match transit {
+            _ if in_one_step => [None, None],
+            Some(transit) if from.high.width() == to.high.width() => {
+                // What an earlier change left under the transit id.
+                result = self.invalidate(frames, Request::IotlbDomain { domain: transit });
+                [Some(from.tagged(transit)), Some(to.tagged(transit))]
+            }
+            _ => [Some(ContextEntry::ABSENT), None],
+        };
+        let was_stale = from.domain().is_some_and(|domain| self.domains.is_stale(domain));
+        if let Some(domain) = from.domain() {
+            self.domains.set_stale(domain, true);
+        }
+        let mut before = from;
+        for step in on_the_way.into_iter().chain([Some(to)]).flatten() {
+            if !(self.at_once && slot.replace_at_once(step)) {
+                slot.replace_by_words(step);
+            }
+            self.write_back(slot.words());
+            // After an error only memory is brought to the end.
+            result = result.and_then(|()| self.flush_context_entry(frames, source, before));
+            before = step;
+        }
+        result?;
+        if let Some(domain) = from.domain() {
+            if was_stale {
+                self.flush_domain(frames, domain)?;
+            } else {
+                self.invalidate(frames, Request::IotlbDomain { domain })?;
+            }
+            if let Some(device) = self.device_tlb(source) {
+                self.invalidate(frames, Request::DeviceTlb { device, block: None })?;
+            }
+            self.domains.set_stale(domain, false);
+        } else if caching_mode {
+            self.invalidate(frames, Request::IotlbDomain { domain: DomainId(0) })?;
+        }
+        match to.domain() {
+            Some(domain) if caching_mode || self.domains.is_stale(domain) => {
+                self.invalidate(frames, Request::IotlbDomain { domain })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops a requester's cached context entry, of which memory held `before`.
+    fn flush_context_entry(
+        &mut self,
+        frames: &impl FrameSource,
+        source: Sbdf,
+        before: ContextEntry,
+    ) -> Result<(), HardwareError> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let capability = live.capability;
+        self.access(capability).flush_write_buffer()?;
+        let domain = match before.domain() {
+            Some(domain) => domain,
+            // In caching mode, that it was not present may be cached, under id 0 (§6.1).
+            None if capability.caching_mode() => DomainId(0),
+            None => return Ok(()),
+        };
+        self.invalidate(frames, Request::ContextDevice { domain, source: source.source_id() })
+    }
+
+    /// Drops every translation of a domain id.
+    fn flush_domain(&mut self, frames: &impl FrameSource, domain: DomainId) -> Result<(), HardwareError> {
+        let result = self
+            .invalidate(frames, Request::IotlbDomain { domain })
+            .and_then(|()| self.flush_device_tlbs(frames, domain, None));
+        self.domains.set_stale(domain, result.is_err());
+        result
+    }
+
+    /// Drops translations in the devices' own TLBs, of those devices that are attached under `domain`.
+    fn flush_device_tlbs(
+        &mut self,
+        frames: &impl FrameSource,
+        domain: DomainId,
+        block: Option<Block>,
+    ) -> Result<(), HardwareError> {
+        for index in 0..self.device_tlbs.len() {
+            let Some(device) = self.device_tlbs.get(index).copied().flatten() else { continue };
+            let slot = self.slot(frames, self.requester(device.source));
+            if slot.is_some_and(|slot| slot.read().domain() == Some(domain)) {
+                self.invalidate(frames, Request::DeviceTlb { device, block })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn invalidate(&mut self, frames: &impl FrameSource, request: Request) -> Result<(), HardwareError> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let access = access(self.base, &self.registers, live.capability, self.polls);
+        live.way.run(&access, frames, request)
+    }
+}
