@@ -360,7 +360,11 @@ impl From<Structure<'_>> for StructureBuilder {
             Structure::Rmrr(rmrr) => Self::rmrr(rmrr.segment(), rmrr.base(), rmrr.limit()),
             Structure::Atsr(atsr) => Self::atsr(atsr.flags(), atsr.segment()),
             Structure::Rhsa(rhsa) => Self::rhsa(rhsa.register_base(), rhsa.proximity_domain()),
-            Structure::Andd(andd) => Self::andd(andd.number(), andd.name_bytes()),
+            Structure::Andd(andd) => {
+                let mut fields = Vec::from([0, 0, 0, andd.number()]);
+                fields.extend_from_slice(andd.name_field());
+                Self::raw(StructureKind::Andd.raw(), &fields)
+            }
             Structure::Satc(satc) => Self::satc(satc.flags(), satc.segment()),
             Structure::Sidp(sidp) => Self::sidp(sidp.segment()),
             Structure::Unknown(unknown) => {

@@ -1,9 +1,50 @@
 //! Zero-copy reader of the ACPI DMAR table (Intel VT-d), with device-scope resolution.
+//!
+//! The DMAR table is how firmware tells an operating system or hypervisor which IOMMUs a machine has, which devices are behind which, and which
+//! memory devices must keep reaching (reserved memory regions, RMRRs). Section numbers in these docs are those of Intel's Virtualization Technology
+//! for Directed I/O specification, revision 4.1, chapter 8.
+//!
+//! ```
+//! # #[cfg(feature = "builder")] {
+//! # use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
+//! # let bytes = TableBuilder::new()
+//! #     .structure(StructureBuilder::rmrr(0, 0x9b80_0000, 0x9fff_ffff).scope(ScopeBuilder::endpoint(0, &[(2, 0)])))
+//! #     .build();
+//! use acpi_dmar::{Dmar, Structure};
+//!
+//! let dmar = Dmar::parse(&bytes)?;
+//! for structure in dmar.structures() {
+//!     match structure {
+//!         Ok(Structure::Rmrr(rmrr)) => {
+//!             println!("{:#x} to {:#x} is used by", rmrr.base(), rmrr.limit());
+//!             for scope in rmrr.scopes().flatten() {
+//!                 println!("  {} {:02x}:{}", scope.kind(), scope.start_bus(), scope.path());
+//!             }
+//!         }
+//!         Ok(other) => println!("{other}"),
+//!         Err(error) => println!("passed over: {error}"),
+//!     }
+//! }
+//! # }
+//! # Ok::<(), acpi_dmar::TableError>(())
+//! ```
+//!
+//! - **Every structure and scope kind**, with every field; unknown types pass through as bytes.
+//! - **Any bytes are safe to read**: no unsafe code, no allocation, no panic, and time linear in the length. Each length is checked against what encloses it.
+//!   A structure or scope that is wrong gives an error with its offset, value and rule; where its length still shows the next one, reading goes on there.
+//! - [`resolve`] finds the device that a scope names on this machine's buses, through bridges, by PCI config reads.
+//! - [`verdict`] says what to do with a reserved region: accept, repair, or reject, against the host's memory map.
+//! - `{}` prints a table to be read beside `iasl -d`; the `sysfs` example prints this machine's.
+//!
+//! # Features
+//!
+//! - `builder`: composes tables, right ones and ones that are wrong on purpose. Needs `alloc`.
+//! - `acpi`: finds the table through the `acpi` crate, in two lines, and notices when there are two.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
-#[cfg(any(test, feature = "builder"))]
+#[cfg(feature = "builder")]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
@@ -30,8 +71,11 @@ macro_rules! le {
     };
 }
 
+#[cfg(feature = "acpi")]
+pub mod acpi_tables;
 #[cfg(feature = "builder")]
 pub mod builder;
+mod display;
 mod error;
 pub mod resolve;
 mod scope;

@@ -253,3 +253,6 @@ impl<'a> Iterator for Scopes<'a> {
 }
 
 impl FusedIterator for Scopes<'_> {}
+
+#[cfg(test)]
+mod tests;

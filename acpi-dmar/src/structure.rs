@@ -291,6 +291,12 @@ impl<'a> Andd<'a> {
         self.head[7]
     }
 
+    /// The whole name field: the object's path, its NUL, and what firmware pads the structure with.
+    #[must_use]
+    pub const fn name_field(&self) -> &'a [u8] {
+        self.tail
+    }
+
     /// The object's path in the namespace, such as `\_SB.PCI0.I2C0`, up to its NUL or, where that is missing, to the structure's end.
     #[must_use]
     pub fn name_bytes(&self) -> &'a [u8] {
@@ -541,3 +547,6 @@ impl<'a> Iterator for Structures<'a> {
 }
 
 impl FusedIterator for Structures<'_> {}
+
+#[cfg(test)]
+mod tests;

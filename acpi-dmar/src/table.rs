@@ -195,3 +195,6 @@ fn check_head(bytes: &[u8]) -> Result<(&[u8; HEADER_LENGTH], u32), TableError> {
 fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, &byte| sum.wrapping_add(byte))
 }
+
+#[cfg(test)]
+mod tests;

@@ -403,3 +403,6 @@ fn entries<M: MemoryMap + ?Sized>(
 ) -> impl Iterator<Item = PageRange> {
     map.regions().filter(wanted).map(MemoryRegion::pages).filter(|pages| !pages.is_empty())
 }
+
+#[cfg(test)]
+mod tests;
