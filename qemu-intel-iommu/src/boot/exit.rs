@@ -1,0 +1,29 @@
+//! The end of a boot: QEMU's isa-debug-exit device, whose status tells how it went.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+
+/// The port of `-device isa-debug-exit,iobase=0xf4,iosize=4`. QEMU ends with the status `(value << 1) | 1`.
+const PORT: u16 = 0xf4;
+
+/// How a boot ended. No variant makes QEMU exit with 0 or 1, which it also does when the image never got this far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Exit {
+    /// Every step held: status 33.
+    Held = 0x10,
+    /// A step failed, or the command line asked for something that does not exist: status 35.
+    Failed = 0x11,
+    /// A panic or an exception: status 37.
+    Crashed = 0x12,
+}
+
+/// Ends the boot.
+pub fn exit(how: Exit) -> ! {
+    // SAFETY: the port belongs to isa-debug-exit and to nothing else on a q35 machine; without that device the write is ignored.
+    unsafe { x86::io::outl(PORT, how as u32) };
+    loop {
+        // SAFETY: stops the processor for good, which is what is left to do when nothing ended the machine.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}

@@ -1,0 +1,61 @@
+//! The machine that the image found itself on.
+
+use pci_types::PciAddress;
+
+use crate::acpi::Tables;
+use crate::cmdline::Options;
+use crate::memory::{self, FrameCounts};
+use crate::pci::Pci;
+use crate::scenario::Context;
+
+/// What was found at boot. Memory is reached through [`memory`].
+pub struct Machine {
+    /// The command line.
+    pub options: Options<'static>,
+    /// ACPI tables.
+    pub tables: Tables,
+    /// PCI functions.
+    pub pci: Pci,
+    /// The frames before the first step.
+    pub frames: FrameCounts,
+}
+
+impl Machine {
+    /// Says what was found, one line each.
+    pub fn report(&self) {
+        let info = memory::start_info();
+        log::info!("command line: {}", self.options);
+        for range in info.map.ranges() {
+            log::info!(target: "memory", "{range}");
+        }
+        for module in &info.modules {
+            log::info!(target: "memory", "module [{:#x},{:#x})", module.start, module.end);
+        }
+        let image = memory::image();
+        log::info!(target: "memory", "image [{:#x},{:#x}), {}", image.all.start, image.all.end, memory::frames().counts());
+        for table in &self.tables.tables {
+            log::info!(target: "acpi", "{table}");
+        }
+        let way = if self.pci.config().is_express() { "MCFG" } else { "ports" };
+        log::info!(target: "pci", "{} functions, found through {way}", self.pci.functions().len());
+        for function in self.pci.functions() {
+            match self.pci.requester(function.address) {
+                Ok(requester) if requester != function.address => {
+                    log::info!(target: "pci", "{function}, requests as {requester}");
+                }
+                _ => log::info!(target: "pci", "{function}"),
+            }
+        }
+    }
+}
+
+impl Context for Machine {
+    fn options(&self) -> Options<'static> {
+        self.options
+    }
+}
+
+/// The address in segment 0.
+pub fn address(bus: u8, device: u8, function: u8) -> PciAddress {
+    PciAddress::new(0, bus, device, function)
+}

@@ -1,0 +1,59 @@
+//! A small hypervisor that boots under QEMU with an emulated intel-iommu.
+#![no_std]
+#![no_main]
+
+mod acpi;
+mod boot;
+mod cmdline;
+mod crash;
+mod devices;
+mod interrupts;
+mod machine;
+mod memory;
+mod pci;
+mod scenario;
+mod serial;
+
+use boot::exit::{Exit, exit};
+use cmdline::Options;
+use machine::Machine;
+
+/// Sets the machine up, from what needs nothing to what needs everything before it, and runs the scenario.
+fn main(start_info: u64) -> ! {
+    serial::init();
+    // SAFETY: this is the one call, with what the PVH entry passed; nothing was written outside the image so far.
+    #[allow(unsafe_code)]
+    let info = unsafe { memory::copy_start_info(start_info) };
+    let info = info.unwrap_or_else(|error| stop("the boot loader", error));
+    let options = Options::new(info.line());
+    serial::init_log(options.log_level());
+    boot::traps::init();
+    // SAFETY: this is the one call, and nothing was allocated before it.
+    #[allow(unsafe_code)]
+    unsafe { memory::init() }.unwrap_or_else(|error| stop("memory", error));
+    if info.dropped != Default::default() {
+        log::warn!("of what the boot loader said, this was left behind: {:?}", info.dropped);
+    }
+    for word in options.unknown() {
+        log::warn!("the command line's word {word:?} means nothing");
+    }
+    if let Some(kind) = options.crash() {
+        crash::crash(kind);
+    }
+    interrupts::init().unwrap_or_else(|error| stop("the local APIC", error));
+
+    let tables = acpi::read(info.rsdp).unwrap_or_else(|error| {
+        log::warn!("no ACPI tables: {error}");
+        acpi::Tables::default()
+    });
+    let pci = pci::Pci::find(&tables.windows).unwrap_or_else(|error| stop("PCI configuration space", error));
+    let mut machine = Machine { options, tables, pci, frames: memory::frames().counts() };
+    machine.report();
+    exit(scenario::run_named(&mut machine))
+}
+
+/// Ends a boot that cannot go on.
+fn stop(what: &str, error: impl core::fmt::Display) -> ! {
+    serial::last_words("PANIC", format_args!("{what}: {error}"));
+    exit(Exit::Crashed)
+}

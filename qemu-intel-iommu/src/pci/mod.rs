@@ -1,0 +1,198 @@
+//! The PCI functions of the machine, and what drivers do to their configuration space.
+
+pub mod config;
+pub mod topology;
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+use pci_types::capability::{MsiCapability, PciCapability, TriggerMode};
+use pci_types::{CommandRegister, EndpointHeader, HeaderType, PciAddress, PciHeader};
+
+use crate::interrupts::Vector;
+use crate::memory::MapError;
+use config::{Config, Window};
+pub use topology::{Bridge, Function, PortType};
+
+/// The number of a base address register, 0 to 5.
+pub type BarIndex = u8;
+
+/// Why a function cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PciError {
+    /// No such function was found.
+    Absent(PciAddress),
+    /// The function is not what the driver drives: vendor and device id, class code.
+    NotThis { address: PciAddress, ids: (u16, u16), class: u32 },
+    /// The register holds no address of the kind that is needed.
+    NoBar { address: PciAddress, index: BarIndex },
+    /// The function has no capability for message-signalled interrupts.
+    NoMsi(PciAddress),
+}
+
+impl fmt::Display for PciError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(address) => write!(f, "there is no function {address}"),
+            Self::NotThis { address, ids: (vendor, device), class } => {
+                write!(f, "{address} is {vendor:04x}:{device:04x} of class {class:06x}, which this driver does not drive")
+            }
+            Self::NoBar { address, index } => write!(f, "{address} has no usable address in BAR {index}"),
+            Self::NoMsi(address) => write!(f, "{address} has no MSI capability"),
+        }
+    }
+}
+
+/// The PCI functions and the way to their registers.
+pub struct Pci {
+    config: Config,
+    functions: Vec<Function>,
+}
+
+impl Pci {
+    /// Finds every function that can be reached through `windows`, or through ports when there are none.
+    ///
+    /// # Errors
+    /// A window cannot be mapped.
+    pub fn find(windows: &[Window]) -> Result<Self, MapError> {
+        let config = Config::new(windows)?;
+        let functions = topology::find(&config);
+        Ok(Self { config, functions })
+    }
+
+    /// Access to configuration space, for whoever resolves device scopes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Every function, sorted by address.
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// The function at `address`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn function(&self, address: PciAddress) -> Result<&Function, PciError> {
+        self.functions.iter().find(|function| function.address == address).ok_or(PciError::Absent(address))
+    }
+
+    /// The functions with these ids.
+    pub fn with_ids(&self, vendor: u16, device: u16) -> impl Iterator<Item = &Function> {
+        self.functions.iter().filter(move |function| function.vendor == vendor && function.device == device)
+    }
+
+    /// The id with which requests of `address` reach the root complex: see [`topology::requester`].
+    ///
+    /// # Errors
+    /// There is no such function.
+    pub fn requester(&self, address: PciAddress) -> Result<PciAddress, PciError> {
+        self.function(address).map(|function| topology::requester(&self.functions, function))
+    }
+
+    /// Whether the function may master the bus.
+    pub fn is_bus_master(&self, address: PciAddress) -> bool {
+        PciHeader::new(address).command(&self.config).contains(CommandRegister::BUS_MASTER_ENABLE)
+    }
+
+    /// Lets the function master the bus and answer to its memory and port addresses, or keeps it from mastering.
+    pub fn set_bus_master(&self, address: PciAddress, on: bool) {
+        PciHeader::new(address).update_command(&self.config, |command| {
+            let answering = command | CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE;
+            if on { answering | CommandRegister::BUS_MASTER_ENABLE } else { command & !CommandRegister::BUS_MASTER_ENABLE }
+        });
+    }
+
+    /// The physical addresses of the memory BAR `index`, as the firmware assigned them.
+    ///
+    /// The function does not answer to memory accesses while its size is measured.
+    ///
+    /// # Errors
+    /// The register is none of memory, or was not assigned.
+    pub fn memory_bar(&self, address: PciAddress, index: BarIndex) -> Result<Range<u64>, PciError> {
+        let none = PciError::NoBar { address, index };
+        let at = bar_offset(index).ok_or(none)?;
+        let low = self.config.read32(address, at);
+        let wide = match low & 0b111 {
+            0b000 => false,
+            0b100 if index < 5 => true,
+            _ => return Err(none),
+        };
+        let high = if wide { self.config.read32(address, at + 4) } else { 0 };
+        let base = u64::from(low & !0xf) | u64::from(high) << 32;
+
+        let mut header = PciHeader::new(address);
+        let command = header.command(&self.config);
+        header.update_command(&self.config, |command| command & !CommandRegister::MEMORY_ENABLE);
+        self.config.write32(address, at, u32::MAX);
+        let mut mask = u64::from(self.config.read32(address, at) & !0xf) | 0xffff_ffff_0000_0000;
+        self.config.write32(address, at, low);
+        if wide {
+            self.config.write32(address, at + 4, u32::MAX);
+            mask = mask & 0xffff_ffff | u64::from(self.config.read32(address, at + 4)) << 32;
+            self.config.write32(address, at + 4, high);
+        }
+        header.update_command(&self.config, |_| command);
+
+        let size = mask.wrapping_neg();
+        if base == 0 || mask & 0xffff_ffff == 0 && !wide || size == 0 {
+            return Err(none);
+        }
+        Ok(base..base.checked_add(size).ok_or(none)?)
+    }
+
+    /// The first port of the port BAR `index`, as the firmware assigned it.
+    ///
+    /// # Errors
+    /// The register is none of ports, or was not assigned.
+    pub fn port_bar(&self, address: PciAddress, index: BarIndex) -> Result<u16, PciError> {
+        let none = PciError::NoBar { address, index };
+        let value = self.config.read32(address, bar_offset(index).ok_or(none)?);
+        let port = u16::try_from(value & !0b11).map_err(|_| none)?;
+        if value & 1 == 0 || port == 0 { Err(none) } else { Ok(port) }
+    }
+
+    /// Lets the function raise its message-signalled interrupt with `vector`.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn enable_msi(&self, address: PciAddress, vector: Vector) -> Result<(), PciError> {
+        let capability = self.msi(address)?;
+        let message = vector.message();
+        // The trigger mode's bits are those of the data: edge is none of them.
+        capability.set_message_info_lapic(message.address, vector.number(), TriggerMode::Edge, &self.config);
+        capability.set_enabled(true, &self.config);
+        Ok(())
+    }
+
+    /// Keeps the function from raising its message-signalled interrupt.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn disable_msi(&self, address: PciAddress) -> Result<(), PciError> {
+        self.msi(address)?.set_enabled(false, &self.config);
+        Ok(())
+    }
+
+    fn msi(&self, address: PciAddress) -> Result<MsiCapability, PciError> {
+        let header = PciHeader::new(address);
+        if header.header_type(&self.config) != HeaderType::Endpoint {
+            return Err(PciError::NoMsi(address));
+        }
+        let header = EndpointHeader::from_header(header, &self.config).ok_or(PciError::NoMsi(address))?;
+        // A list longer than configuration space has room for is a loop.
+        let found = header.capabilities(&self.config).take(48).find_map(|capability| match capability {
+            PciCapability::Msi(msi) => Some(msi),
+            _ => None,
+        });
+        found.ok_or(PciError::NoMsi(address))
+    }
+}
+
+fn bar_offset(index: BarIndex) -> Option<u16> {
+    (index < 6).then(|| 0x10 + u16::from(index) * 4)
+}
