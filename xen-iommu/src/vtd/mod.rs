@@ -11,8 +11,19 @@ mod coverage;
 mod domains;
 mod fault;
 mod invalidate;
+#[cfg(any(test, feature = "model"))]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a tool for tests, which says so when it is used wrongly"
+)]
+pub mod model;
 pub mod registers;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use p2m::{DeviceRoot, Flush, FrameSource, PageSize};

@@ -113,11 +113,6 @@ impl ContextEntry {
     pub fn tagged(self, domain: DomainId) -> Self {
         Self { high: self.high.with_domain_id(domain.0), ..self }
     }
-
-    /// As the 128 bits of memory.
-    fn bits(self) -> u128 {
-        u128::from(self.high.into_bits()) << 64 | u128::from(self.low.into_bits())
-    }
 }
 
 /// Where a context entry is in memory: two words at a multiple of 16 bytes, the lower one first.
@@ -153,7 +148,7 @@ impl<'f> ContextSlot<'f> {
     /// The callers' lock keeps other writers away; hardware only reads context entries.
     #[must_use]
     pub fn replace_at_once(self, entry: ContextEntry) -> bool {
-        wide::store(self, entry.bits())
+        wide::store(self, entry)
     }
 
     /// Replaces one word after the other, in the order that is right when the entry was not present before, will not be, or differs in one word.
@@ -191,35 +186,42 @@ pub fn can_replace_at_once() -> bool {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "cmpxchg16b")]
 mod wide {
-    use core::arch::x86_64::{__cpuid, cmpxchg16b};
+    use core::arch::{asm, x86_64::__cpuid};
     use core::sync::atomic::Ordering;
 
-    use super::ContextSlot;
+    use super::{ContextEntry, ContextSlot};
 
     /// CPUID leaf 1, ECX bit 13: CMPXCHG16B (Intel SDM Vol. 2, CPUID).
     pub(super) fn available() -> bool {
         __cpuid(1).ecx & 1 << 13 != 0
     }
 
-    pub(super) fn store(slot: ContextSlot<'_>, value: u128) -> bool {
-        if !available() {
+    /// Assembly, because without optimization core's `cmpxchg16b` becomes a call into a library that a hypervisor does not have.
+    pub(super) fn store(slot: ContextSlot<'_>, entry: ContextEntry) -> bool {
+        let place = core::ptr::from_ref(slot.0).cast::<u128>();
+        if !available() || !place.is_aligned() {
             return false;
         }
-        // SAFETY: `available` has just shown that the CPU has the instruction.
-        unsafe { exchange(slot, value) }
-    }
-
-    #[target_feature(enable = "cmpxchg16b")]
-    fn exchange(slot: ContextSlot<'_>, value: u128) -> bool {
-        let place = core::ptr::from_ref(slot.0).cast::<u128>().cast_mut();
-        let [low, high] = slot.0;
-        let old = u128::from(high.load(Ordering::Relaxed)) << 64 | u128::from(low.load(Ordering::Relaxed));
-        if !place.is_aligned() {
-            return false;
+        let old = slot.0.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let [low, high] = old;
+        let (found_low, found_high): (u64, u64);
+        // SAFETY: the CPU has the instruction; `place` is the 16 bytes that the slot borrows, aligned, as was just looked at. They are atomics, so
+        // writing them through a shared reference is allowed, and every other access to them is atomic, too. RBX, which the compiler keeps for
+        // itself, has its value again at the end; if `new_low` is in RBX, both exchanges of it with itself do nothing.
+        unsafe {
+            asm!(
+                "xchg rbx, {new_low}",
+                "lock cmpxchg16b [rdi]",
+                "xchg rbx, {new_low}",
+                new_low = inout(reg) entry.low.into_bits() => _,
+                in("rcx") entry.high.into_bits(),
+                in("rdi") place,
+                inout("rax") low => found_low,
+                inout("rdx") high => found_high,
+                options(nostack),
+            );
         }
-        // SAFETY: `place` is the 16 bytes that the slot borrows, aligned as was just looked at; they are atomics, so writing them through a shared
-        // reference is allowed, and every other access to them is atomic, too.
-        unsafe { cmpxchg16b(place, old, value, Ordering::SeqCst, Ordering::Relaxed) == old }
+        [found_low, found_high] == old
     }
 }
 
@@ -229,7 +231,7 @@ mod wide {
         false
     }
 
-    pub(super) const fn store(_: super::ContextSlot<'_>, _: u128) -> bool {
+    pub(super) const fn store(_: super::ContextSlot<'_>, _: super::ContextEntry) -> bool {
         false
     }
 }

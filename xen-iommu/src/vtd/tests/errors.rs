@@ -1,0 +1,192 @@
+//! Units that do not do as told.
+
+use super::*;
+use crate::vtd::model::Trouble;
+use crate::vtd::registers::FaultStatus;
+
+const A: u16 = 0x08;
+const B: u16 = 0x10;
+
+/// Two spaces, a device in each.
+fn two_spaces(cap: u64, queue: bool, at_once: bool) -> (Rig, [DeviceRoot; 2]) {
+    let mut rig = Rig::of(cap, MODEL_ECAP, queue, at_once);
+    let tables = [rig.table(4, &[(1, 0x11)]), rig.table(4, &[(1, 0x22)])];
+    for (source, index) in [(A, 0), (B, 1)] {
+        rig.vtd.attach(device(0, source as u8), SpaceId(index as u32), tables[index]).unwrap();
+        assert!(rig.model.dma(source, 0x1000, false).is_ok());
+    }
+    (rig, tables)
+}
+
+fn timed_out(result: Result<(), HardwareError>) -> bool {
+    matches!(result, Err(HardwareError::TimedOut { unit: BASE, .. }))
+}
+
+#[test]
+fn waits_end() {
+    let troubles = [
+        (false, Trouble { context: true, ..Trouble::default() }),
+        (false, Trouble { iotlb: true, ..Trouble::default() }),
+        (true, Trouble { queue: true, ..Trouble::default() }),
+    ];
+    for (queue, trouble) in troubles {
+        let (mut rig, tables) = two_spaces(CAP, queue, true);
+        let before = rig.model.polls();
+        rig.model.trouble(trouble);
+        assert!(timed_out(rig.vtd.attach(device(0, A as u8), SpaceId(1), tables[1])));
+        assert!(rig.model.polls() - before <= 2 * u64::from(POLLS));
+        rig.model.trouble(Trouble::default());
+        // A second try repairs it: the old space's id is clean and free again, and the new one is in use by both devices.
+        if queue {
+            rig.vtd.attach(device(0, A as u8), SpaceId(1), tables[1]).unwrap();
+            assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x2_2000));
+        }
+        rig.check();
+    }
+}
+
+#[test]
+fn an_id_with_stale_translations_is_not_given_to_another_space() {
+    // Two ids for spaces: 1 and 2.
+    let arena = arena(64);
+    let model = model(CAP, MODEL_ECAP, arena);
+    let mut setup = setup(BASE, model, &[Coverage::All { segment: 0 }], true);
+    setup.domains = leak(3, DomainSlot::EMPTY);
+    let mut vtd = Vtd::new(Vec::leak(vec![Unit::new(setup)]), arena);
+    vtd.start(&mut |_, error| panic!("{error}"));
+    vtd.enable().unwrap();
+    let mut rig = Rig { arena, model, vtd };
+    let [old, new, third] = [0x11, 0x22, 0x33].map(|mfn| rig.table(4, &[(1, mfn)]));
+    let (a, b) = (device(0, A as u8), device(0, B as u8));
+    rig.vtd.attach(a, SpaceId(1), old).unwrap();
+    assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x1_1000));
+    rig.model.trouble(Trouble { queue: true, ..Trouble::default() });
+    assert!(timed_out(rig.vtd.attach(a, SpaceId(2), new)));
+    assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x1_1000), "nothing was invalidated");
+    rig.model.trouble(Trouble::default());
+    let refused = HardwareError::NoDomainId { unit: BASE };
+    assert_eq!(rig.vtd.attach(b, SpaceId(3), third), Err(refused));
+    // A flush of the old space that works makes its id clean.
+    rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();
+    rig.vtd.attach(b, SpaceId(3), third).unwrap();
+    assert_eq!(rig.model.dma(B, 0x1000, false), Ok(0x3_3000));
+}
+
+#[test]
+fn a_queue_error_leaves_the_device_where_it_was() {
+    let errors = [FaultStatus::QUEUE_ERROR, FaultStatus::COMPLETION_ERROR, FaultStatus::TIME_OUT_ERROR];
+    for error in errors {
+        for at_once in [true, false] {
+            for caching_mode in [0, 1 << 7] {
+                let mut failed = 0;
+                // An error at each descriptor in turn, until there is none left to fail.
+                for after in 0.. {
+                    let (mut rig, tables) = two_spaces(CAP | caching_mode, true, at_once);
+                    rig.model.trouble(Trouble { queue_error: Some((after, error)), ..Trouble::default() });
+                    let result = rig.vtd.attach(device(0, A as u8), SpaceId(1), tables[1]);
+                    rig.model.trouble(Trouble::default());
+                    if result.is_ok() {
+                        assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x2_2000));
+                        break;
+                    }
+                    failed += 1;
+                    assert_eq!(result, Err(HardwareError::QueueError { unit: BASE, status: error.bits() }));
+                    assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x1_1000));
+                    assert_eq!(rig.model.dma(B, 0x1000, false), Ok(0x2_2000));
+                    let users = |rig: &Rig, space| rig.vtd.units()[0].domains.users(SpaceId(space));
+                    assert_eq!((users(&rig, 0), users(&rig, 1)), (1, 1));
+                    // And the queue works.
+                    rig.vtd.attach(device(0, A as u8), SpaceId(1), tables[1]).unwrap();
+                    assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x2_2000));
+                    assert_eq!((users(&rig, 0), users(&rig, 1)), (0, 2));
+                    rig.vtd.detach(device(0, A as u8)).unwrap();
+                    rig.vtd.detach(device(0, B as u8)).unwrap();
+                    assert_eq!((users(&rig, 0), users(&rig, 1)), (0, 0));
+                    assert_eq!(rig.vtd.units()[0].domains.id_of(SpaceId(1)), None);
+                    rig.check();
+                }
+                assert!(failed >= 4, "context, wait, IOTLB, wait at least: {failed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_detach_leaves_the_device_attached() {
+    for after in 0..4 {
+        let (mut rig, _) = two_spaces(CAP, true, true);
+        let trouble = Trouble { queue_error: Some((after, FaultStatus::QUEUE_ERROR)), ..Trouble::default() };
+        rig.model.trouble(trouble);
+        let result = rig.vtd.detach(device(0, A as u8));
+        assert!(matches!(result, Err(HardwareError::QueueError { .. })));
+        assert_eq!(rig.model.dma(A, 0x1000, true), Ok(0x1_1000));
+        rig.vtd.detach(device(0, A as u8)).unwrap();
+        assert_eq!(rig.model.dma(A, 0x1000, true), Err(Reason::CONTEXT_NOT_PRESENT));
+    }
+}
+
+#[test]
+fn a_failed_flush_is_reported_and_remembered() {
+    let (mut rig, tables) = two_spaces(CAP, true, true);
+    rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
+    let trouble = Trouble { queue_error: Some((0, FaultStatus::TIME_OUT_ERROR)), ..Trouble::default() };
+    rig.model.trouble(trouble);
+    let result = rig.vtd.flush(SpaceId(0), &flush_of(1, 2));
+    assert!(matches!(result, Err(HardwareError::QueueError { status: 0x40, .. })));
+    assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x1_1000), "still cached");
+    // The next flush of the space makes up for it, though it names another page.
+    rig.vtd.flush(SpaceId(0), &flush_of(7, 8)).unwrap();
+    assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ));
+}
+
+#[test]
+fn an_ignored_page_invalidation_becomes_a_wider_one() {
+    let (mut rig, tables) = two_spaces(CAP, false, true);
+    rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
+    rig.model.trouble(Trouble { ignores_pages: true, ..Trouble::default() });
+    rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap();
+    assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ));
+    rig.check();
+}
+
+#[test]
+fn ids_run_out_with_an_error_and_come_back() {
+    // ND 0: 16 ids, of which 0 is nobody's.
+    let mut rig = Rig::new(CAP & !7, MODEL_ECAP, true);
+    let table = rig.table(4, &[(1, 2)]);
+    for space in 0..15u8 {
+        rig.vtd.attach(device(0, space), SpaceId(u32::from(space)), table).unwrap();
+    }
+    let refused = HardwareError::NoDomainId { unit: BASE };
+    assert_eq!(rig.vtd.attach(device(0, 20), SpaceId(20), table), Err(refused));
+    assert_eq!(rig.model.dma(20, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
+    // Another device of a space that has an id needs none.
+    rig.vtd.attach(device(0, 20), SpaceId(7), table).unwrap();
+    rig.vtd.detach(device(0, 3)).unwrap();
+    rig.vtd.attach(device(0, 3), SpaceId(20), table).unwrap();
+}
+
+#[test]
+fn levels_that_the_unit_does_not_walk_are_refused() {
+    let mut rig = Rig::new(QEMU_CAP, MODEL_ECAP, true);
+    assert!(rig.vtd.walks(3) && !rig.vtd.walks(4) && !rig.vtd.walks(0));
+    for levels in [0, 2, 4, 5, 255] {
+        let table = DeviceRoot { levels, ..rig.arena.table_of(3) };
+        let result = rig.vtd.attach(device(0, 8), SpaceId(1), table);
+        assert_eq!(result, Err(HardwareError::Levels { unit: BASE, levels }));
+    }
+    assert_eq!(rig.vtd.units()[0].domains.id_of(SpaceId(1)), None);
+}
+
+#[test]
+fn running_out_of_frames_changes_nothing() {
+    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let table = rig.table(4, &[(1, 2)]);
+    rig.arena.allow(0);
+    assert_eq!(rig.vtd.attach(device(5, 8), SpaceId(1), table), Err(HardwareError::NoFrames));
+    assert_eq!(rig.vtd.units()[0].domains.id_of(SpaceId(1)), None);
+    assert_eq!(rig.model.dma(0x508, 0x1000, false), Err(Reason::ROOT_NOT_PRESENT));
+    rig.arena.allow(1);
+    rig.vtd.attach(device(5, 8), SpaceId(1), table).unwrap();
+    assert_eq!(rig.model.dma(0x508, 0x1000, false), Ok(0x2000));
+}

@@ -1,0 +1,385 @@
+//! The driver against the model.
+
+mod domains;
+mod errors;
+mod random;
+mod setup;
+mod switch;
+
+use std::boxed::Box;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use p2m::{Access, DeviceRoot, Flush, Gfn, GfnRange, PageSize};
+
+use super::model::{Arena, Event, MODEL_ECAP, Model, QEMU_CAP};
+use super::{Coverage, DomainSlot, FaultSummary, Pass, RateLimit, Reason, Setup, Unit, Vtd};
+use crate::platform::{HardwareError, RemappingHardware, Sbdf, SpaceId};
+
+type Hardware = &'static Model<&'static Arena>;
+type TestVtd = Vtd<'static, Hardware, &'static Arena>;
+
+const POLLS: u32 = 50;
+const BASE: u64 = 0xfed9_0000;
+/// QEMU's with 48-bit tables as well.
+const CAP: u64 = QEMU_CAP | 1 << 10 | 0x2f << 16;
+
+/// Memory for ever: the tests end before it matters.
+fn leak<T: Clone>(count: usize, value: T) -> &'static mut [T] {
+    Vec::leak(vec![value; count])
+}
+
+fn arena(frames: usize) -> &'static Arena {
+    Box::leak(Box::new(Arena::new(frames)))
+}
+
+fn model(cap: u64, ecap: u64, arena: &'static Arena) -> Hardware {
+    Box::leak(Box::new(Model::new(cap, ecap, arena)))
+}
+
+fn setup(base: u64, model: Hardware, coverage: &[Coverage], queue: bool) -> Setup<'static, Hardware> {
+    Setup {
+        base,
+        window: 0x1000,
+        registers: model,
+        segment: 0,
+        coverage: Vec::leak(coverage.to_vec()),
+        domains: leak(128, DomainSlot::EMPTY),
+        domain_ids: leak(2, 0),
+        device_tlbs: leak(4, None),
+        polls: POLLS,
+        queue,
+    }
+}
+
+/// One unit for everything, started and enabled.
+struct Rig {
+    arena: &'static Arena,
+    model: Hardware,
+    vtd: TestVtd,
+}
+
+impl Rig {
+    fn new(cap: u64, ecap: u64, queue: bool) -> Self {
+        Self::of(cap, ecap, queue, true)
+    }
+
+    fn of(cap: u64, ecap: u64, queue: bool, at_once: bool) -> Self {
+        let arena = arena(256);
+        let model = model(cap, ecap, arena);
+        let mut unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
+        if !at_once {
+            unit = unit.without_cmpxchg16b();
+        }
+        let mut vtd = Vtd::new(Vec::leak(vec![unit]), arena);
+        vtd.start(&mut |_, error| panic!("{error}"));
+        vtd.enable().unwrap();
+        Self { arena, model, vtd }
+    }
+
+    /// A table that maps each page of the list, read and write.
+    fn table(&self, levels: u8, pages: &[(u64, u64)]) -> DeviceRoot {
+        let table = self.arena.table_of(levels);
+        for &(gfn, mfn) in pages {
+            self.arena.map(table, gfn, mfn, PageSize::Size4K, Access::READ_WRITE);
+        }
+        table
+    }
+
+    fn faults(&mut self) -> (Vec<String>, FaultSummary) {
+        let mut faults = Vec::new();
+        let summary = self.vtd.read_faults(&mut |fault| faults.push(fault.to_string()));
+        (faults, summary)
+    }
+
+    fn check(&self) {
+        assert_eq!(&*self.model.violations(), &[] as &[String]);
+    }
+}
+
+fn device(bus: u8, devfn: u8) -> Sbdf {
+    Sbdf::new(0, bus, devfn >> 3, devfn & 7)
+}
+
+fn flush_of(start: u64, end: u64) -> Flush {
+    Flush { gfns: GfnRange::new(Gfn::new(start), Gfn::new(end)).unwrap(), only_added: false }
+}
+
+/// By registers, by queue.
+const WAYS: [bool; 2] = [false, true];
+
+#[test]
+fn dma_arrives_where_the_table_says() {
+    for queue in WAYS {
+        for levels in [3, 4] {
+            let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+            let table = rig.arena.table_of(levels);
+            rig.arena.map(table, 0x10, 0x7777, PageSize::Size4K, Access::READ_WRITE);
+            rig.arena.map(table, 0x400, 0x8000, PageSize::Size2M, Access::READ_WRITE);
+            rig.arena.map(table, 0x4_0000, 0x10_0000, PageSize::Size1G, Access::READ);
+            let nic = device(3, 0x42);
+            rig.vtd.attach(nic, SpaceId(9), table).unwrap();
+            let id = nic.source_id();
+            assert_eq!(rig.model.dma(id, 0x1_0abc, true), Ok(0x777_7abc));
+            assert_eq!(rig.model.dma(id, 0x40_1234, true), Ok(0x800_1234));
+            assert_eq!(rig.model.dma(id, 0x7fff_ffff, false), Ok(0x1_3fff_ffff));
+            assert_eq!(rig.model.dma(id, 0x7fff_ffff, true), Err(Reason::NO_WRITE));
+            assert_eq!(rig.model.dma(id, 0x1_1000, false), Err(Reason::NO_READ));
+            assert_eq!(rig.model.dma(id, 1 << 50, false), Err(Reason::BEYOND_WIDTH));
+            rig.check();
+        }
+    }
+}
+
+#[test]
+fn what_is_not_attached_is_blocked_and_says_so() {
+    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let table = rig.table(4, &[(1, 2)]);
+    assert_eq!(rig.model.dma(0x0342, 0x1_2345, true), Err(Reason::ROOT_NOT_PRESENT));
+    let (texts, summary) = rig.faults();
+    assert_eq!(
+        texts,
+        ["a write by 0000:03:08.2 at 0x12000 was blocked: its bus has no context table (fault reason 0x1)"]
+    );
+    assert_eq!(summary, FaultSummary { faults: 1, overflow: false });
+    rig.vtd.attach(device(3, 0), SpaceId(1), table).unwrap();
+    assert_eq!(rig.model.dma(0x0342, 0x1_2345, false), Err(Reason::CONTEXT_NOT_PRESENT));
+    let (texts, _) = rig.faults();
+    assert_eq!(
+        texts,
+        ["a read by 0000:03:08.2 at 0x12000 was blocked: it has no context entry (fault reason 0x2)"]
+    );
+    assert_eq!(rig.faults().1, FaultSummary::default());
+}
+
+#[test]
+fn detached_means_blocked_at_once() {
+    for queue in WAYS {
+        let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+        let table = rig.table(4, &[(1, 2)]);
+        let (a, b) = (device(0, 8), device(0, 16));
+        rig.vtd.attach(a, SpaceId(1), table).unwrap();
+        rig.vtd.attach(b, SpaceId(1), table).unwrap();
+        for source in [8, 16] {
+            assert_eq!(rig.model.dma(source, 0x1000, false), Ok(0x2000));
+        }
+        rig.vtd.detach(a).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
+        assert_eq!(rig.model.dma(16, 0x1000, false), Ok(0x2000));
+        rig.vtd.detach(a).unwrap();
+        // Never attached, on a bus without a table.
+        rig.vtd.detach(device(200, 0)).unwrap();
+        rig.check();
+    }
+}
+
+#[test]
+fn a_missing_flush_shows_and_a_flush_helps() {
+    for queue in WAYS {
+        let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+        let table = rig.table(4, &[(1, 2), (3, 4)]);
+        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
+        assert_eq!(rig.model.dma(8, 0x3000, false), Ok(0x4000));
+        for gfn in [1, 3] {
+            rig.arena.map(table, gfn, 0, PageSize::Size4K, Access::empty());
+        }
+        assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000), "still cached");
+        // Of a space that no device is attached to: nothing to do.
+        rig.model.take_events();
+        rig.vtd.flush(SpaceId(2), &flush_of(0, 0x100)).unwrap();
+        assert_eq!(rig.model.take_events(), []);
+        rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::NO_READ));
+        assert_eq!(rig.model.dma(8, 0x3000, false), Ok(0x4000), "not asked for");
+        rig.vtd.flush(SpaceId(1), &flush_of(0, 1 << 35)).unwrap();
+        assert_eq!(rig.model.dma(8, 0x3000, false), Err(Reason::NO_READ));
+        rig.check();
+    }
+}
+
+#[test]
+fn flushes_are_as_narrow_as_the_unit_can() {
+    let granularity = |cap: u64, flush: Flush| {
+        let mut rig = Rig::new(cap, MODEL_ECAP, true);
+        let table = rig.table(4, &[(1, 2)]);
+        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        rig.model.take_events();
+        rig.vtd.flush(SpaceId(1), &flush).unwrap();
+        let events = rig.model.take_events();
+        events
+            .iter()
+            .map(|event| match event {
+                Event::Iotlb(command, address) => (command.granularity(), *address),
+                other => panic!("{other:?}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(granularity(CAP, flush_of(5, 6)), [(3, 0x5000)]);
+    assert_eq!(granularity(CAP, flush_of(0x200, 0x400)), [(3, 0x20_0009)]);
+    // 3 and 4 have no block in common that is smaller than [0, 8).
+    assert_eq!(granularity(CAP, flush_of(3, 5)), [(3, 3)]);
+    assert_eq!(granularity(CAP, flush_of(0, 1 << 18)), [(3, 18)]);
+    assert_eq!(granularity(CAP, flush_of(0, (1 << 18) + 1)), [(2, 0)], "wider than MAMV");
+    assert_eq!(granularity(CAP & !(1 << 39), flush_of(5, 6)), [(2, 0)], "no PSI");
+    assert_eq!(granularity(CAP, flush_of(5, 5)), []);
+    assert_eq!(granularity(CAP, flush_of(0, u64::MAX)), [(2, 0)]);
+    let added = Flush { only_added: true, ..flush_of(5, 6) };
+    assert_eq!(granularity(CAP, added), []);
+    assert_eq!(granularity(CAP | 1 << 7, added), [(3, 0x5000)], "caching mode");
+}
+
+#[test]
+fn caching_mode_needs_and_gets_flushes_of_what_was_not_there() {
+    for queue in WAYS {
+        let mut rig = Rig::new(CAP | 1 << 7, MODEL_ECAP, queue);
+        let table = rig.table(4, &[(1, 2)]);
+        assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::ROOT_NOT_PRESENT));
+        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
+        assert_eq!(rig.model.dma(8, 0x5000, false), Err(Reason::NO_READ));
+        rig.arena.map(table, 5, 6, PageSize::Size4K, Access::READ_WRITE);
+        assert_eq!(rig.model.dma(8, 0x5000, false), Err(Reason::NO_READ), "cached as not there");
+        rig.vtd.flush(SpaceId(1), &Flush { only_added: true, ..flush_of(5, 6) }).unwrap();
+        assert_eq!(rig.model.dma(8, 0x5000, false), Ok(0x6000));
+        // A space that once was attached here, and grew while it was not.
+        rig.vtd.detach(device(0, 8)).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
+        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
+        rig.check();
+    }
+}
+
+#[test]
+fn a_unit_that_does_not_snoop_gets_its_tables_written_back() {
+    for queue in WAYS {
+        let mut rig = Rig::new(CAP, MODEL_ECAP & !1, queue);
+        assert!(!rig.vtd.is_coherent());
+        let table = rig.table(4, &[(1, 2)]);
+        for words in rig.arena.words() {
+            // What the owner of second-stage tables does; the driver's own are written again by the driver alone.
+            super::Registers::write_back(&rig.model, words);
+        }
+        rig.vtd.attach(device(7, 8), SpaceId(1), table).unwrap();
+        assert_eq!(rig.model.dma(0x0708, 0x1000, false), Ok(0x2000));
+        rig.vtd.detach(device(7, 8)).unwrap();
+        assert_eq!(rig.model.dma(0x0708, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
+        rig.vtd.attach(device(7, 9), SpaceId(1), table).unwrap();
+        assert_eq!(rig.model.dma(0x0709, 0x1000, false), Ok(0x2000));
+        assert_eq!(rig.model.dma(0x0708, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
+    }
+}
+
+#[test]
+fn the_write_buffer_is_flushed_before_anything_is_dropped() {
+    let mut rig = Rig::new(CAP | 1 << 4, MODEL_ECAP, true);
+    let table = rig.table(4, &[(1, 2)]);
+    rig.model.take_events();
+    rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    assert_eq!(rig.model.take_events(), [Event::WriteBuffer], "nothing was there before");
+    rig.vtd.detach(device(0, 8)).unwrap();
+    let events = rig.model.take_events();
+    assert!(matches!(events[..], [Event::WriteBuffer, Event::Context(_), Event::Iotlb(..)]), "{events:?}");
+    rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    rig.model.take_events();
+    rig.vtd.flush(SpaceId(1), &Flush { only_added: true, ..flush_of(1, 2) }).unwrap();
+    assert_eq!(rig.model.take_events(), [Event::WriteBuffer]);
+}
+
+#[test]
+fn devices_with_tlbs_of_their_own_are_flushed_too() {
+    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let table = rig.table(4, &[(1, 2), (3, 4)]);
+    let gpu = device(0, 8);
+    rig.vtd.attach(gpu, SpaceId(1), table).unwrap();
+    assert_eq!(rig.model.ats_request(8, 0x1000), Err(Reason::TRANSLATED_BLOCKED));
+    assert_eq!(rig.vtd.use_device_tlb(gpu, gpu, 0), Ok(true));
+    for gfn in [1, 3] {
+        assert_eq!(rig.model.ats_request(8, gfn << 12), Ok((gfn + 1) << 12));
+        rig.arena.map(table, gfn, 0, PageSize::Size4K, Access::empty());
+    }
+    rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();
+    assert_eq!(rig.model.ats_dma(8, 0x1000), None);
+    assert_eq!(rig.model.ats_dma(8, 0x3000), Some(0x4000));
+    rig.vtd.flush(SpaceId(1), &flush_of(2, 4)).unwrap();
+    assert_eq!(rig.model.ats_dma(8, 0x3000), None);
+
+    let other = rig.table(4, &[(1, 0x22)]);
+    rig.arena.map(table, 1, 2, PageSize::Size4K, Access::READ_WRITE);
+    assert_eq!(rig.model.ats_request(8, 0x1000), Ok(0x2000));
+    rig.vtd.attach(gpu, SpaceId(2), other).unwrap();
+    assert_eq!(rig.model.ats_dma(8, 0x1000), None, "moved");
+    assert_eq!(rig.model.ats_request(8, 0x1000), Ok(0x2_2000));
+    rig.vtd.drop_device_tlb(gpu).unwrap();
+    assert_eq!(rig.model.ats_request(8, 0x1000), Err(Reason::TRANSLATED_BLOCKED));
+    assert_eq!(rig.model.dma(8, 0x1000, true), Ok(0x2_2000));
+    rig.vtd.detach(gpu).unwrap();
+    rig.vtd.stop().unwrap();
+    rig.check();
+
+    let mut no_queue = Rig::new(CAP, MODEL_ECAP, false);
+    assert_eq!(no_queue.vtd.use_device_tlb(gpu, gpu, 0), Ok(false));
+    let mut no_support = Rig::new(CAP, MODEL_ECAP & !4, true);
+    assert_eq!(no_support.vtd.use_device_tlb(gpu, gpu, 0), Ok(false));
+}
+
+#[test]
+fn all_fault_registers_are_read_oldest_first_and_freed() {
+    // Three fault registers.
+    let mut rig = Rig::new(CAP | 2 << 40, MODEL_ECAP, true);
+    for source in [1u16, 2] {
+        rig.model.dma(source, 0x1000 * u64::from(source), true).unwrap_err();
+    }
+    let (texts, summary) = rig.faults();
+    assert_eq!((texts.len(), summary), (2, FaultSummary { faults: 2, overflow: false }));
+    // The next ones wrap, and there is one too many.
+    for source in [3u16, 4, 5, 6] {
+        rig.model.dma(source, 0x1000 * u64::from(source), true).unwrap_err();
+    }
+    let mut sources = Vec::new();
+    let summary = rig.vtd.read_faults(&mut |fault| sources.push((fault.source.source_id(), fault.address)));
+    assert_eq!(sources, [(3, 0x3000), (4, 0x4000), (5, 0x5000)]);
+    assert_eq!(summary, FaultSummary { faults: 3, overflow: true });
+    // And room again.
+    rig.model.dma(7, 0x7000, true).unwrap_err();
+    assert_eq!(rig.faults().1, FaultSummary { faults: 1, overflow: false });
+}
+
+#[test]
+fn fault_event_goes_where_it_is_sent() {
+    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    rig.vtd.set_fault_event(Some((0x1_fee0_1000, 0x41)));
+    assert_eq!(rig.model.fault_event(), [0, 0x41, 0xfee0_1000, 1]);
+    rig.vtd.set_fault_event(None);
+    assert_eq!(rig.model.fault_event()[0], 1 << 31);
+}
+
+#[test]
+fn a_rate_limit_counts_what_it_holds_back() {
+    let mut limit = RateLimit::new(2, 100);
+    assert_eq!(limit.pass(5), Pass::Report { held_back: 0 });
+    assert_eq!(limit.pass(6), Pass::Report { held_back: 0 });
+    assert_eq!(limit.pass(7), Pass::HoldBack);
+    assert_eq!(limit.pass(50), Pass::HoldBack);
+    assert_eq!(limit.pass(106), Pass::Report { held_back: 2 });
+    assert_eq!(limit.pass(107), Pass::Report { held_back: 0 });
+    assert_eq!(limit.pass(108), Pass::HoldBack);
+    // A clock set back.
+    assert_eq!(limit.pass(3), Pass::Report { held_back: 1 });
+}
+
+#[test]
+fn the_queue_goes_round() {
+    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let table = rig.table(4, &[(1, 2)]);
+    rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    for round in 0..1000 {
+        rig.arena.map(table, 1, round, PageSize::Size4K, Access::READ_WRITE);
+        rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();
+        assert_eq!(rig.model.dma(8, 0x1000, false), Ok(round << 12));
+    }
+    assert_eq!(rig.model.polls(), 0, "the model does it at once");
+    rig.check();
+}

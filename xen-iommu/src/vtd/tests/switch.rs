@@ -1,0 +1,153 @@
+//! Moving a device that is in the middle of its DMA.
+
+use std::vec;
+
+use super::*;
+use crate::vtd::tables::{ContextEntry, ContextHigh, ContextLow, ContextSlot, DomainId, context_table};
+use p2m::{FrameSource, Mfn};
+
+const RMRR: u64 = 0x50;
+/// A page that is elsewhere in each space.
+const OWN: u64 = 0x99;
+const MOVING: u16 = 0x08;
+const STAYS_IN_OLD: u16 = 0x10;
+const LIVES_IN_NEW: u16 = 0x18;
+
+/// Three devices, two spaces that both have the RMRR: one device moves, while each register write is followed by reads of all three.
+fn move_one(
+    queue: bool,
+    at_once: bool,
+    old_levels: u8,
+    new_levels: u8,
+) -> (Rig, Vec<super::super::model::Probed>) {
+    let mut rig = Rig::of(CAP, MODEL_ECAP, queue, at_once);
+    let old = rig.table(old_levels, &[(RMRR, RMRR), (OWN, 0x1)]);
+    let new = rig.table(new_levels, &[(RMRR, RMRR), (OWN, 0x2)]);
+    for (source, space, table) in [(MOVING, 1, old), (STAYS_IN_OLD, 1, old), (LIVES_IN_NEW, 2, new)] {
+        rig.vtd.attach(device(0, source as u8), SpaceId(space), table).unwrap();
+    }
+    rig.model.take_probed();
+    rig.model.probe(&[
+        (MOVING, OWN << 12),
+        (MOVING, RMRR << 12),
+        (STAYS_IN_OLD, OWN << 12),
+        (LIVES_IN_NEW, OWN << 12),
+    ]);
+    rig.vtd.attach(device(0, MOVING as u8), SpaceId(2), new).unwrap();
+    rig.model.probe(&[]);
+    let probed = rig.model.take_probed();
+    assert!(probed.len() >= 8, "the move was looked into: {}", probed.len());
+    assert_eq!(rig.model.dma(MOVING, OWN << 12, false), Ok(0x2000));
+    assert_eq!(rig.model.dma(STAYS_IN_OLD, OWN << 12, false), Ok(0x1000));
+    assert_eq!(rig.model.dma(LIVES_IN_NEW, OWN << 12, false), Ok(0x2000));
+    rig.check();
+    (rig, probed)
+}
+
+#[test]
+fn reserved_memory_stays_reachable_and_nobody_sees_another_space() {
+    for queue in WAYS {
+        for at_once in [true, false] {
+            let (_, probed) = move_one(queue, at_once, 4, 4);
+            for one in probed {
+                match (one.source, one.address >> 12) {
+                    (_, RMRR) => assert_eq!(one.result, Ok(RMRR << 12), "{one:?}"),
+                    (MOVING, _) => assert!(matches!(one.result, Ok(0x1000 | 0x2000)), "{one:?}"),
+                    (STAYS_IN_OLD, _) => assert_eq!(one.result, Ok(0x1000), "{one:?}"),
+                    _ => assert_eq!(one.result, Ok(0x2000), "{one:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_of_levels_is_no_gap_either_where_both_words_change_at_once() {
+    for queue in WAYS {
+        for (old, new) in [(3, 4), (4, 3)] {
+            let (_, probed) = move_one(queue, true, old, new);
+            assert!(probed.iter().filter(|one| one.address >> 12 == RMRR).all(|one| one.result.is_ok()));
+        }
+    }
+}
+
+#[test]
+fn without_cmpxchg16b_a_change_of_levels_blocks_rather_than_walks_the_wrong_way() {
+    for queue in WAYS {
+        for (old, new) in [(3, 4), (4, 3)] {
+            let (_, probed) = move_one(queue, false, old, new);
+            let mut blocked = 0;
+            for one in probed.iter().filter(|one| one.source == MOVING) {
+                match one.result {
+                    Ok(target) => assert!([0x1000, 0x2000, RMRR << 12].contains(&target), "{one:?}"),
+                    Err(reason) => {
+                        assert_eq!(reason, Reason::CONTEXT_NOT_PRESENT);
+                        blocked += 1;
+                    }
+                }
+            }
+            assert!(blocked > 0, "this is the way that is documented");
+        }
+    }
+}
+
+/// The reason for all this: the hazard is real, and the model shows it.
+#[test]
+fn a_half_made_entry_would_leak_one_space_into_another() {
+    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let old = rig.table(4, &[(OWN, 0x1)]);
+    let new = rig.table(4, &[(OWN, 0x2)]);
+    rig.vtd.attach(device(0, MOVING as u8), SpaceId(1), old).unwrap();
+    rig.vtd.attach(device(0, LIVES_IN_NEW as u8), SpaceId(2), new).unwrap();
+    let root = rig.arena.table(Mfn::containing(rig.model.root())).unwrap();
+    let table = rig.arena.table(context_table(root, 0).unwrap()).unwrap();
+    let slots = [MOVING, LIVES_IN_NEW].map(|source| ContextSlot::of(table, source as u8).unwrap());
+    let new_id = slots[1].read().domain().unwrap();
+    slots[0].replace_by_words(slots[0].read().tagged(new_id));
+    assert_eq!(rig.model.dma(MOVING, OWN << 12, false), Ok(0x1000));
+    assert_eq!(rig.model.dma(LIVES_IN_NEW, OWN << 12, false), Ok(0x1000), "the other space's page");
+}
+
+#[test]
+fn entries_have_the_bits_of_the_specification() {
+    let root = DeviceRoot { root: Mfn::new(0x1234), levels: 4 };
+    let entry = ContextEntry::translating(root, DomainId(0xabcd), false).unwrap();
+    assert_eq!(entry.low.into_bits(), 0x0123_4001);
+    assert_eq!(entry.high.into_bits(), 0x00ab_cd02);
+    let entry = ContextEntry::translating(root, DomainId(1), true).unwrap();
+    assert_eq!(entry.low.into_bits(), 0x0123_4005);
+    for levels in [0, 1, 2, 6, 255] {
+        assert_eq!(ContextEntry::translating(DeviceRoot { levels, ..root }, DomainId(1), false), None);
+    }
+    let far = DeviceRoot { root: Mfn::new(1 << 52), levels: 4 };
+    assert_eq!(ContextEntry::translating(far, DomainId(1), false), None);
+}
+
+#[test]
+fn both_ways_of_replacing_write_the_same() {
+    let arena = arena(1);
+    let frame = arena.allocate().unwrap();
+    let table = arena.table(frame).unwrap();
+    let entry =
+        |low, high| ContextEntry { low: ContextLow::from_bits(low), high: ContextHigh::from_bits(high) };
+    for devfn in [0, 1, 255] {
+        let slot = ContextSlot::of(table, devfn).unwrap();
+        for value in [entry(0x1001, 0x102), entry(0x2001, 0x202), ContextEntry::ABSENT] {
+            if crate::vtd::tables::can_replace_at_once() {
+                assert!(slot.replace_at_once(value));
+                assert_eq!(slot.read(), value);
+            }
+            slot.replace_by_words(value);
+            assert_eq!(slot.read(), value);
+        }
+        slot.replace_by_words(entry(0x3001, 0x302));
+    }
+    let words = vec![0x3001, 0x302];
+    for index in [0, 1, 255] {
+        let found: Vec<u64> = table.0[index * 2..index * 2 + 2]
+            .iter()
+            .map(|word| word.load(core::sync::atomic::Ordering::Relaxed))
+            .collect();
+        assert_eq!(found, words);
+    }
+}
