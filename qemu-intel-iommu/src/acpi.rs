@@ -65,7 +65,9 @@ impl fmt::Display for TablesError {
         match self {
             Self::NoRsdp => f.write_str("the boot loader named no RSDP"),
             Self::Rsdp(error) => write!(f, "the RSDP: {error:?}"),
-            Self::Root { address, length } => write!(f, "the root table at {address:#x} claims {length} bytes"),
+            Self::Root { address, length } => {
+                write!(f, "the root table at {address:#x} claims {length} bytes")
+            }
         }
     }
 }
@@ -75,9 +77,14 @@ impl fmt::Display for TablesError {
 struct DirectMap;
 
 impl AcpiHandler for DirectMap {
-    unsafe fn map_physical_region<T>(&self, physical_address: usize, size: usize) -> PhysicalMapping<Self, T> {
+    unsafe fn map_physical_region<T>(
+        &self,
+        physical_address: usize,
+        size: usize,
+    ) -> PhysicalMapping<Self, T> {
         // An address of 0 is no address in the direct map either: page 0 is not mapped, and the exception tells.
-        let start = NonNull::new(phys_to_ptr(physical_address as u64).cast::<T>()).unwrap_or(NonNull::dangling());
+        let start =
+            NonNull::new(phys_to_ptr(physical_address as u64).cast::<T>()).unwrap_or(NonNull::dangling());
         // SAFETY: firmware's memory is mapped one to one; that the address holds a `T` is the caller's contract.
         unsafe { PhysicalMapping::new(physical_address, start, size, size, *self) }
     }
@@ -97,8 +104,11 @@ pub fn read(rsdp: u64) -> Result<Tables, TablesError> {
     // SAFETY: the bytes were just read as the firmware's memory.
     let mapping = unsafe { DirectMap.map_physical_region::<Rsdp>(rsdp as usize, rsdp_len) };
     mapping.validate().map_err(TablesError::Rsdp)?;
-    let (root, width) =
-        if mapping.revision() == 0 { (u64::from(mapping.rsdt_address()), 4) } else { (mapping.xsdt_address(), 8) };
+    let (root, width) = if mapping.revision() == 0 {
+        (u64::from(mapping.rsdt_address()), 4)
+    } else {
+        (mapping.xsdt_address(), 8)
+    };
 
     let length = header(root).map_or(0, |header| header.length);
     let entries = u64::from(length).checked_sub(HEADER_LEN).filter(|_| length <= LONGEST);
@@ -147,7 +157,10 @@ fn copy_dmar(table: &Table) -> Option<&'static [u8]> {
         }
         // Down to the page boundary before: a header's length was read, so that this ends.
         let end = table.address + u64::from(len);
-        len = (end - 1 & !0xfff).checked_sub(table.address).and_then(|len| u32::try_from(len).ok()).filter(|len| *len > 0)?;
+        len = ((end - 1) & !0xfff)
+            .checked_sub(table.address)
+            .and_then(|len| u32::try_from(len).ok())
+            .filter(|len| *len > 0)?;
     }
 }
 
@@ -160,7 +173,8 @@ fn windows(rsdp: u64, tables: &[Table]) -> Vec<Window> {
         return Vec::new();
     }
     // SAFETY: `read` validated the RSDP at this address.
-    let mcfg = unsafe { AcpiTables::from_rsdp(DirectMap, rsdp as usize) }.and_then(|tables| tables.find_table::<Mcfg>());
+    let mcfg = unsafe { AcpiTables::from_rsdp(DirectMap, rsdp as usize) }
+        .and_then(|tables| tables.find_table::<Mcfg>());
     match mcfg {
         Ok(mcfg) => mcfg
             .entries()

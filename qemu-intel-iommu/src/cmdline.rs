@@ -100,11 +100,6 @@ impl<'a> Options<'a> {
         Self { line }
     }
 
-    /// The line as the boot loader passed it.
-    pub fn line(&self) -> &'a str {
-        self.line
-    }
-
     /// Every word, in order.
     pub fn words(&self) -> impl DoubleEndedIterator<Item = Word<'a>> + use<'a> {
         self.line.split_ascii_whitespace().map(Word::parse)
@@ -147,7 +142,8 @@ impl<'a> Options<'a> {
 
     /// The lowest level that is logged; `info` unless told.
     pub fn log_level(&self) -> LevelFilter {
-        let told = self.words().rev().find_map(|word| if let Word::Log(level) = word { Some(level) } else { None });
+        let told =
+            self.words().rev().find_map(|word| if let Word::Log(level) = word { Some(level) } else { None });
         told.unwrap_or(LevelFilter::Info)
     }
 

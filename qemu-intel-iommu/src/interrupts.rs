@@ -94,7 +94,8 @@ impl Instant {
 impl Vector {
     /// A vector that nobody else has; `None` when all are given away.
     pub fn allocate() -> Option<Self> {
-        let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < TIMER).then(|| next + 1));
+        let next =
+            NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < TIMER).then(|| next + 1));
         next.ok().map(Self)
     }
 

@@ -17,20 +17,16 @@ mod serial;
 use boot::exit::{Exit, exit};
 use cmdline::Options;
 use machine::Machine;
+use memory::StartInfo;
 
 /// Sets the machine up, from what needs nothing to what needs everything before it, and runs the scenario.
-fn main(start_info: u64) -> ! {
-    serial::init();
-    // SAFETY: this is the one call, with what the PVH entry passed; nothing was written outside the image so far.
-    #[allow(unsafe_code)]
-    let info = unsafe { memory::copy_start_info(start_info) };
-    let info = info.unwrap_or_else(|error| stop("the boot loader", error));
+///
+/// `info` was copied already; interrupts are off, and the boot page tables are in use.
+fn main(info: &'static StartInfo) -> ! {
     let options = Options::new(info.line());
     serial::init_log(options.log_level());
     boot::traps::init();
-    // SAFETY: this is the one call, and nothing was allocated before it.
-    #[allow(unsafe_code)]
-    unsafe { memory::init() }.unwrap_or_else(|error| stop("memory", error));
+    memory::init().unwrap_or_else(|error| stop("memory", error));
     if info.dropped != Default::default() {
         log::warn!("of what the boot loader said, this was left behind: {:?}", info.dropped);
     }

@@ -126,21 +126,28 @@ fn build_tables(task: &'static TaskStateSegment) -> Tables {
     let mut gates = [Descriptor64::NULL; 256];
     for (vector, gate) in (0u8..=255).zip(gates.iter_mut()) {
         let stub = stubs + u64::from(vector) * 16;
-        let gate_builder = <DescriptorBuilder as GateDescriptorBuilder<u64>>::interrupt_descriptor(CODE, stub);
+        let gate_builder =
+            <DescriptorBuilder as GateDescriptorBuilder<u64>>::interrupt_descriptor(CODE, stub);
         *gate = gate_builder.ist(stack_of(vector) as u8 + 1).dpl(Ring::Ring0).present().finish();
     }
 
-    let code: Descriptor =
-        <DescriptorBuilder as SegmentDescriptorBuilder<u32>>::code_descriptor(0, 0, CodeSegmentType::ExecuteRead)
-            .present()
-            .dpl(Ring::Ring0)
-            .l()
-            .finish();
-    let data: Descriptor =
-        <DescriptorBuilder as SegmentDescriptorBuilder<u32>>::data_descriptor(0, 0, DataSegmentType::ReadWrite)
-            .present()
-            .dpl(Ring::Ring0)
-            .finish();
+    let code: Descriptor = <DescriptorBuilder as SegmentDescriptorBuilder<u32>>::code_descriptor(
+        0,
+        0,
+        CodeSegmentType::ExecuteRead,
+    )
+    .present()
+    .dpl(Ring::Ring0)
+    .l()
+    .finish();
+    let data: Descriptor = <DescriptorBuilder as SegmentDescriptorBuilder<u32>>::data_descriptor(
+        0,
+        0,
+        DataSegmentType::ReadWrite,
+    )
+    .present()
+    .dpl(Ring::Ring0)
+    .finish();
     let base = (&raw const *task).addr() as u64;
     let limit = size_of::<TaskStateSegment>() as u64 - 1;
     // A TSS descriptor takes two entries. Its second half, which Descriptor64 keeps to itself, is the upper half of the base.

@@ -102,11 +102,6 @@ impl Edu {
         Ok(Self { address, registers, vector, seen: vector.count() })
     }
 
-    /// Where it is.
-    pub fn address(&self) -> PciAddress {
-        self.address
-    }
-
     /// How many interrupts it has raised.
     pub fn interrupts(&self) -> u64 {
         self.vector.count()
@@ -146,7 +141,10 @@ impl Edu {
         let arrived = self.vector.wait(self.seen, PATIENCE);
         let status = self.registers.read32(register::INTERRUPT_STATUS);
         self.registers.write32(register::INTERRUPT_ACKNOWLEDGE, status);
-        arrived.map_err(|error| DeviceError::TimedOut { what: "edu's interrupt at the end of a transfer", error })?;
+        arrived.map_err(|error| DeviceError::TimedOut {
+            what: "edu's interrupt at the end of a transfer",
+            error,
+        })?;
         if status & INTERRUPT_DMA == 0 {
             return Err(DeviceError::Register { name: "edu's interrupt status", value: status.into() });
         }
@@ -158,7 +156,13 @@ impl Edu {
         self.registers.read64(register::DMA_COMMAND) & COMMAND_RUN != 0
     }
 
-    fn command(&mut self, direction: Direction, bus: u64, len: u64, interrupt: u64) -> Result<(), DeviceError> {
+    fn command(
+        &mut self,
+        direction: Direction,
+        bus: u64,
+        len: u64,
+        interrupt: u64,
+    ) -> Result<(), DeviceError> {
         if len == 0 || len > LONGEST {
             return Err(DeviceError::Length(len));
         }

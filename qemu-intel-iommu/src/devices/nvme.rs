@@ -89,7 +89,9 @@ impl fmt::Display for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "completed with status {status:#x}"),
-            Self::Stray { command, status } => write!(f, "a completion of command {command:#x}, status {status:#x}"),
+            Self::Stray { command, status } => {
+                write!(f, "a completion of command {command:#x}, status {status:#x}")
+            }
             Self::None => f.write_str("no completion"),
             Self::Fatal => f.write_str("the controller reports a fatal error"),
         }
@@ -102,6 +104,12 @@ pub struct Nvme {
     registers: Mmio,
     /// Bytes from a submission queue's doorbell to the completion queue's.
     stride: u64,
+}
+
+impl fmt::Display for Nvme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NVMe controller {}", self.address)
+    }
 }
 
 /// The admin queue of an enabled controller.
@@ -135,11 +143,6 @@ impl Nvme {
         Ok(nvme)
     }
 
-    /// Where it is.
-    pub fn address(&self) -> PciAddress {
-        self.address
-    }
-
     /// Disables the controller, which stops all its accesses to memory.
     ///
     /// # Errors
@@ -153,7 +156,11 @@ impl Nvme {
     ///
     /// # Errors
     /// It does not become ready.
-    pub fn enable<'a>(&'a self, submissions: Page<'a>, completions: Page<'a>) -> Result<AdminQueue<'a>, DeviceError> {
+    pub fn enable<'a>(
+        &'a self,
+        submissions: Page<'a>,
+        completions: Page<'a>,
+    ) -> Result<AdminQueue<'a>, DeviceError> {
         self.reset()?;
         submissions.memory.fill(submissions.offset, PAGE, 0);
         completions.memory.fill(completions.offset, PAGE, 0);
@@ -203,7 +210,8 @@ impl AdminQueue<'_> {
             return if self.controller.is_fatal() { Completion::Fatal } else { Completion::None };
         }
         let [low, high, status_low, status_high] = last().to_le_bytes();
-        let (done, status) = (u16::from_le_bytes([low, high]), u16::from_le_bytes([status_low, status_high]) >> 1);
+        let (done, status) =
+            (u16::from_le_bytes([low, high]), u16::from_le_bytes([status_low, status_high]) >> 1);
         self.head += 1;
         if self.head == ENTRIES {
             self.head = 0;
@@ -218,7 +226,7 @@ impl Drop for AdminQueue<'_> {
     fn drop(&mut self) {
         // The pages are somebody else's again after this.
         if let Err(error) = self.controller.reset() {
-            log::error!("{}: {error}", self.controller.address);
+            log::error!("{}: {error}", self.controller);
         }
     }
 }

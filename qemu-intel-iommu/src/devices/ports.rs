@@ -38,7 +38,11 @@ impl Ports {
     }
 
     fn at(&self, offset: u16, size: u16) -> u16 {
-        assert!(offset + size <= self.len, "no {size} ports at {offset:#x} of the window at {:#x}", self.first);
+        assert!(
+            offset + size <= self.len,
+            "no {size} ports at {offset:#x} of the window at {:#x}",
+            self.first
+        );
         self.first + offset
     }
 }

@@ -1,6 +1,7 @@
 //! A UHCI controller as the firmware left it (Universal Host Controller Interface 1.1): running, and reading its schedule from memory.
 #![allow(unsafe_code)]
 
+use core::fmt;
 use core::time::Duration;
 
 use pci_types::PciAddress;
@@ -39,6 +40,12 @@ pub struct Uhci {
     ports: Ports,
 }
 
+impl fmt::Display for Uhci {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UHCI controller {}", self.address)
+    }
+}
+
 impl Uhci {
     /// The controller at `address`. Nothing about it is changed: the firmware may have left it running.
     ///
@@ -54,11 +61,6 @@ impl Uhci {
         // SAFETY: the function is a UHCI controller, whose BAR 4 names its ports; no other driver here uses them.
         let ports = unsafe { Ports::new(first, PORTS) };
         Ok(Self { address, ports })
-    }
-
-    /// Where it is.
-    pub fn address(&self) -> PciAddress {
-        self.address
     }
 
     /// Whether it walks its schedule.

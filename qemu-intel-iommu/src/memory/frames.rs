@@ -165,11 +165,6 @@ impl Frames {
     pub fn counts(&self) -> FrameCounts {
         self.inner.lock().counts
     }
-
-    /// Whether the frame at `address` is one that this allocator hands out.
-    pub fn manages(&self, address: u64) -> bool {
-        self.inner.lock().is_managed(address / FRAME)
-    }
 }
 
 impl Inner {

@@ -40,18 +40,6 @@ impl MemoryKind {
             other => Self::Other(other),
         }
     }
-
-    /// The E820 type.
-    pub fn e820(self) -> u32 {
-        match self {
-            Self::Usable => 1,
-            Self::Reserved => 2,
-            Self::AcpiReclaimable => 3,
-            Self::AcpiNvs => 4,
-            Self::Bad => 5,
-            Self::Other(kind) => kind,
-        }
-    }
 }
 
 impl fmt::Display for MemoryKind {
@@ -131,8 +119,8 @@ impl MemoryMap {
         })
     }
 
-    /// The ranges that are memory, whole pages: RAM, ACPI's, and what the firmware keeps beside RAM. A reserved range elsewhere is
-    /// taken for device addresses, such as PCI Express's configuration window.
+    /// The ranges that are memory, whole pages: RAM, ACPI's, and what the firmware keeps right above RAM. A reserved range
+    /// elsewhere is taken for device addresses, such as PCI Express's configuration window or the flash below 4 GiB.
     pub fn memory(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ranges.iter().filter(|range| self.is_memory(range)).map(|range| {
             let range = &range.range;
@@ -144,10 +132,8 @@ impl MemoryMap {
         match range.kind {
             MemoryKind::Usable | MemoryKind::AcpiReclaimable | MemoryKind::AcpiNvs => true,
             MemoryKind::Reserved => self.ranges.iter().any(|other| {
-                matches!(
-                    other.kind,
-                    MemoryKind::Usable | MemoryKind::AcpiReclaimable | MemoryKind::AcpiNvs
-                ) && (other.range.end == range.range.start || other.range.start == range.range.end)
+                matches!(other.kind, MemoryKind::Usable | MemoryKind::AcpiReclaimable | MemoryKind::AcpiNvs)
+                    && other.range.end == range.range.start
             }),
             MemoryKind::Bad | MemoryKind::Other(_) => false,
         }

@@ -28,16 +28,6 @@ impl Mmio {
         Ok(Self { start, len: end - start })
     }
 
-    /// The physical address of the first register.
-    pub fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// The size of the window in bytes.
-    pub fn size(&self) -> u64 {
-        self.len
-    }
-
     /// Reads the 32-bit register at `offset`.
     pub fn read32(&self, offset: u64) -> u32 {
         let register = self.at::<u32>(offset);

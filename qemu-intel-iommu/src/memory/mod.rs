@@ -19,10 +19,10 @@ use linked_list_allocator::LockedHeap;
 use spin::Once;
 
 pub use frames::{FRAME, FrameCounts, FrameError, Frames};
-pub use map::{MemoryKind, MemoryMap, MemoryRange};
+pub use map::MemoryKind;
 pub use mmio::Mmio;
 pub use paging::{Access, MapError};
-pub use shared::{NotKept, Shared};
+pub use shared::Shared;
 pub use start_info::{StartInfo, StartInfoError};
 
 /// The size of the heap in bytes. Fixed, so that what is formatted or listed does not change the count of free frames.
@@ -68,12 +68,20 @@ pub fn image() -> Image {
         &raw const image_end,
     ]
     .map(|symbol| symbol.addr() as u64);
-    Image { all: start..end, code: start..text, constants: text..rodata, data: [rodata..guard, stack..end], guard: guard..stack }
+    Image {
+        all: start..end,
+        code: start..text,
+        constants: text..rodata,
+        data: [rodata..guard, stack..end],
+        guard: guard..stack,
+    }
 }
 
 /// Why memory could not be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryError {
+    /// Memory was set up before.
+    Again,
     /// Too little usable RAM, or too many ranges to keep out of it.
     NoRoom,
     /// The direct map could not be built.
@@ -83,6 +91,7 @@ pub enum MemoryError {
 impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Again => f.write_str("memory is set up already"),
             Self::NoRoom => f.write_str("not enough usable RAM below 4 GiB"),
             Self::Map(error) => write!(f, "the direct map: {error}"),
         }
@@ -106,19 +115,23 @@ pub fn start_info() -> &'static StartInfo {
 
 /// Takes over usable RAM: frames, page tables, heap.
 ///
-/// # Safety
-/// Called once, after [`copy_start_info`] and before anything is allocated.
-pub unsafe fn init() -> Result<(), MemoryError> {
+/// # Errors
+/// Memory was set up before, there is too little of it, or it cannot be mapped.
+pub fn init() -> Result<(), MemoryError> {
+    if FRAMES.is_completed() {
+        return Err(MemoryError::Again);
+    }
     let StartInfo { map, modules, .. } = start_info();
     let image = image();
     let mut kept_out: ArrayVec<Range<u64>, 12> = ArrayVec::new();
     kept_out.push(0..map::LOW_END);
     kept_out.push(image.all.clone());
     kept_out.extend(modules.iter().cloned());
-    // SAFETY: in use below 4 GiB are the image, the modules, and what the firmware and the boot loader left in the first MiB.
+    // SAFETY: this is the first call. In use below 4 GiB are the image, the modules, and what the firmware and the boot loader left in
+    // the first MiB; the boot page tables map it one to one.
     let frames = unsafe { Frames::new(map, &kept_out) }.ok_or(MemoryError::NoRoom)?;
     let frames = FRAMES.call_once(|| frames);
-    // SAFETY: the linker script and the memory map are what `paging` builds on; the caller calls once.
+    // SAFETY: this is the first call; the linker script names the image's parts, and the boot loader's map is all there is to know.
     unsafe { paging::init(frames, map, &image) }.map_err(MemoryError::Map)?;
     let heap = frames.alloc_contiguous(HEAP / FRAME, FRAME).ok_or(MemoryError::NoRoom)?;
     // SAFETY: the frames are the heap's alone from here on, and mapped as memory.

@@ -190,7 +190,9 @@ impl Tables {
                 Access::ReadOnly => self.no_execute,
                 Access::Memory => bit::WRITABLE | self.no_execute,
                 // With the PAT as it is after reset this is UC.
-                Access::Registers => bit::WRITABLE | bit::CACHE_DISABLE | bit::WRITE_THROUGH | self.no_execute,
+                Access::Registers => {
+                    bit::WRITABLE | bit::CACHE_DISABLE | bit::WRITE_THROUGH | self.no_execute
+                }
             }
     }
 

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::memory::frames::FRAME;
+use crate::memory::frames::{FRAME, FrameError};
 use crate::memory::{frames, paging, phys_to_ptr, start_info};
 
 /// A range of physical memory which holds no Rust object, so that a device may change it at any time. Every access is volatile; accesses
@@ -46,12 +46,13 @@ impl Shared {
         }
     }
 
-    /// Frames that somebody else took from the allocator and gives back.
+    /// These very frames, not zeroed, given back when dropped.
     ///
-    /// # Safety
-    /// The whole range was taken from [`frames`], is given back only after the last access through this value, and holds no Rust object.
-    pub unsafe fn over_frames(range: Range<u64>) -> Self {
-        Self { start: range.start, len: range.end - range.start, owned: false }
+    /// # Errors
+    /// They are no usable RAM, or in use.
+    pub fn take(range: Range<u64>) -> Result<Self, FrameError> {
+        frames().take(range.clone())?;
+        Ok(Self { start: range.start, len: range.end - range.start, owned: true })
     }
 
     /// The physical address of the first byte.

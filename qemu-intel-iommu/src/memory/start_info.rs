@@ -119,7 +119,8 @@ impl StartInfo {
             let entry = unsafe { read::<RawRange>(raw.memmap_paddr + index * size_of::<RawRange>() as u64) };
             let end = entry.addr.saturating_add(entry.size);
             if end > entry.addr
-                && !map.insert(MemoryRange { range: entry.addr..end, kind: MemoryKind::from_e820(entry.kind) })
+                && !map
+                    .insert(MemoryRange { range: entry.addr..end, kind: MemoryKind::from_e820(entry.kind) })
             {
                 dropped.ranges += 1;
             }
@@ -128,7 +129,8 @@ impl StartInfo {
         let mut modules = ArrayVec::new();
         for index in 0..u64::from(raw.nr_modules) {
             // SAFETY: the boot loader filled `nr_modules` entries at `modlist_paddr`.
-            let module = unsafe { read::<RawModule>(raw.modlist_paddr + index * size_of::<RawModule>() as u64) };
+            let module =
+                unsafe { read::<RawModule>(raw.modlist_paddr + index * size_of::<RawModule>() as u64) };
             let place = module.paddr..module.paddr.saturating_add(module.size);
             if modules.try_push(place).is_err() {
                 dropped.modules += 1;

@@ -115,7 +115,9 @@ fn port_address(address: PciAddress, offset: u16) -> Option<u32> {
     if address.segment() != 0 || offset >= 0x100 {
         return None;
     }
-    let slot = u32::from(address.bus()) << 16 | u32::from(address.device()) << 11 | u32::from(address.function()) << 8;
+    let slot = u32::from(address.bus()) << 16
+        | u32::from(address.device()) << 11
+        | u32::from(address.function()) << 8;
     Some(1 << 31 | slot | u32::from(offset & 0xfc))
 }
 

@@ -15,7 +15,7 @@ use pci_types::{CommandRegister, EndpointHeader, HeaderType, PciAddress, PciHead
 use crate::interrupts::Vector;
 use crate::memory::MapError;
 use config::{Config, Window};
-pub use topology::{Bridge, Function, PortType};
+pub use topology::{Function, PortType};
 
 /// The number of a base address register, 0 to 5.
 pub type BarIndex = u8;
@@ -38,7 +38,10 @@ impl fmt::Display for PciError {
         match self {
             Self::Absent(address) => write!(f, "there is no function {address}"),
             Self::NotThis { address, ids: (vendor, device), class } => {
-                write!(f, "{address} is {vendor:04x}:{device:04x} of class {class:06x}, which this driver does not drive")
+                write!(
+                    f,
+                    "{address} is {vendor:04x}:{device:04x} of class {class:06x}, which this driver does not drive"
+                )
             }
             Self::NoBar { address, index } => write!(f, "{address} has no usable address in BAR {index}"),
             Self::NoMsi(address) => write!(f, "{address} has no MSI capability"),
@@ -103,7 +106,11 @@ impl Pci {
     pub fn set_bus_master(&self, address: PciAddress, on: bool) {
         PciHeader::new(address).update_command(&self.config, |command| {
             let answering = command | CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE;
-            if on { answering | CommandRegister::BUS_MASTER_ENABLE } else { command & !CommandRegister::BUS_MASTER_ENABLE }
+            if on {
+                answering | CommandRegister::BUS_MASTER_ENABLE
+            } else {
+                command & !CommandRegister::BUS_MASTER_ENABLE
+            }
         });
     }
 
@@ -166,15 +173,6 @@ impl Pci {
         // The trigger mode's bits are those of the data: edge is none of them.
         capability.set_message_info_lapic(message.address, vector.number(), TriggerMode::Edge, &self.config);
         capability.set_enabled(true, &self.config);
-        Ok(())
-    }
-
-    /// Keeps the function from raising its message-signalled interrupt.
-    ///
-    /// # Errors
-    /// It has none.
-    pub fn disable_msi(&self, address: PciAddress) -> Result<(), PciError> {
-        self.msi(address)?.set_enabled(false, &self.config);
         Ok(())
     }
 

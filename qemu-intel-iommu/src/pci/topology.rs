@@ -150,7 +150,8 @@ fn find_on_bus(
         let first = PciAddress::new(segment, bus, device, 0);
         let multiple = PciHeader::new(first).has_multiple_functions(config);
         for number in 0..if multiple { 8 } else { 1 } {
-            let Some(function) = look_at(config, PciAddress::new(segment, bus, device, number), parent) else {
+            let Some(function) = look_at(config, PciAddress::new(segment, bus, device, number), parent)
+            else {
                 // Without a function 0 there are no others.
                 if number == 0 {
                     break;
@@ -180,7 +181,16 @@ fn look_at(config: &Config, address: PciAddress, parent: Option<PciAddress>) -> 
         Bridge { secondary, subordinate }
     });
     let class = u32::from_be_bytes([0, base, sub, interface]);
-    Some(Function { address, vendor, device, class, header: kind, bridge, express: express(config, address), parent })
+    Some(Function {
+        address,
+        vendor,
+        device,
+        class,
+        header: kind,
+        bridge,
+        express: express(config, address),
+        parent,
+    })
 }
 
 /// The PCI Express type of the function. `pci_types` walks the capabilities of endpoints only, and bridges matter here most.
@@ -210,7 +220,9 @@ fn express(config: &Config, address: PciAddress) -> Option<PortType> {
 pub(super) fn requester(functions: &[Function], function: &Function) -> PciAddress {
     let mut requester = function.address;
     let mut parent = function.parent;
-    while let Some(bridge) = parent.and_then(|address| functions.iter().find(|other| other.address == address)) {
+    while let Some(bridge) =
+        parent.and_then(|address| functions.iter().find(|other| other.address == address))
+    {
         match bridge.express {
             Some(PortType::ExpressToPci) => {
                 let secondary = bridge.bridge.map_or(bridge.address.bus(), |buses| buses.secondary);

@@ -14,8 +14,11 @@ use crate::memory::{self, MemoryKind, paging};
 use crate::pci::PortType;
 
 /// The steps.
-pub const STEPS: &[Step<Machine>] =
-    &[Step { name: "machine", title: "memory map and PCI devices are those of the machine that the steps need", run: check }];
+pub const STEPS: &[Step<Machine>] = &[Step {
+    name: "machine",
+    title: "memory map and PCI devices are those of the machine that the steps need",
+    run: check,
+}];
 
 /// Where the edu devices are: a region of its own, two that share one, two behind the PCI Express to PCI bridge.
 pub const EDUS: [(u8, u8); 5] = [(0, 3), (0, 4), (0, 5), (1, 1), (1, 2)];
@@ -32,12 +35,14 @@ pub fn check(machine: &mut Machine) -> Outcome {
     ensure!(usable >= 64 << 20, "only {usable:#x} bytes of usable RAM");
     let top = info.map.usable_pages().map(|range| range.end).filter(|end| *end <= 1 << 32).max().unwrap_or(0);
     ensure!(
-        info.map.kind_at(top) == Some(MemoryKind::Reserved) && paging::access(top) == Some(paging::Access::Memory),
+        info.map.kind_at(top) == Some(MemoryKind::Reserved)
+            && paging::access(top) == Some(paging::Access::Memory),
         "the firmware keeps no memory at {top:#x}, right above usable RAM"
     );
 
     let pci = &machine.pci;
-    let mut edus: Vec<PciAddress> = pci.with_ids(edu::IDS.0, edu::IDS.1).map(|function| function.address).collect();
+    let mut edus: Vec<PciAddress> =
+        pci.with_ids(edu::IDS.0, edu::IDS.1).map(|function| function.address).collect();
     if machine.options.broken("machine") {
         edus.pop();
     }
@@ -46,7 +51,8 @@ pub fn check(machine: &mut Machine) -> Outcome {
 
     let bridge = pci.function(address(0, 6, 0)).map_err(super::text)?;
     ensure!(
-        bridge.express == Some(PortType::ExpressToPci) && bridge.bridge.is_some_and(|bridge| bridge.secondary == 1),
+        bridge.express == Some(PortType::ExpressToPci)
+            && bridge.bridge.is_some_and(|bridge| bridge.secondary == 1),
         "{bridge} instead of a PCI Express to PCI bridge to bus 1"
     );
     for behind in [address(1, 1, 0), address(1, 2, 0)] {

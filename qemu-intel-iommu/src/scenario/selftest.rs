@@ -6,9 +6,12 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use log::LevelFilter;
+
 use super::machine::EDUS;
 use super::{Context, Outcome, Step, ensure, text};
 use crate::boot::traps;
+use crate::cmdline::Options;
 use crate::devices::DeviceError;
 use crate::devices::edu::{Direction, Edu};
 use crate::devices::nvme::{Completion, Nvme, PAGE, Page};
@@ -27,19 +30,105 @@ pub const STEPS: &[Step<Machine>] = &[
         title: "memory map and PCI devices are those of the machine that the steps need",
         run: super::machine::check,
     },
-    Step { name: "breakpoint", title: "a breakpoint exception returns to the next instruction", run: breakpoint },
+    Step {
+        name: "command-line",
+        title: "every word of a command line is read, and no other",
+        run: command_line,
+    },
+    Step {
+        name: "breakpoint",
+        title: "a breakpoint exception returns to the next instruction",
+        run: breakpoint,
+    },
     Step { name: "clock", title: "halting for a time takes that time", run: clock },
-    Step { name: "lost-interrupt", title: "an interrupt that never comes ends the wait", run: lost_interrupt },
-    Step { name: "frames", title: "frames are zeroed, counted, and refused when they are not to be had", run: frames },
-    Step { name: "mappings", title: "every part of the image is mapped with the access that it needs", run: mappings },
-    Step { name: "reserved-memory", title: "memory that the firmware keeps is memory, and usable RAM is not taken for it", run: reserved },
-    Step { name: "edu-dma", title: "every edu device moves data through its buffer, with an interrupt for each transfer", run: edu_dma },
-    Step { name: "edu-silent", title: "a transfer without an interrupt ends the wait with an error", run: edu_silent },
-    Step { name: "bus-master-off", title: "a device that may not master the bus leaves memory alone", run: bus_master_off },
-    Step { name: "nvme-identify", title: "the NVMe controller writes what it is to memory", run: nvme_identify },
-    Step { name: "uhci-running", title: "the firmware left the UHCI controller running in memory that it keeps", run: uhci_running },
+    Step {
+        name: "lost-interrupt",
+        title: "an interrupt that never comes ends the wait",
+        run: lost_interrupt,
+    },
+    Step {
+        name: "frames",
+        title: "frames are zeroed, counted, and refused when they are not to be had",
+        run: frames,
+    },
+    Step {
+        name: "mappings",
+        title: "every part of the image is mapped with the access that it needs",
+        run: mappings,
+    },
+    Step {
+        name: "reserved-memory",
+        title: "memory that the firmware keeps is memory, and usable RAM is not taken for it",
+        run: reserved,
+    },
+    Step {
+        name: "edu-dma",
+        title: "every edu device moves data through its buffer, with an interrupt for each transfer",
+        run: edu_dma,
+    },
+    Step {
+        name: "edu-silent",
+        title: "a transfer without an interrupt ends the wait with an error",
+        run: edu_silent,
+    },
+    Step {
+        name: "bus-master-off",
+        title: "a device that may not master the bus leaves memory alone",
+        run: bus_master_off,
+    },
+    Step {
+        name: "nvme-identify",
+        title: "the NVMe controller writes what it is to memory",
+        run: nvme_identify,
+    },
+    Step {
+        name: "uhci-running",
+        title: "the firmware left the UHCI controller running in memory that it keeps",
+        run: uhci_running,
+    },
     Step { name: "leaks", title: "every frame that the steps took was given back", run: leaks },
 ];
+
+fn command_line(machine: &mut Machine) -> Outcome {
+    let lines = [
+        ("", [None, None, None], (false, false), ""),
+        (
+            "  rmrr=0xfff4-0xfff5=00:07.0 log=trace omit=uhci rmrr=e8=0:1d.0;f0=1:2 ",
+            [Some("0xfff4-0xfff5=00:07.0"), Some("e8=0:1d.0;f0=1:2"), None],
+            (true, false),
+            "",
+        ),
+        (
+            "list-steps stand-in-unit=0xfed90000 break=frames scenario=x scenario=table",
+            [None; 3],
+            (false, true),
+            "table",
+        ),
+        ("rmrr OMIT=uhci omit= list-steps=1 stand-in-unit=fed90000 =", [None; 3], (false, false), ""),
+    ];
+    for (line, rmrr, (omits, lists), scenario) in lines {
+        let line = if machine.broken("command-line") { line.split_at(line.len() / 2).0 } else { line };
+        let read = Options::new(line);
+        let mut values = read.rmrr();
+        let found = [values.next(), values.next(), values.next()];
+        ensure!(found == rmrr, "the regions of {line:?} are {found:?}");
+        ensure!(read.omits_uhci() == omits && read.list_steps() == lists, "the flags of {line:?}");
+        ensure!(
+            read.scenario().unwrap_or_default() == scenario,
+            "the scenario of {line:?} is {:?}",
+            read.scenario()
+        );
+        let unit = lists.then_some(0xfed9_0000);
+        ensure!(read.stand_in_unit() == unit, "the unit of {line:?} is {:#x?}", read.stand_in_unit());
+        ensure!(read.broken("frames") == lists, "the broken steps of {line:?}");
+        let level = if omits { LevelFilter::Trace } else { LevelFilter::Info };
+        ensure!(read.log_level() == level, "the log level of {line:?} is {}", read.log_level());
+    }
+    let unknown =
+        Options::new("rmrr OMIT=uhci omit= list-steps=1 stand-in-unit=fed90000 = log=loud").unknown().count();
+    ensure!(unknown == 7, "{unknown} of 7 words are told to mean nothing");
+    Ok(format!("{} lines", lines.len()))
+}
 
 fn breakpoint(machine: &mut Machine) -> Outcome {
     let before = traps::breakpoints();
@@ -60,7 +149,12 @@ fn clock(machine: &mut Machine) -> Outcome {
         interrupts::sleep(time);
     }
     let passed = start.elapsed();
-    ensure!(passed >= time && passed < time * 2, "halted for {} us instead of {}", passed.as_micros(), time.as_micros());
+    ensure!(
+        passed >= time && passed < time * 2,
+        "halted for {} us instead of {}",
+        passed.as_micros(),
+        time.as_micros()
+    );
     Ok(format!("{} us", time.as_micros()))
 }
 
@@ -90,7 +184,10 @@ fn frames(machine: &mut Machine) -> Outcome {
     ensure!(run.is_multiple_of(16 * FRAME), "a run at {run:#x} when asked for one aligned to 64 KiB");
     let taken = frames.counts();
     ensure!(taken.free + 17 == before.free, "{taken} after taking 17 frames of {before}");
-    ensure!(frames.take(one..one + FRAME) == Err(FrameError::InUse(one)), "the frame at {one:#x} was taken twice");
+    ensure!(
+        frames.take(one..one + FRAME) == Err(FrameError::InUse(one)),
+        "the frame at {one:#x} was taken twice"
+    );
 
     // What was written must not be seen by the next owner.
     frames.free(one).map_err(text)?;
@@ -102,20 +199,27 @@ fn frames(machine: &mut Machine) -> Outcome {
     let place = dirty.start();
     dirty.fill(0, FRAME, 0xa5);
     drop(dirty);
+    let taken = Shared::take(place..place + FRAME).map_err(text)?;
+    ensure!(taken.is_filled(0, FRAME, 0xa5), "the frame at {place:#x} was touched while it was free");
+    drop(taken);
     let again = Shared::alloc(1).ok_or("no frame is left")?;
-    ensure!(again.start() == place, "a frame at {:#x} when the lowest free one is at {place:#x}", again.start());
+    ensure!(
+        again.start() == place,
+        "a frame at {:#x} when the lowest free one is at {place:#x}",
+        again.start()
+    );
     ensure!(again.is_filled(0, FRAME, 0), "the frame at {place:#x} was handed out with somebody else's data");
     drop(again);
 
     let image = memory::image();
     for kept in [0, image.all.start, image.all.end - FRAME, 0xfed9_0000, 1 << 46] {
-        ensure!(frames.take(kept..kept + FRAME) == Err(FrameError::NotManaged(kept)), "the frame at {kept:#x} could be taken");
+        ensure!(
+            frames.take(kept..kept + FRAME) == Err(FrameError::NotManaged(kept)),
+            "the frame at {kept:#x} could be taken"
+        );
     }
     ensure!(frames.free(one + 8) == Err(FrameError::Unaligned(one + 8)), "half a frame could be freed");
-    if machine.broken("frames") {
-        // Leaked on purpose.
-        frames.alloc();
-    }
+    let _spoilt = machine.broken("frames").then(|| Shared::alloc(1));
     let after = frames.counts();
     ensure!(after == before, "{after} instead of {before}");
     Ok(format!("{after}"))
@@ -158,10 +262,20 @@ fn reserved(machine: &mut Machine) -> Outcome {
         pad.write8(FRAME - 1, 0);
     }
     ensure!(pad.is_filled(0, FRAME, 0x5a), "{:#x} does not keep what is written to it", pad.start());
+    pad.copy_in(9, b"kept");
+    let mut word = [0; 6];
+    pad.copy_out(8, &mut word);
+    ensure!(&word == b"ZkeptZ", "{} came back", word.escape_ascii());
     pad.fill(0, FRAME, 0);
     let usable = memory::start_info().map.usable_pages().last().ok_or("no usable RAM")?;
-    ensure!(Shared::kept_by_firmware(usable.end - FRAME..usable.end).is_err(), "usable RAM was taken for the firmware's");
-    ensure!(Shared::kept_by_firmware(0xb000_0000..0xb000_1000).is_err(), "device registers were taken for memory");
+    ensure!(
+        Shared::kept_by_firmware(usable.end - FRAME..usable.end).is_err(),
+        "usable RAM was taken for the firmware's"
+    );
+    ensure!(
+        Shared::kept_by_firmware(0xb000_0000..0xb000_1000).is_err(),
+        "device registers were taken for memory"
+    );
     Shared::kept_by_firmware(0xe_8000..0xf_0000).map_err(text)?;
     Ok(format!("[{:#x},{:#x}) holds what is written to it", pad.start(), pad.start() + pad.size()))
 }
@@ -215,6 +329,8 @@ fn bus_master_off(machine: &mut Machine) -> Outcome {
     memory.fill(0, FRAME, 0x11);
     edu.transfer(Direction::FromMemory, memory.start(), TRANSFER).map_err(text)?;
     memory.fill(0, FRAME, 0xee);
+    machine.pci.set_bus_master(place, false);
+    ensure!(!machine.pci.is_bus_master(place), "it still masters the bus");
     machine.pci.set_bus_master(place, machine.broken("bus-master-off"));
     // Its interrupt is a write to memory too, and cannot arrive.
     edu.start(Direction::ToMemory, memory.start(), TRANSFER).map_err(text)?;
@@ -266,9 +382,7 @@ fn uhci_running(machine: &mut Machine) -> Outcome {
 }
 
 fn leaks(machine: &mut Machine) -> Outcome {
-    if machine.broken("leaks") {
-        memory::frames().alloc();
-    }
+    let _spoilt = machine.broken("leaks").then(|| Shared::alloc(1));
     let (before, after) = (machine.frames, memory::frames().counts());
     ensure!(after == before, "{after} instead of {before}");
     Ok(format!("{after}"))
