@@ -161,6 +161,13 @@ impl Frames {
         Ok(())
     }
 
+    /// Whether the frame at `address` was handed out and not given back.
+    pub fn is_taken(&self, address: u64) -> bool {
+        let inner = self.inner.lock();
+        let frame = address / FRAME;
+        inner.is_managed(frame) && !inner.is_free(frame)
+    }
+
     /// How many frames there are now.
     pub fn counts(&self) -> FrameCounts {
         self.inner.lock().counts

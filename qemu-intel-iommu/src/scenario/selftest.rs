@@ -189,9 +189,11 @@ fn frames(machine: &mut Machine) -> Outcome {
         "the frame at {one:#x} was taken twice"
     );
 
+    ensure!(frames.is_taken(one), "the frame at {one:#x} is not known to be taken");
     // What was written must not be seen by the next owner.
     frames.free(one).map_err(text)?;
     ensure!(frames.free(one) == Err(FrameError::AlreadyFree(one)), "the frame at {one:#x} was freed twice");
+    ensure!(!frames.is_taken(one), "the frame at {one:#x} is not known to be free");
     frames.take(one..one + FRAME).map_err(text)?;
     frames.free(one).map_err(text)?;
     frames.free_range(run..run + 16 * FRAME).map_err(text)?;
