@@ -26,6 +26,8 @@ impl<R: Registers> Unit<'_, R> {
         if !walks(live.capability, root.levels) {
             return Err(levels);
         }
+        // An id that became free in the meantime is still cached if a flush failed.
+        self.settle(frames)?;
         // The id before the context table: a failure gives back what it took, and a table stays once it is there.
         let id = self.domains.acquire(space).ok_or(HardwareError::NoDomainId { unit })?;
         let prepared = ContextEntry::translating(root, id, device_tlb)
@@ -49,11 +51,12 @@ impl<R: Registers> Unit<'_, R> {
             Some(slot) if slot.read().low.present() => {
                 self.change(frames, source, slot, ContextEntry::ABSENT)
             }
-            _ => Ok(()),
+            _ => self.settle(frames),
         }
     }
 
-    /// [`RemappingHardware::flush`](crate::RemappingHardware::flush) for this unit; nothing to do where it does not know the space.
+    /// [`RemappingHardware::flush`](crate::RemappingHardware::flush) for this unit; nothing to do where it does not know the
+    /// space.
     pub(super) fn flush(
         &mut self,
         frames: &impl FrameSource,
@@ -61,26 +64,29 @@ impl<R: Registers> Unit<'_, R> {
         flush: &Flush,
     ) -> Result<(), HardwareError> {
         let Some(live) = &self.live else { return Ok(()) };
-        let Some(domain) = self.domains.id_of(space) else { return Ok(()) };
         let capability = live.capability;
-        self.access(capability).flush_write_buffer()?;
+        if let Err(error) = self.access(capability).flush_write_buffer() {
+            self.in_doubt = true;
+            return Err(error);
+        }
         if flush.gfns.is_empty() || (flush.only_added && !capability.caching_mode()) {
             return Ok(());
         }
+        // In doubt, translations of the space may be cached though no entry has its id any more.
+        self.settle(frames)?;
+        let Some(domain) = self.domains.id_of(space) else { return Ok(()) };
         let fits =
             |block: &Block| capability.page_selective() && block.order <= u32::from(capability.max_mask());
-        match Block::covering(flush.gfns).filter(fits) {
-            Some(block) if !self.domains.is_stale(domain) => {
-                let result = self
-                    .invalidate(frames, Request::IotlbPages { domain, block })
-                    .and_then(|()| self.flush_device_tlbs(frames, domain, Some(block)));
-                if result.is_err() {
-                    self.domains.set_stale(domain, true);
-                }
-                result
-            }
-            _ => self.flush_domain(frames, domain),
-        }
+        let block = Block::covering(flush.gfns).filter(fits);
+        let request = match block {
+            Some(block) => Request::IotlbPages { domain, block },
+            None => Request::IotlbDomain { domain },
+        };
+        let result = self
+            .invalidate(frames, request)
+            .and_then(|()| self.flush_device_tlbs(frames, |its| its == Some(domain), block));
+        self.in_doubt = result.is_err();
+        result
     }
 
     /// Lets a device that is about to get its own TLB switched on use it, and invalidates that from now on; `false` when the unit cannot (no
@@ -107,6 +113,8 @@ impl<R: Registers> Unit<'_, R> {
         let result = self.set_translation_type(frames, device.source, 1);
         if result.is_err() {
             self.forget_device_tlb(device.source);
+            // After a time-out the entry still lets translated requests through.
+            let _ = self.set_translation_type(frames, device.source, 0);
         }
         result.map(|()| true)
     }
@@ -201,36 +209,33 @@ impl<R: Registers> Unit<'_, R> {
         to: ContextEntry,
     ) -> Result<(), HardwareError> {
         let from = slot.read();
-        let was_stale = from.domain().is_some_and(|domain| self.domains.is_stale(domain));
         let result = self.replace(frames, source, slot, from, to);
-        if !matches!(result, Err(HardwareError::QueueError { .. })) {
-            // Done, or given up: memory has the new entry; if hardware may still use the old one, its id is marked as stale and stays taken.
-            if let Some(domain) = from.domain() {
-                self.domains.release(domain);
+        let gone = if let Err(HardwareError::QueueError { .. }) = result {
+            // The queue works again; take the change back, so that the requester is attached as it was.
+            let now = slot.read();
+            let undone = self.replace(frames, source, slot, now, from);
+            if undone.and_then(|()| self.settle(frames)).is_err() {
+                let operation = "taking a context entry's change back";
+                self.release(to);
+                return Err(HardwareError::TimedOut { unit: self.base, operation });
             }
-            return result;
-        }
-        // The queue works again; take the change back, so that the requester is attached as it was.
-        let undone = self.replace(frames, source, slot, slot.read(), from);
-        if undone.is_ok()
-            && let Some(domain) = from.domain()
-        {
-            self.domains.set_stale(domain, was_stale);
-        }
-        if let Some(domain) = to.domain() {
+            to
+        } else {
+            // Done; or given up, and then hardware may go on with the old entry until `settle` succeeds.
+            from
+        };
+        self.release(gone);
+        result
+    }
+
+    fn release(&mut self, entry: ContextEntry) {
+        if let Some(domain) = entry.domain() {
             self.domains.release(domain);
-        }
-        match undone {
-            Ok(()) => result,
-            Err(_) => Err(HardwareError::TimedOut {
-                unit: self.base,
-                operation: "taking a context entry's change back",
-            }),
         }
     }
 
-    /// Replaces an entry in memory and drops what is cached of the old one. When it fails, the new entry is in memory all the same, and the old one's
-    /// domain id is marked as stale.
+    /// Replaces an entry in memory and drops what is cached of the old one. When it fails, the new entry is in memory all the same, and what is cached
+    /// is in doubt.
     fn replace(
         &mut self,
         frames: &impl FrameSource,
@@ -240,7 +245,6 @@ impl<R: Registers> Unit<'_, R> {
         to: ContextEntry,
     ) -> Result<(), HardwareError> {
         let Some(live) = &self.live else { return Err(HardwareError::NoUnit { source }) };
-        let caching_mode = live.capability.caching_mode();
         let transit = live.transit;
         let mut result = Ok(());
         // See the head of `tables` for the steps.
@@ -254,10 +258,6 @@ impl<R: Registers> Unit<'_, R> {
             }
             _ => [Some(ContextEntry::ABSENT), None],
         };
-        let was_stale = from.domain().is_some_and(|domain| self.domains.is_stale(domain));
-        if let Some(domain) = from.domain() {
-            self.domains.set_stale(domain, true);
-        }
         let mut before = from;
         for step in on_the_way.into_iter().chain([Some(to)]).flatten() {
             if !(self.at_once && slot.replace_at_once(step)) {
@@ -268,26 +268,10 @@ impl<R: Registers> Unit<'_, R> {
             result = result.and_then(|()| self.flush_context_entry(frames, source, before));
             before = step;
         }
-        result?;
-        if let Some(domain) = from.domain() {
-            if was_stale {
-                self.flush_domain(frames, domain)?;
-            } else {
-                self.invalidate(frames, Request::IotlbDomain { domain })?;
-            }
-            if let Some(device) = self.device_tlb(source) {
-                self.invalidate(frames, Request::DeviceTlb { device, block: None })?;
-            }
-            self.domains.set_stale(domain, false);
-        } else if caching_mode {
-            self.invalidate(frames, Request::IotlbDomain { domain: DomainId(0) })?;
-        }
-        match to.domain() {
-            Some(domain) if caching_mode || self.domains.is_stale(domain) => {
-                self.invalidate(frames, Request::IotlbDomain { domain })
-            }
-            _ => Ok(()),
-        }
+        result = result.and_then(|()| self.flush_after(frames, source, from, to));
+        self.in_doubt |= result.is_err();
+        // An earlier doubt ends here, too, so that what was asked for is certain when this returns.
+        result.and_then(|()| self.settle(frames))
     }
 
     /// Drops a requester's cached context entry, of which memory held `before`.
@@ -309,26 +293,57 @@ impl<R: Registers> Unit<'_, R> {
         self.invalidate(frames, Request::ContextDevice { domain, source: source.source_id() })
     }
 
-    /// Drops every translation of a domain id.
-    fn flush_domain(&mut self, frames: &impl FrameSource, domain: DomainId) -> Result<(), HardwareError> {
-        let result = self
-            .invalidate(frames, Request::IotlbDomain { domain })
-            .and_then(|()| self.flush_device_tlbs(frames, domain, None));
-        self.domains.set_stale(domain, result.is_err());
-        result
+    /// Drops the translations that a requester had under `from`, and in caching mode that it had none.
+    fn flush_after(
+        &mut self,
+        frames: &impl FrameSource,
+        source: Sbdf,
+        from: ContextEntry,
+        to: ContextEntry,
+    ) -> Result<(), HardwareError> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let negative = live.capability.caching_mode();
+        match from.domain() {
+            Some(domain) => {
+                self.invalidate(frames, Request::IotlbDomain { domain })?;
+                if let Some(device) = self.device_tlb(source) {
+                    self.invalidate(frames, Request::DeviceTlb { device, block: None })?;
+                }
+            }
+            None if negative => self.invalidate(frames, Request::IotlbDomain { domain: DomainId(0) })?,
+            None => {}
+        }
+        match to.domain() {
+            Some(domain) if negative => self.invalidate(frames, Request::IotlbDomain { domain }),
+            _ => Ok(()),
+        }
     }
 
-    /// Drops translations in the devices' own TLBs, of those devices that are attached under `domain`.
+    /// After a failure, nobody knows what the unit has cached of entries and ids that are no longer in use: drops everything.
+    fn settle(&mut self, frames: &impl FrameSource) -> Result<(), HardwareError> {
+        let Some(live) = &self.live else { return Ok(()) };
+        if !self.in_doubt {
+            return Ok(());
+        }
+        self.access(live.capability).flush_write_buffer()?;
+        self.invalidate(frames, Request::ContextGlobal)?;
+        self.invalidate(frames, Request::IotlbGlobal)?;
+        self.flush_device_tlbs(frames, |_| true, None)?;
+        self.in_doubt = false;
+        Ok(())
+    }
+
+    /// Drops translations in the devices' own TLBs, of those devices that are attached under such a domain id.
     fn flush_device_tlbs(
         &mut self,
         frames: &impl FrameSource,
-        domain: DomainId,
+        attached: impl Fn(Option<DomainId>) -> bool,
         block: Option<Block>,
     ) -> Result<(), HardwareError> {
         for index in 0..self.device_tlbs.len() {
             let Some(device) = self.device_tlbs.get(index).copied().flatten() else { continue };
             let slot = self.slot(frames, self.requester(device.source));
-            if slot.is_some_and(|slot| slot.read().domain() == Some(domain)) {
+            if attached(slot.and_then(|slot| slot.read().domain())) {
                 self.invalidate(frames, Request::DeviceTlb { device, block })?;
             }
         }

@@ -17,14 +17,11 @@ pub struct DomainSlot {
     first: u16,
     /// The next id of the bucket that this id is in.
     next: u16,
-    /// Whether translations under the id may be cached for devices that are no longer attached: an invalidation failed. The id is not given to
-    /// another space before one succeeds.
-    stale: bool,
 }
 
 impl DomainSlot {
     /// A slot that is not in use.
-    pub const EMPTY: Self = Self { space: SpaceId(0), users: 0, first: 0, next: 0, stale: false };
+    pub const EMPTY: Self = Self { space: SpaceId(0), users: 0, first: 0, next: 0 };
 }
 
 /// The domain ids of a unit: a hash table from spaces to ids that is chained through the slots, and a bitmap of the ids in use.
@@ -110,7 +107,7 @@ impl<'m> Domains<'m> {
         let bucket = self.bucket(space);
         let next = self.slots.get(bucket)?.first;
         let slot = self.slot(id)?;
-        (slot.space, slot.users, slot.next, slot.stale) = (space, 1, next, false);
+        (slot.space, slot.users, slot.next) = (space, 1, next);
         self.slots.get_mut(bucket)?.first = id.0;
         self.mark(id, true);
         self.lowest = free.saturating_add(1);
@@ -124,25 +121,12 @@ impl<'m> Domains<'m> {
         }
     }
 
-    /// One context entry less that carries `id`; when it was the last and nothing is cached under the id, that is free.
+    /// One context entry less that carries `id`; when it was the last, the id is free.
     pub(crate) fn release(&mut self, id: DomainId) {
         if let Some(slot) = self.slot(id) {
             slot.users = slot.users.saturating_sub(1);
         }
         self.free_if_unused(id);
-    }
-
-    /// Says whether translations under `id` may be cached that nobody should have any more.
-    pub(crate) fn set_stale(&mut self, id: DomainId, stale: bool) {
-        if let Some(slot) = self.slot(id) {
-            slot.stale = stale;
-        }
-        self.free_if_unused(id);
-    }
-
-    /// Whether [`set_stale`](Self::set_stale) said so last.
-    pub(crate) fn is_stale(&self, id: DomainId) -> bool {
-        self.slots.get(usize::from(id.0)).is_some_and(|slot| slot.stale)
     }
 
     /// How many context entries carry the id of `space`.
@@ -152,10 +136,9 @@ impl<'m> Domains<'m> {
         self.slots.get(id).map_or(0, |slot| slot.users)
     }
 
-    /// Unlinks an id that is in a bucket and has no users and no stale translations.
+    /// Unlinks an id that is in a bucket and has no users.
     fn free_if_unused(&mut self, id: DomainId) {
-        let Some(&DomainSlot { space, users: 0, next, stale: false, .. }) = self.slots.get(usize::from(id.0))
-        else {
+        let Some(&DomainSlot { space, users: 0, next, .. }) = self.slots.get(usize::from(id.0)) else {
             return;
         };
         if self.id_of(space) != Some(id) {

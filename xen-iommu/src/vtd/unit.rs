@@ -98,6 +98,8 @@ pub struct Unit<'m, R> {
     pub(super) domains: Domains<'m>,
     pub(super) device_tlbs: &'m mut [Option<AtsDevice>],
     pub(super) live: Option<Live>,
+    /// An invalidation failed: what is cached is not known until one of everything succeeds.
+    pub(super) in_doubt: bool,
 }
 
 /// What a started unit has besides.
@@ -125,6 +127,7 @@ impl<'m, R: Registers> Unit<'m, R> {
             domains: Domains::new(setup.domains, setup.domain_ids),
             device_tlbs: setup.device_tlbs,
             live: None,
+            in_doubt: false,
         }
     }
 
@@ -203,6 +206,7 @@ impl<'m, R: Registers> Unit<'m, R> {
             return Err(error.into());
         }
         self.live = Some(live);
+        self.in_doubt = false;
         Ok(())
     }
 

@@ -13,15 +13,13 @@ use crate::vtd::domains::{DomainSlot, Domains};
 enum Call {
     Acquire(u32),
     Release(u32),
-    Stale(u32, bool),
 }
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let space = prop_oneof![0u32..12, (0u32..4).prop_map(|n| 0x8000_0000 | n << 8), Just(u32::MAX)];
     let call = prop_oneof![
         3 => space.clone().prop_map(Call::Acquire),
-        3 => space.clone().prop_map(Call::Release),
-        1 => (space, any::<bool>()).prop_map(|(space, stale)| Call::Stale(space, stale)),
+        3 => space.prop_map(Call::Release),
     ];
     prop::collection::vec(call, 0..80)
 }
@@ -32,8 +30,8 @@ proptest! {
         let mut domains = Domains::new(leak(9, DomainSlot::EMPTY), leak(1, u64::MAX));
         domains.reset(ids);
         let room = ids.min(9) - 1;
-        // Space to id, users, stale.
-        let mut expected: BTreeMap<u32, (u16, u32, bool)> = BTreeMap::new();
+        // Space to id and users.
+        let mut expected: BTreeMap<u32, (u16, u32)> = BTreeMap::new();
         for call in calls {
             match call {
                 Call::Acquire(space) => {
@@ -45,7 +43,7 @@ proptest! {
                         let id = got.expect("there is an id left").0;
                         prop_assert!(id != 0 && usize::from(id) <= room);
                         prop_assert!(expected.values().all(|entry| entry.0 != id), "given twice");
-                        expected.insert(space, (id, 1, false));
+                        expected.insert(space, (id, 1));
                     } else {
                         prop_assert_eq!(got, None);
                     }
@@ -56,13 +54,8 @@ proptest! {
                     let entry = expected.get_mut(&space).unwrap();
                     entry.1 = entry.1.saturating_sub(1);
                 }
-                Call::Stale(space, stale) => {
-                    let Some(id) = domains.id_of(SpaceId(space)) else { continue };
-                    domains.set_stale(id, stale);
-                    expected.get_mut(&space).unwrap().2 = stale;
-                }
             }
-            expected.retain(|_, entry| entry.1 != 0 || entry.2);
+            expected.retain(|_, entry| entry.1 != 0);
             for space in (0..12).chain((0..4).map(|n| 0x8000_0000 | n << 8)).chain([u32::MAX]) {
                 let entry = expected.get(&space);
                 prop_assert_eq!(domains.id_of(SpaceId(space)).map(|id| id.0), entry.map(|entry| entry.0));

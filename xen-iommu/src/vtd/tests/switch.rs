@@ -151,3 +151,45 @@ fn both_ways_of_replacing_write_the_same() {
         assert_eq!(found, words);
     }
 }
+
+/// Somebody who reads an entry all the time, as hardware may, never sees one word of one entry with a word of another.
+#[test]
+fn a_reader_never_sees_a_half_made_entry() {
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    let frame = Box::new(p2m::TableFrame(core::array::from_fn(|_| AtomicU64::new(0))));
+    let slot = ContextSlot::of(&frame, 5).unwrap();
+    let numbered = |number: u64| ContextEntry {
+        low: ContextLow::new().with_present(true).with_table(number),
+        high: ContextHigh::new().with_width(2).with_domain_id(number as u16),
+    };
+    let at_once = crate::vtd::tables::can_replace_at_once();
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut seen = 0u64;
+            while !end.load(Ordering::Relaxed) {
+                let [low, high] = slot.words() else { panic!("two words") };
+                let before = low.load(Ordering::SeqCst);
+                let high = ContextHigh::from_bits(high.load(Ordering::SeqCst));
+                let low = ContextLow::from_bits(low.load(Ordering::SeqCst));
+                if low.into_bits() == before && low.present() {
+                    assert_eq!(high.domain_id(), low.table() as u16);
+                    seen += 1;
+                }
+            }
+            seen
+        });
+        for number in 1..400_000 {
+            slot.replace_by_words(numbered(number * 2));
+            // From one present entry to another, or by way of none.
+            if at_once && number % 2 == 0 && !slot.replace_at_once(numbered(number * 2 + 1)) {
+                break;
+            }
+            slot.replace_by_words(ContextEntry::ABSENT);
+        }
+        end.store(true, Ordering::Relaxed);
+        assert!(!slot.read().low.present(), "the loop came to its end");
+        assert!(reader.join().unwrap() > 0, "the reader looked");
+    });
+}
