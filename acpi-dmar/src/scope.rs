@@ -113,7 +113,7 @@ impl fmt::Display for Hop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceScope<'a> {
     head: &'a [u8; FIELDS],
-    path: &'a [u8],
+    path: &'a [[u8; 2]],
     offset: u32,
 }
 
@@ -164,7 +164,7 @@ impl<'a> DeviceScope<'a> {
     #[inline]
     #[must_use]
     pub const fn path(&self) -> Path<'a> {
-        Path { bytes: self.path }
+        Path { hops: self.path, at: 0 }
     }
 
     /// The first hop that no bus can have (device above 31 or function above 7).
@@ -177,7 +177,10 @@ impl<'a> DeviceScope<'a> {
 /// The hops of a scope's path.
 #[derive(Clone, Debug)]
 pub struct Path<'a> {
-    bytes: &'a [u8],
+    hops: &'a [[u8; 2]],
+    /// Which hop is next, at most 124, as a scope's length is 8 bits. So is this index, which keeps the compiler from unrolling loops over paths:
+    /// nearly all are of one hop.
+    at: u8,
 }
 
 impl Iterator for Path<'_> {
@@ -185,14 +188,14 @@ impl Iterator for Path<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Hop> {
-        let (&[device, function], rest) = self.bytes.split_first_chunk()?;
-        self.bytes = rest;
+        let &[device, function] = self.hops.get(usize::from(self.at))?;
+        self.at = self.at.wrapping_add(1);
         Some(Hop { device, function })
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let hops = self.bytes.len() / 2;
+        let hops = self.hops.len().saturating_sub(self.at.into());
         (hops, Some(hops))
     }
 }
@@ -204,20 +207,43 @@ impl FusedIterator for Path<'_> {}
 #[derive(Clone, Debug)]
 pub struct Scopes<'a> {
     rest: &'a [u8],
-    offset: u32,
+    /// Where `rest` ends, in bytes from the table's start: a place that does not move while walking.
+    end: u32,
 }
 
 impl<'a> Scopes<'a> {
     #[inline]
-    pub(crate) const fn new(bytes: &'a [u8], offset: u32) -> Self {
-        Self { rest: bytes, offset }
+    pub(crate) const fn new(bytes: &'a [u8], end: u32) -> Self {
+        Self { rest: bytes, end }
     }
 
-    #[cold]
-    fn end(&mut self, kind: ScopeErrorKind) -> Option<Result<DeviceScope<'a>, ScopeError>> {
-        self.rest = &[];
-        Some(Err(ScopeError { offset: self.offset, kind }))
+    /// No scope begins in what is left: the end, or an error and then the end.
+    #[inline]
+    fn end(&mut self) -> Option<Result<DeviceScope<'a>, ScopeError>> {
+        let rest = core::mem::take(&mut self.rest);
+        Self::last_error(rest, self.end).map(Err)
     }
+
+    /// Inlined, or else the walk puts its state and what it gives into memory for the call: half as slow again.
+    #[inline(always)]
+    fn last_error(rest: &[u8], end: u32) -> Option<ScopeError> {
+        let available = rest.len();
+        let kind = match *rest {
+            [] => return None,
+            [raw, length, _, _, _, _, ..] if usize::from(length) > available => {
+                ScopeErrorKind::PastEnd { scope: raw.into(), length, available }
+            }
+            [raw, length, _, _, _, _, ..] => ScopeErrorKind::LengthBelowHeader { scope: raw.into(), length },
+            _ => ScopeErrorKind::TrailingBytes { count: available },
+        };
+        Some(ScopeError { offset: offset(end, available), kind })
+    }
+}
+
+/// Where what is `length` bytes long and ends at `end` begins. Lengths inside a table fit 32 bits, as the table's own does.
+#[inline]
+pub(crate) const fn offset(end: u32, length: usize) -> u32 {
+    end.wrapping_sub(length as u32)
 }
 
 impl<'a> Iterator for Scopes<'a> {
@@ -225,30 +251,23 @@ impl<'a> Iterator for Scopes<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let available = self.rest.len();
-        let Some(head) = self.rest.first_chunk::<FIELDS>() else {
-            return self.end(ScopeErrorKind::TrailingBytes { count: available });
+        let Some(&[raw, length, ..]) = self.rest.first_chunk::<FIELDS>() else {
+            return self.end();
         };
-        let length = head[1];
         let Some((scope, rest)) = self.rest.split_at_checked(length.into()) else {
-            return self.end(ScopeErrorKind::PastEnd { scope: head[0].into(), length, available });
+            return self.end();
         };
         let Some((head, path)) = scope.split_first_chunk::<FIELDS>() else {
-            return self.end(ScopeErrorKind::LengthBelowHeader { scope: head[0].into(), length });
+            return self.end();
         };
-        let offset = self.offset;
+        let offset = offset(self.end, self.rest.len());
         self.rest = rest;
-        self.offset = offset.wrapping_add(length.into());
-        if length % 2 == 1 {
-            return Some(Err(ScopeError {
-                offset,
-                kind: ScopeErrorKind::OddPath { scope: head[0].into(), length },
-            }));
+        match path.as_chunks() {
+            (path, []) => Some(Ok(DeviceScope { head, path, offset })),
+            _ => {
+                Some(Err(ScopeError { offset, kind: ScopeErrorKind::OddPath { scope: raw.into(), length } }))
+            }
         }
-        Some(Ok(DeviceScope { head, path, offset }))
     }
 }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::iter::FusedIterator;
 
+use crate::scope::offset;
 use crate::{HEADER_LENGTH, Scopes, StructureError, StructureErrorKind};
 
 bitflags::bitflags! {
@@ -54,6 +55,7 @@ pub enum StructureKind {
 
 impl StructureKind {
     /// The type as the table holds it.
+    #[inline]
     #[must_use]
     pub const fn raw(self) -> u16 {
         match self {
@@ -108,30 +110,25 @@ macro_rules! structure {
         pub struct $name<'a> {
             head: &'a [u8; $fields],
             tail: &'a [u8],
-            offset: u32,
+            /// Where the structure ends, in bytes from the table's start; what its scopes count from.
+            end: u32,
         }
 
         impl<'a> $name<'a> {
+            const FIELDS: u16 = $fields;
+
+            /// `None` if the fields do not fit.
             #[inline]
-            fn read(bytes: &'a [u8], length: u16, offset: u32) -> Result<Self, StructureError> {
-                match bytes.split_first_chunk() {
-                    Some((head, tail)) => Ok(Self { head, tail, offset }),
-                    None => Err(StructureError {
-                        offset,
-                        kind: StructureErrorKind::TooShort {
-                            structure: StructureKind::$name,
-                            length,
-                            minimum: $fields,
-                        },
-                    }),
-                }
+            fn read(bytes: &'a [u8], end: u32) -> Option<Self> {
+                let (head, tail) = bytes.split_first_chunk()?;
+                Some(Self { head, tail, end })
             }
 
             /// Where the structure begins, in bytes from the table's start.
             #[inline]
             #[must_use]
             pub const fn offset(&self) -> u32 {
-                self.offset
+                offset(self.end, self.length() as usize)
             }
 
             /// Bytes of the structure, everything included.
@@ -146,13 +143,13 @@ macro_rules! structure {
 
 /// Adds the scopes that follow a structure's fields.
 macro_rules! scopes {
-    ($name:ident, $fields:literal, $doc:literal) => {
+    ($name:ident, $doc:literal) => {
         impl<'a> $name<'a> {
             #[doc = $doc]
             #[inline]
             #[must_use]
             pub const fn scopes(&self) -> Scopes<'a> {
-                Scopes::new(self.tail, self.offset.wrapping_add($fields))
+                Scopes::new(self.tail, self.end)
             }
         }
     };
@@ -164,7 +161,6 @@ structure! {
 }
 scopes!(
     Drhd,
-    16,
     "The devices behind this unit; beside INCLUDE_PCI_ALL only those that need an id, such as I/O APICs."
 );
 
@@ -210,7 +206,7 @@ structure! {
     /// Reserved memory region reporting (VT-d 8.4): memory that firmware has devices use, to be mapped 1:1 for them.
     Rmrr, 24
 }
-scopes!(Rmrr, 24, "The devices that use the region.");
+scopes!(Rmrr, "The devices that use the region.");
 
 impl Rmrr<'_> {
     /// The PCI segment group of all its devices.
@@ -239,7 +235,7 @@ structure! {
     /// Root port ATS capability reporting (VT-d 8.5): which root ports pass address translation requests.
     Atsr, 8
 }
-scopes!(Atsr, 8, "The root ports, as bridges.");
+scopes!(Atsr, "The root ports, as bridges.");
 
 impl Atsr<'_> {
     /// Whether every root port of the segment is meant.
@@ -292,15 +288,17 @@ impl<'a> Andd<'a> {
     }
 
     /// The whole name field: the object's path, its NUL, and what firmware pads the structure with.
+    #[inline]
     #[must_use]
     pub const fn name_field(&self) -> &'a [u8] {
         self.tail
     }
 
     /// The object's path in the namespace, such as `\_SB.PCI0.I2C0`, up to its NUL or, where that is missing, to the structure's end.
+    #[inline]
     #[must_use]
     pub fn name_bytes(&self) -> &'a [u8] {
-        self.tail.split(|&byte| byte == 0).next().unwrap_or_default()
+        until_nul(self.tail)
     }
 
     /// The object's path in the namespace as text; `None` where it is not ASCII.
@@ -316,11 +314,15 @@ impl<'a> Andd<'a> {
     }
 }
 
+fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
 structure! {
     /// SoC integrated address translation cache reporting (VT-d 8.8): devices of the SoC that cache translations.
     Satc, 8
 }
-scopes!(Satc, 8, "The devices with a cache.");
+scopes!(Satc, "The devices with a cache.");
 
 impl Satc<'_> {
     /// Whether the devices need their caches.
@@ -342,7 +344,7 @@ structure! {
     /// SoC integrated device property reporting (VT-d 8.9): its scopes' flags say how devices of the SoC want to be set up.
     Sidp, 8
 }
-scopes!(Sidp, 8, "The devices, each with its properties in its flags.");
+scopes!(Sidp, "The devices, each with its properties in its flags.");
 
 impl Sidp<'_> {
     /// The PCI segment group of all its devices.
@@ -358,29 +360,33 @@ impl Sidp<'_> {
 pub struct Unknown<'a> {
     bytes: &'a [u8],
     raw_type: u16,
-    offset: u32,
+    end: u32,
 }
 
 impl<'a> Unknown<'a> {
     /// The type field.
+    #[inline]
     #[must_use]
     pub const fn raw_type(&self) -> u16 {
         self.raw_type
     }
 
     /// The whole structure, type and length included.
+    #[inline]
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
     /// Where the structure begins, in bytes from the table's start.
+    #[inline]
     #[must_use]
     pub const fn offset(&self) -> u32 {
-        self.offset
+        offset(self.end, self.bytes.len())
     }
 
     /// Bytes of the structure, everything included.
+    #[inline]
     #[must_use]
     pub const fn length(&self) -> u16 {
         // The length came from a 16-bit field.
@@ -410,21 +416,8 @@ pub enum Structure<'a> {
 }
 
 impl<'a> Structure<'a> {
-    #[inline]
-    fn read(raw_type: u16, bytes: &'a [u8], length: u16, offset: u32) -> Result<Self, StructureError> {
-        Ok(match raw_type {
-            0 => Self::Drhd(Drhd::read(bytes, length, offset)?),
-            1 => Self::Rmrr(Rmrr::read(bytes, length, offset)?),
-            2 => Self::Atsr(Atsr::read(bytes, length, offset)?),
-            3 => Self::Rhsa(Rhsa::read(bytes, length, offset)?),
-            4 => Self::Andd(Andd::read(bytes, length, offset)?),
-            5 => Self::Satc(Satc::read(bytes, length, offset)?),
-            6 => Self::Sidp(Sidp::read(bytes, length, offset)?),
-            _ => Self::Unknown(Unknown { bytes, raw_type, offset }),
-        })
-    }
-
     /// Which type it is.
+    #[inline]
     #[must_use]
     pub const fn kind(&self) -> StructureKind {
         match self {
@@ -504,20 +497,69 @@ impl<'a> Structure<'a> {
 #[derive(Clone, Debug)]
 pub struct Structures<'a> {
     rest: &'a [u8],
-    offset: u32,
+    /// Where `rest` ends, in bytes from the table's start: a place that does not move while walking.
+    end: u32,
 }
 
 impl<'a> Structures<'a> {
     #[inline]
     pub(crate) const fn new(body: &'a [u8]) -> Self {
-        Self { rest: body, offset: HEADER_LENGTH as u32 }
+        // The table's length is a 32-bit field.
+        Self { rest: body, end: (HEADER_LENGTH as u32).wrapping_add(body.len() as u32) }
     }
 
-    #[cold]
-    fn end(&mut self, kind: StructureErrorKind) -> Option<Result<Structure<'a>, StructureError>> {
-        self.rest = &[];
-        Some(Err(StructureError { offset: self.offset, kind }))
+    /// No structure begins in what is left, or not a whole one: the end, or an error and then the end.
+    #[inline]
+    fn end(&mut self) -> Option<Result<Structure<'a>, StructureError>> {
+        let rest = core::mem::take(&mut self.rest);
+        Self::last_error(rest, self.end).map(Err)
     }
+
+    /// Inlined, or else the walk puts its state and what it gives into memory for the call: half as slow again.
+    #[inline(always)]
+    fn last_error(rest: &[u8], end: u32) -> Option<StructureError> {
+        let available = rest.len();
+        let kind = match *rest {
+            [] => return None,
+            [_, _, low, high, ..] => {
+                let (structure, length) = (kind(rest), u16::from_le_bytes([low, high]));
+                if usize::from(length) > available {
+                    StructureErrorKind::PastEnd { structure, length, available }
+                } else {
+                    StructureErrorKind::LengthBelowHeader { structure, length }
+                }
+            }
+            _ => StructureErrorKind::TrailingBytes { count: available },
+        };
+        Some(StructureError { offset: offset(end, available), kind })
+    }
+
+    /// The structure `bytes` is too short for the fields of its type, which costs it alone.
+    #[inline(always)]
+    fn too_short(bytes: &[u8], end: u32) -> StructureError {
+        let length = bytes.len() as u16;
+        let structure = kind(bytes);
+        let minimum = match structure {
+            StructureKind::Drhd => Drhd::FIELDS,
+            StructureKind::Rmrr => Rmrr::FIELDS,
+            StructureKind::Atsr => Atsr::FIELDS,
+            StructureKind::Rhsa => Rhsa::FIELDS,
+            StructureKind::Andd => Andd::FIELDS,
+            StructureKind::Satc => Satc::FIELDS,
+            StructureKind::Sidp => Sidp::FIELDS,
+            StructureKind::Unknown(_) => 4,
+        };
+        StructureError {
+            offset: offset(end, bytes.len()),
+            kind: StructureErrorKind::TooShort { structure, length, minimum },
+        }
+    }
+}
+
+/// The type of the structure at the start of `bytes`.
+fn kind(bytes: &[u8]) -> StructureKind {
+    let [low, high] = bytes.first_chunk().copied().unwrap_or_default();
+    u16::from_le_bytes([low, high]).into()
 }
 
 impl<'a> Iterator for Structures<'a> {
@@ -525,24 +567,42 @@ impl<'a> Iterator for Structures<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let available = self.rest.len();
         let Some(head) = self.rest.first_chunk::<4>() else {
-            return self.end(StructureErrorKind::TrailingBytes { count: available });
+            return self.end();
         };
         let (raw_type, length) = (le!(head, u16, 0), le!(head, u16, 2));
-        if length < 4 {
-            return self.end(StructureErrorKind::LengthBelowHeader { structure: raw_type.into(), length });
-        }
         let Some((bytes, rest)) = self.rest.split_at_checked(length.into()) else {
-            return self.end(StructureErrorKind::PastEnd { structure: raw_type.into(), length, available });
+            return self.end();
         };
-        let offset = self.offset;
+        let end = offset(self.end, rest.len());
+        // Each type is given from its own arm, or else the compiler puts every structure into memory on the way.
+        macro_rules! give {
+            ($name:ident) => {
+                if let Some(structure) = $name::read(bytes, end) {
+                    self.rest = rest;
+                    return Some(Ok(Structure::$name(structure)));
+                }
+            };
+        }
+        match raw_type {
+            0 => give!(Drhd),
+            1 => give!(Rmrr),
+            2 => give!(Atsr),
+            3 => give!(Rhsa),
+            4 => give!(Andd),
+            5 => give!(Satc),
+            6 => give!(Sidp),
+            _ if length >= 4 => {
+                self.rest = rest;
+                return Some(Ok(Structure::Unknown(Unknown { bytes, raw_type, end })));
+            }
+            _ => {}
+        }
+        if length < 4 {
+            return self.end();
+        }
         self.rest = rest;
-        self.offset = offset.wrapping_add(length.into());
-        Some(Structure::read(raw_type, bytes, length, offset))
+        Some(Err(Self::too_short(bytes, end)))
     }
 }
 

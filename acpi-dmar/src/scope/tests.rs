@@ -3,7 +3,7 @@ use std::vec::Vec;
 use super::*;
 
 fn walk(bytes: &[u8]) -> Vec<Result<DeviceScope<'_>, ScopeError>> {
-    Scopes::new(bytes, 64).collect()
+    Scopes::new(bytes, 64 + bytes.len() as u32).collect()
 }
 
 fn error(offset: u32, kind: ScopeErrorKind) -> Result<DeviceScope<'static>, ScopeError> {
