@@ -82,14 +82,16 @@ mod scope;
 mod structure;
 mod table;
 pub mod verdict;
+mod walk;
 
 pub use error::{ScopeError, ScopeErrorKind, StructureError, StructureErrorKind, TableError};
 pub use scope::{DeviceScope, Hop, Path, ScopeFlags, ScopeKind, Scopes};
 pub use structure::{
     Andd, Atsr, AtsrFlags, Drhd, DrhdFlags, Rhsa, Rmrr, Satc, SatcFlags, Sidp, Structure, StructureKind,
-    Structures, Unknown,
+    Unknown,
 };
 pub use table::{Dmar, DmarFlags, HEADER_LENGTH, Header, SIGNATURE};
+pub use walk::Structures;
 
 /// Re-exported because its types appear in this crate's API.
 pub use pci_types;

@@ -27,6 +27,8 @@ enum Function {
         subordinate: u8,
     },
     CardBus,
+    /// Answers with zeros.
+    Silent,
 }
 
 /// PCI functions by address; the rest answers all ones. Counts reads.
@@ -47,6 +49,9 @@ impl ConfigRegionAccess for Bus {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         self.reads.set(self.reads.get() + 1);
         let Some(function) = self.functions.get(&address) else { return u32::MAX };
+        if matches!(function, Function::Silent) {
+            return 0;
+        }
         let class = |base: u32, sub: u32| base << 24 | sub << 16;
         match (offset, function) {
             (0x00, _) => 0x1234_8086,
@@ -112,6 +117,9 @@ fn an_endpoint_on_its_start_bus() {
     let absent = resolved(0, ScopeBuilder::endpoint(0, &[(2, 1)]), &bus).unwrap_err();
     assert_eq!(absent, ResolveError::NotPresent(at(0, 2, 1)));
     assert!(absent.is_absence());
+    let bus = bus.with(0, 0, 2, 2, Function::Silent);
+    let silent = ResolveError::NotPresent(at(0, 2, 2));
+    assert_eq!(resolved(0, ScopeBuilder::endpoint(0, &[(2, 2)]), &bus), Err(silent));
 }
 
 #[test]
