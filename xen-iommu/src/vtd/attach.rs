@@ -248,7 +248,8 @@ impl<R: Registers> Unit<'_, R> {
         let transit = live.transit;
         let mut result = Ok(());
         // See the head of `tables` for the steps.
-        let in_one_step = self.at_once || !from.low.present() || !to.low.present() || from.high == to.high;
+        let in_one_step =
+            self.at_once.is_some() || !from.low.present() || !to.low.present() || from.high == to.high;
         let on_the_way = match transit {
             _ if in_one_step => [None, None],
             Some(transit) if from.high.width() == to.high.width() => {
@@ -260,7 +261,7 @@ impl<R: Registers> Unit<'_, R> {
         };
         let mut before = from;
         for step in on_the_way.into_iter().chain([Some(to)]).flatten() {
-            if !(self.at_once && slot.replace_at_once(step)) {
+            if !self.at_once.is_some_and(|how| slot.replace_at_once(how, step)) {
                 slot.replace_by_words(step);
             }
             self.write_back(slot.words());

@@ -143,12 +143,10 @@ impl<'f> ContextSlot<'f> {
         self.0
     }
 
-    /// Replaces both words in one write and says whether it did: not where the CPU cannot ([`can_replace_at_once`]).
-    ///
-    /// The callers' lock keeps other writers away; hardware only reads context entries.
+    /// Replaces both words in one write; `false` if somebody else wrote the entry in between, which the callers' lock rules out.
     #[must_use]
-    pub fn replace_at_once(self, entry: ContextEntry) -> bool {
-        wide::store(self, entry)
+    pub fn replace_at_once(self, how: AtOnce, entry: ContextEntry) -> bool {
+        how.replace(self, entry)
     }
 
     /// Replaces one word after the other, in the order that is right when the entry was not present before, will not be, or differs in one word.
@@ -177,39 +175,34 @@ pub fn context_table(root: &TableFrame, bus: u8) -> Option<Mfn> {
     entry.present().then(|| Mfn::new(entry.context_table()))
 }
 
-/// Whether this CPU can replace 128 bits at once.
-#[must_use]
-pub fn can_replace_at_once() -> bool {
-    wide::available()
-}
+/// The proof that this CPU has `cmpxchg16b`.
+#[derive(Clone, Copy, Debug)]
+pub struct AtOnce(());
 
 #[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "cmpxchg16b")]
-mod wide {
-    use core::arch::{asm, x86_64::__cpuid};
-    use core::sync::atomic::Ordering;
-
-    use super::{ContextEntry, ContextSlot};
-
-    /// CPUID leaf 1, ECX bit 13: CMPXCHG16B (Intel SDM Vol. 2, CPUID).
-    pub(super) fn available() -> bool {
-        __cpuid(1).ecx & 1 << 13 != 0
+impl AtOnce {
+    /// Asks the CPU (leaf 1, ECX bit 13; Intel SDM Vol. 2, CPUID).
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        (core::arch::x86_64::__cpuid(1).ecx & 1 << 13 != 0).then_some(Self(()))
     }
 
     /// Assembly, because without optimization core's `cmpxchg16b` becomes a call into a library that a hypervisor does not have.
-    pub(super) fn store(slot: ContextSlot<'_>, entry: ContextEntry) -> bool {
+    #[allow(unsafe_code, reason = "cmpxchg16b")]
+    fn replace(self, slot: ContextSlot<'_>, entry: ContextEntry) -> bool {
         let place = core::ptr::from_ref(slot.0).cast::<u128>();
-        if !available() || !place.is_aligned() {
+        if !place.is_aligned() {
             return false;
         }
         let old = slot.0.each_ref().map(|word| word.load(Ordering::Relaxed));
         let [low, high] = old;
         let (found_low, found_high): (u64, u64);
-        // SAFETY: the CPU has the instruction; `place` is the 16 bytes that the slot borrows, aligned, as was just looked at. They are atomics, so
-        // writing them through a shared reference is allowed, and every other access to them is atomic, too. RBX, which the compiler keeps for
-        // itself, has its value again at the end; if `new_low` is in RBX, both exchanges of it with itself do nothing.
+        // SAFETY: the CPU has the instruction: `self` is only made where it says so. `place` is the 16 bytes that the slot borrows, aligned, as was
+        // just looked at. They are atomics, so writing them through a shared reference is allowed, and every other access to them is atomic, too.
+        // RBX, which the compiler keeps for itself, has its value again at the end; if `new_low` is in RBX, both exchanges of it with itself do
+        // nothing.
         unsafe {
-            asm!(
+            core::arch::asm!(
                 "xchg rbx, {new_low}",
                 "lock cmpxchg16b [rdi]",
                 "xchg rbx, {new_low}",
@@ -226,12 +219,14 @@ mod wide {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-mod wide {
-    pub(super) const fn available() -> bool {
-        false
+impl AtOnce {
+    /// Other CPUs are not asked.
+    #[must_use]
+    pub const fn detect() -> Option<Self> {
+        None
     }
 
-    pub(super) const fn store(_: super::ContextSlot<'_>, _: super::ContextEntry) -> bool {
+    const fn replace(self, _: ContextSlot<'_>, _: ContextEntry) -> bool {
         false
     }
 }

@@ -13,7 +13,7 @@ use crate::vtd::registers::{
     CAP, Capability, ECAP, ExtendedCapability, GSTS, Global, PMEN, PMEN_ENABLE, PMEN_STATUS, RTADDR,
     Registers, VER, Version,
 };
-use crate::vtd::tables::{DomainId, can_replace_at_once, context_table};
+use crate::vtd::tables::{AtOnce, DomainId, context_table};
 
 /// What a unit is made of: its registers, and memory that the hypervisor provides for as long as there is the unit.
 pub struct Setup<'m, R> {
@@ -93,7 +93,7 @@ pub struct Unit<'m, R> {
     pub(super) registers: R,
     pub(super) polls: u32,
     queue: bool,
-    pub(super) at_once: bool,
+    pub(super) at_once: Option<AtOnce>,
     pub(super) coverage: Coverages<'m>,
     pub(super) domains: Domains<'m>,
     pub(super) device_tlbs: &'m mut [Option<AtsDevice>],
@@ -122,7 +122,7 @@ impl<'m, R: Registers> Unit<'m, R> {
             registers: setup.registers,
             polls: setup.polls,
             queue: setup.queue,
-            at_once: can_replace_at_once(),
+            at_once: AtOnce::detect(),
             coverage: Coverages::new(setup.segment, setup.coverage),
             domains: Domains::new(setup.domains, setup.domain_ids),
             device_tlbs: setup.device_tlbs,
@@ -197,7 +197,7 @@ impl<'m, R: Registers> Unit<'m, R> {
         // ND (§11.4.2): 2^(4 + 2·ND) ids; 7 is reserved, and no field of an id has more than 16 bits.
         let ids = 1usize << u32::from(capability.domain_ids()).saturating_mul(2).saturating_add(4).min(16);
         self.domains.reset(ids);
-        let transit = if self.at_once { None } else { self.domains.reserve() };
+        let transit = if self.at_once.is_some() { None } else { self.domains.reserve() };
         let mut live = Live { capability, extended, root, way, transit };
         if let Err(error) = take_root_table(&access, &mut live, frames) {
             // With translation off nothing is read through the root table, so it can be given back.
@@ -330,7 +330,7 @@ impl<'m, R: Registers> Unit<'m, R> {
     #[cfg(any(test, feature = "model"))]
     #[must_use]
     pub fn without_cmpxchg16b(mut self) -> Self {
-        self.at_once = false;
+        self.at_once = None;
         self
     }
 }

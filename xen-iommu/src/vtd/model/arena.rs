@@ -92,7 +92,9 @@ impl Arena {
 
     /// The words of all allocated frames, for writing them back.
     pub fn words(&self) -> impl Iterator<Item = &[AtomicU64]> {
-        self.frames.iter().map(|frame| frame.0.as_slice())
+        let free = self.free.borrow().clone();
+        let allocated = self.frames.iter().enumerate().filter(move |(index, _)| !free.contains(index));
+        allocated.map(|(_, frame)| frame.0.as_slice())
     }
 }
 

@@ -219,6 +219,9 @@ impl<F: FrameSource> Model<F> {
         let once = command & Global::ONE_SHOT;
         let was_on = state.status.contains(Global::TRANSLATION);
         let kept = state.status & Global::ONE_SHOT;
+        if command.contains(Global::QUEUE) && !state.status.contains(Global::QUEUE) && state.tail != 0 {
+            state.violations.push("the queue is switched on with its tail not at 0".into());
+        }
         state.status = kept | command.difference(Global::ONE_SHOT);
         if once.contains(Global::ROOT_TABLE) {
             state.root = state.root_register;

@@ -236,7 +236,15 @@ fn caching_mode_needs_and_gets_flushes_of_what_was_not_there() {
         let mut rig = Rig::new(CAP | 1 << 7, MODEL_ECAP, queue);
         let table = rig.table(4, &[(1, 2)]);
         assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::ROOT_NOT_PRESENT));
+        rig.model.take_events();
         rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        let ids = |event| match event {
+            Event::Context(command) => ("context", command.domain_id()),
+            Event::Iotlb(command, _) => ("iotlb", command.domain_id()),
+            other => panic!("{other:?}"),
+        };
+        let events: Vec<_> = rig.model.take_events().into_iter().map(ids).collect();
+        assert_eq!(events, [("context", 0), ("iotlb", 0), ("iotlb", 1)]);
         assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
         assert_eq!(rig.model.dma(8, 0x5000, false), Err(Reason::NO_READ));
         rig.arena.map(table, 5, 6, PageSize::Size4K, Access::READ_WRITE);

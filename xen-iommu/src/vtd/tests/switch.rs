@@ -3,7 +3,9 @@
 use std::vec;
 
 use super::*;
-use crate::vtd::tables::{ContextEntry, ContextHigh, ContextLow, ContextSlot, DomainId, context_table};
+use crate::vtd::tables::{
+    AtOnce, ContextEntry, ContextHigh, ContextLow, ContextSlot, DomainId, context_table,
+};
 use p2m::{FrameSource, Mfn};
 
 const RMRR: u64 = 0x50;
@@ -133,8 +135,8 @@ fn both_ways_of_replacing_write_the_same() {
     for devfn in [0, 1, 255] {
         let slot = ContextSlot::of(table, devfn).unwrap();
         for value in [entry(0x1001, 0x102), entry(0x2001, 0x202), ContextEntry::ABSENT] {
-            if crate::vtd::tables::can_replace_at_once() {
-                assert!(slot.replace_at_once(value));
+            if let Some(how) = AtOnce::detect() {
+                assert!(slot.replace_at_once(how, value));
                 assert_eq!(slot.read(), value);
             }
             slot.replace_by_words(value);
@@ -163,7 +165,7 @@ fn a_reader_never_sees_a_half_made_entry() {
         low: ContextLow::new().with_present(true).with_table(number),
         high: ContextHigh::new().with_width(2).with_domain_id(number as u16),
     };
-    let at_once = crate::vtd::tables::can_replace_at_once();
+    let at_once = AtOnce::detect();
     let end = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -183,7 +185,9 @@ fn a_reader_never_sees_a_half_made_entry() {
         for number in 1..400_000 {
             slot.replace_by_words(numbered(number * 2));
             // From one present entry to another, or by way of none.
-            if at_once && number % 2 == 0 && !slot.replace_at_once(numbered(number * 2 + 1)) {
+            if let (Some(how), 0) = (at_once, number % 2)
+                && !slot.replace_at_once(how, numbered(number * 2 + 1))
+            {
                 break;
             }
             slot.replace_by_words(ContextEntry::ABSENT);
@@ -192,4 +196,70 @@ fn a_reader_never_sees_a_half_made_entry() {
         assert!(!slot.read().low.present(), "the loop came to its end");
         assert!(reader.join().unwrap() > 0, "the reader looked");
     });
+}
+
+/// The same of the driver's moves, with the pair that belongs together told by the number of the table.
+#[test]
+fn a_reader_never_sees_a_table_under_the_other_spaces_id() {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    for at_once in [true, false] {
+        let mut rig = Rig::of(CAP, MODEL_ECAP, true, at_once);
+        // Nobody walks these tables; each move has one of its own, even numbers for space 0 and odd ones for space 1.
+        let table = |number: u64| DeviceRoot { root: Mfn::new(0x10_0000 + number), levels: 4 };
+        for number in 0..2 {
+            let devfn = [LIVES_IN_NEW, STAYS_IN_OLD][number as usize] as u8;
+            rig.vtd.attach(device(0, devfn), SpaceId(number), table(u64::from(number))).unwrap();
+        }
+        let domains = &rig.vtd.units()[0].domains;
+        let ids = [0, 1].map(|space| domains.id_of(SpaceId(space)).unwrap().0);
+        let root = rig.arena.table(Mfn::containing(rig.model.root())).unwrap();
+        let contexts = rig.arena.table(context_table(root, 0).unwrap()).unwrap();
+        let slot = ContextSlot::of(contexts, MOVING as u8).unwrap();
+        let end = AtomicBool::new(false);
+        let wrong = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let (mut wrong, mut seen) = (None, 0);
+                while !end.load(Ordering::Relaxed) {
+                    let [low, high] = slot.words() else { panic!("two words") };
+                    let before = low.load(Ordering::SeqCst);
+                    let id = ContextHigh::from_bits(high.load(Ordering::SeqCst)).domain_id();
+                    let low = ContextLow::from_bits(low.load(Ordering::SeqCst));
+                    if low.into_bits() == before && low.present() {
+                        seen += 1;
+                        let other = ids[1 - (low.table() & 1) as usize];
+                        wrong = wrong.or((id == other).then_some((low.table(), id)));
+                    }
+                }
+                (wrong, seen)
+            });
+            for number in 2..40_000 {
+                let result =
+                    rig.vtd.attach(device(0, MOVING as u8), SpaceId(number as u32 & 1), table(number));
+                if result.is_err() {
+                    break;
+                }
+            }
+            end.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        assert_eq!(slot.read().low.table(), 0x10_0000 + 39_999, "the loop came to its end");
+        assert_eq!(wrong.0, None);
+        assert!(wrong.1 > 0, "the reader looked");
+    }
+}
+
+#[test]
+fn what_one_move_left_under_the_transit_id_is_not_the_next_ones() {
+    let mut rig = Rig::of(CAP, MODEL_ECAP, true, false);
+    let tables = [1, 2, 3, 4].map(|mfn| rig.table(4, &[(OWN, mfn)]));
+    for (source, space) in [(0x08u8, 0), (0x10, 2)] {
+        rig.vtd.attach(device(0, source), SpaceId(space as u32), tables[space]).unwrap();
+        rig.model.probe(&[(u16::from(source), OWN << 12)]);
+        rig.vtd.attach(device(0, source), SpaceId(space as u32 + 1), tables[space + 1]).unwrap();
+        rig.model.probe(&[]);
+        let probed = rig.model.take_probed();
+        let allowed = [space as u64 + 1, space as u64 + 2].map(|mfn| Ok(mfn << 12));
+        assert!(probed.iter().all(|one| allowed.contains(&one.result)), "{probed:?}");
+    }
 }
