@@ -31,14 +31,14 @@ pub(crate) struct Domains<'m> {
     slots: &'m mut [DomainSlot],
     /// A set bit for each id in use.
     ids: &'m mut BitSlice<u64, Lsb0>,
-    /// No id below is free.
-    lowest: usize,
+    /// Where to look for a free id first: the id that became free last, or the one behind the id given last.
+    likely: usize,
 }
 
 impl<'m> Domains<'m> {
     /// Takes the memory; there are no ids before [`reset`](Self::reset).
     pub(crate) fn new(slots: &'m mut [DomainSlot], bits: &'m mut [u64]) -> Self {
-        Self { slots, ids: bits.view_bits_mut::<Lsb0>(), lowest: 0 }
+        Self { slots, ids: bits.view_bits_mut::<Lsb0>(), likely: 0 }
     }
 
     /// No space has an id. There are `end` ids, as far as there is memory for them, less id 0, which belongs to the unit in caching mode (§6.1) and
@@ -51,7 +51,7 @@ impl<'m> Domains<'m> {
             beyond.fill(true);
         }
         self.mark(DomainId(0), true);
-        self.lowest = 1;
+        self.likely = 0;
     }
 
     /// Keeps an id for the driver itself.
@@ -102,7 +102,7 @@ impl<'m> Domains<'m> {
             self.retain(id);
             return Some(id);
         }
-        let free = self.ids.get(self.lowest..)?.first_zero()?.checked_add(self.lowest)?;
+        let free = self.find_free()?;
         let id = DomainId(u16::try_from(free).ok()?);
         let bucket = self.bucket(space);
         let next = self.slots.get(bucket)?.first;
@@ -110,8 +110,13 @@ impl<'m> Domains<'m> {
         (slot.space, slot.users, slot.next) = (space, 1, next);
         self.slots.get_mut(bucket)?.first = id.0;
         self.mark(id, true);
-        self.lowest = free.saturating_add(1);
+        self.likely = free.saturating_add(1);
         Some(id)
+    }
+
+    fn find_free(&self) -> Option<usize> {
+        let ahead = self.ids.get(self.likely..).and_then(BitSlice::first_zero);
+        ahead.and_then(|offset| offset.checked_add(self.likely)).or_else(|| self.ids.first_zero())
     }
 
     /// One more context entry that carries `id`, which is in use.
@@ -160,6 +165,6 @@ impl<'m> Domains<'m> {
             }
         }
         self.mark(id, false);
-        self.lowest = self.lowest.min(usize::from(id.0));
+        self.likely = usize::from(id.0);
     }
 }

@@ -272,6 +272,7 @@ fn a_unit_that_does_not_snoop_gets_its_tables_written_back() {
         }
         rig.vtd.attach(device(7, 8), SpaceId(1), table).unwrap();
         assert_eq!(rig.model.dma(0x0708, 0x1000, false), Ok(0x2000));
+        assert_eq!(rig.model.dma(0x070a, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT), "zeros");
         rig.vtd.detach(device(7, 8)).unwrap();
         assert_eq!(rig.model.dma(0x0708, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
         rig.vtd.attach(device(7, 9), SpaceId(1), table).unwrap();
