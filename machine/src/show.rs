@@ -193,6 +193,7 @@ impl<W: Write> Show<W> {
         let all = report.steps.len();
         let wall = time(report.wall);
         let sentence = match verdict {
+            Verdict::Held if all == 1 => theme.paint(GOOD.bold(), "The one step held"),
             Verdict::Held => theme.paint(GOOD.bold(), format!("All {all} steps held")),
             Verdict::StepsFailed(names) => {
                 theme.paint(BAD, format!("{held} of {all} steps held; failed: {}", names.join(", ")))
