@@ -183,7 +183,10 @@ impl<R: Registers> Unit<'_, R> {
         let root = frames.table(live.root).ok_or(HardwareError::NoFrames)?;
         let word = root_word(root, source.bus()).ok_or(HardwareError::NoFrames)?;
         let frame = frames.allocate().ok_or(HardwareError::NoFrames)?;
-        let table = frames.table(frame).ok_or(HardwareError::NoFrames)?;
+        let Some(table) = frames.table(frame) else {
+            frames.free(frame);
+            return Err(HardwareError::NoFrames);
+        };
         // The table's zeros have to be in memory before the root entry leads to them.
         self.write_back(&table.0);
         word.store(
