@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::frame::{GfnRange, Mfn};
+use crate::frame::{GfnRange, Mfn, MfnRange};
 
 /// What a guest frame is (Xen's `p2m_type_t`, `xen/arch/x86/include/asm/p2m.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,6 +33,12 @@ impl P2mType {
     #[must_use]
     pub const fn is_vacant(self) -> bool {
         matches!(self, Self::Invalid | Self::MmioDm)
+    }
+
+    /// Whether there is a machine frame behind guest frames of this type.
+    #[must_use]
+    pub const fn has_frame(self) -> bool {
+        !matches!(self, Self::Invalid | Self::MmioDm | Self::PopulateOnDemand)
     }
 
     /// Xen's name of the type.
@@ -96,6 +102,17 @@ pub struct Entry {
     pub access: Access,
 }
 
+impl Entry {
+    /// Nothing.
+    pub const NOTHING: Self = Self { p2m_type: P2mType::Invalid, mfn: None, access: Access::empty() };
+
+    /// The entry `frames` further on in a run that begins with this one.
+    #[must_use]
+    pub fn after(self, frames: u64) -> Self {
+        Self { mfn: self.mfn.and_then(|mfn| mfn.checked_add(frames)), ..self }
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mfn {
@@ -112,4 +129,16 @@ pub struct Run {
     pub gfns: GfnRange,
     /// What is at the first of them.
     pub entry: Entry,
+}
+
+impl Run {
+    /// The part of it that leads to machine frames of `range`.
+    #[must_use]
+    pub fn leading_to(&self, range: MfnRange) -> Option<Self> {
+        let first = self.entry.mfn?;
+        let both = MfnRange::with_len(first, self.gfns.len())?.intersection(&range)?;
+        let before = both.start().raw().saturating_sub(first.raw());
+        let gfns = GfnRange::with_len(self.gfns.start().checked_add(before)?, both.len())?;
+        Some(Self { gfns, entry: self.entry.after(before) })
+    }
 }

@@ -20,7 +20,8 @@ pub enum OnConflict {
 pub enum Identity {
     /// Nothing was there; all of it was installed.
     Mapped,
-    /// All of it was mapped 1:1 with this access before; nothing was written.
+    /// All of it was mapped 1:1 with this access before; no mapping was changed. (Pages that an earlier call installed are cut at the ends of the range,
+    /// so that its removal takes no frames: where it shares pages with other ranges this can take frames.)
     AlreadyIdentical,
     /// Part of it was installed; the rest was reported run by run.
     Mixed {

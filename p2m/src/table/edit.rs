@@ -1,0 +1,335 @@
+//! One update of a range: look at all of it, count the frames it takes, then write. What the update makes of each entry is an [`Edit`].
+
+use core::marker::PhantomData;
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
+
+use crate::entry::Entry;
+use crate::format::{Format, Raw, Seed, shift_of, span_of, widened};
+use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, TableFrame};
+use crate::space::Flush;
+
+use super::chain::{Detached, Spare};
+use super::{Table, load, slot, store};
+
+/// What becomes of an entry, or of the part of it that is in the range.
+pub(crate) enum Change {
+    Keep,
+    To(Seed),
+}
+
+/// Why an update cannot be done: what is at a frame forbids it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) gfn: Gfn,
+    pub(crate) found: Entry,
+}
+
+/// An update. The same entry always gets the same answer, and the parts of an entry get the answer that the whole would.
+pub(crate) trait Edit {
+    /// What becomes of `raw`, an entry at `level` for the frames from `gfn` on and not a table.
+    fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change;
+
+    /// Looks at the frames `start..end` of such an entry before anything is written; may refuse.
+    fn inspect(&mut self, raw: Raw, gfn: u64, start: u64, end: u64) -> ControlFlow<Refusal>;
+
+    /// What the whole range becomes, whatever is there.
+    fn replacement(&self) -> Option<Seed> {
+        None
+    }
+}
+
+impl<F: Format, S: FrameSource> Table<F, S> {
+    /// Looks at the whole range: the table frames that `edit` takes there, or why it cannot be.
+    pub(crate) fn inspect<E: Edit>(&self, edit: &mut E, gfns: GfnRange) -> Result<u64, Refusal> {
+        let (start, end) = (gfns.start().raw(), gfns.end().min(self.limit()).raw());
+        let Some(root) = self.source.table(self.root) else { return Ok(0) };
+        let mut frames = 0;
+        match self.inspect_in(root, self.levels, start, end, edit, &mut frames) {
+            ControlFlow::Continue(()) => Ok(frames),
+            ControlFlow::Break(refusal) => Err(refusal),
+        }
+    }
+
+    fn inspect_in<E: Edit>(
+        &self,
+        table: &TableFrame,
+        level: u32,
+        start: u64,
+        end: u64,
+        edit: &mut E,
+        frames: &mut u64,
+    ) -> ControlFlow<Refusal> {
+        let span = span_of(level);
+        let mut from = start;
+        while from < end {
+            let first = from & !span.wrapping_sub(1);
+            let to = first.wrapping_add(span).min(end);
+            let whole = to.wrapping_sub(from) == span;
+            let raw = load(slot(table, from.wrapping_shr(shift_of(level))));
+            if raw.is_table() {
+                if let Some(child) = self.source.table(raw.frame()) {
+                    let replaced = whole && edit.replacement().is_some_and(|seed| level <= seed.top);
+                    let before = *frames;
+                    self.inspect_in(child, level.wrapping_sub(1), from, to, edit, frames)?;
+                    if replaced {
+                        *frames = before;
+                    }
+                }
+            } else {
+                edit.inspect(raw, first, from, to)?;
+                if level > 1
+                    && let Change::To(seed) = edit.change(raw, first, level)
+                    && !(whole && level <= seed.top)
+                {
+                    *frames = frames.wrapping_add(tables_below(level, from, to, seed.top));
+                }
+            }
+            from = to;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Writes `edit` to the range with the frames that [`inspect`](Self::inspect) asked for.
+    pub(crate) fn commit<E: Edit>(&mut self, edit: &E, gfns: GfnRange, spare: Spare) {
+        let (start, end) = (gfns.start().raw(), gfns.end().min(self.limit()).raw());
+        let before = spare.count();
+        let mut writer = Writer {
+            source: &self.source,
+            format: PhantomData::<F>,
+            largest: self.largest,
+            edit,
+            spare,
+            detached: &mut self.detached,
+            pending: &mut self.pending,
+            detached_now: 0,
+        };
+        writer.write_in(self.root, self.levels, start, end);
+        let Writer { spare, detached_now, .. } = writer;
+        debug_assert_eq!(spare.count(), 0, "an update took fewer frames than were counted");
+        let taken = before.wrapping_sub(spare.count());
+        self.tables = self.tables.wrapping_add(taken).wrapping_sub(detached_now);
+        spare.release(&self.source);
+    }
+}
+
+/// Tables that the part `start..end` of one entry at `level` takes to become something whose entries are at most at level `top`: at levels above, each
+/// entry that is touched needs a table below it; at the others, only those that the range cuts.
+pub(crate) fn tables_below(level: u32, start: u64, end: u64, top: u32) -> u64 {
+    let last = end.wrapping_sub(1);
+    let mut tables = 0_u64;
+    for at in 2..=level {
+        let (shift, mask) = (shift_of(at), span_of(at).wrapping_sub(1));
+        let apart = last.wrapping_shr(shift).wrapping_sub(start.wrapping_shr(shift));
+        let here = if at > top {
+            apart.wrapping_add(1)
+        } else {
+            let cut = u64::from(start & mask != 0).wrapping_add(u64::from(end & mask != 0));
+            if apart == 0 { cut.min(1) } else { cut }
+        };
+        tables = tables.wrapping_add(here);
+    }
+    tables
+}
+
+struct Writer<'a, F: Format, S: FrameSource, E: Edit> {
+    source: &'a S,
+    format: PhantomData<F>,
+    largest: u32,
+    edit: &'a E,
+    spare: Spare,
+    detached: &'a mut Detached,
+    detached_now: u64,
+    pending: &'a mut Option<Flush>,
+}
+
+impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
+    fn write_in(&mut self, frame: Mfn, level: u32, start: u64, end: u64) {
+        let Some(table) = self.source.table(frame) else { return };
+        let span = span_of(level);
+        let mut written = Written::new(frame);
+        let mut from = start;
+        while from < end {
+            let first = from & !span.wrapping_sub(1);
+            let to = first.wrapping_add(span).min(end);
+            let whole = to.wrapping_sub(from) == span;
+            let entry = slot(table, from.wrapping_shr(shift_of(level)));
+            let raw = load(entry);
+            if raw.is_table() {
+                let replacement = self.edit.replacement().filter(|seed| whole && level <= seed.top);
+                let new = match replacement {
+                    Some(seed) => Some(seed.at(first, level)),
+                    None => {
+                        self.write_in(raw.frame(), level.wrapping_sub(1), from, to);
+                        self.widen(raw.frame(), level.wrapping_sub(1))
+                    }
+                };
+                if let Some(new) = new {
+                    store(entry, new);
+                    written.note(Raw(PRESENT_TABLE), new, first, first.wrapping_add(span));
+                    self.detach(raw.frame(), level.wrapping_sub(1));
+                }
+            } else if let Change::To(seed) = self.edit.change(raw, first, level) {
+                if whole && level <= seed.top {
+                    let new = seed.at(first, level);
+                    if new != raw {
+                        store(entry, new);
+                        written.note(raw, new, first, first.wrapping_add(span));
+                    }
+                } else if let Some(child) = self.build(&Seed::of(raw, first, level), &seed, level, from, to) {
+                    let new = Raw::pointer::<F>(child);
+                    store(entry, new);
+                    // Hardware may hold the old page as one: the pieces of it must not outlive a later change of only some.
+                    if raw.is_present() {
+                        written.note(raw, new, first, first.wrapping_add(span));
+                    } else {
+                        written.note(raw, new, from, to);
+                    }
+                }
+            }
+            from = to;
+        }
+        written.finish(self.source, self.pending, level);
+    }
+
+    /// A new table for the entry at `level` that covers `start..end`: `new` there, `old` around it.
+    fn build(&mut self, old: &Seed, new: &Seed, level: u32, start: u64, end: u64) -> Option<Mfn> {
+        let frame = self.spare.take(self.source)?;
+        let table = self.source.table(frame)?;
+        let first = start & !span_of(level).wrapping_sub(1);
+        let below = level.wrapping_sub(1);
+        let span = span_of(below);
+        let inside = |gfn: u64| gfn & !span.wrapping_sub(1);
+        fill(table, old, below, first, inside(start));
+        let mut from = start;
+        while from < end {
+            let to = if inside(from) == from && below <= new.top { inside(end) } else { from };
+            if to > from {
+                fill(table, new, below, from, to);
+                from = to;
+                continue;
+            }
+            let to = inside(from).wrapping_add(span).min(end);
+            let child = self.build(old, new, below, from, to)?;
+            slot(table, from.wrapping_shr(shift_of(below)))
+                .store(Raw::pointer::<F>(child).0, Ordering::Relaxed);
+            from = to;
+        }
+        let behind = inside(end.wrapping_add(span).wrapping_sub(1));
+        fill(table, old, below, behind, first.wrapping_add(span_of(level)));
+        self.source.written(frame, 0..512);
+        Some(frame)
+    }
+
+    /// The one entry that says what the table at `frame` says, if there is one.
+    fn widen(&self, frame: Mfn, level: u32) -> Option<Raw> {
+        let table = self.source.table(frame)?;
+        let marks = F::ACCESSED | F::DIRTY;
+        let at = |index: u64| load(slot(table, index)).0;
+        let first = at(0);
+        let wide = widened(Raw(first), level, self.largest)?;
+        let step = Seed::of(Raw(first), 0, level).step(level);
+        if (at(511) ^ first.wrapping_add(step.wrapping_mul(511))) & !marks != 0 {
+            return None;
+        }
+        let (mut expected, mut seen) = (first, 0);
+        for entry in &table.0 {
+            let raw = load(entry).0;
+            if (raw ^ expected) & !marks != 0 {
+                return None;
+            }
+            seen |= raw & marks;
+            expected = expected.wrapping_add(step);
+        }
+        Some(if wide.has_frame() { Raw(wide.0 | seen) } else { wide })
+    }
+
+    /// Takes a table and all below it off the tree.
+    fn detach(&mut self, frame: Mfn, level: u32) {
+        if level > 1
+            && let Some(table) = self.source.table(frame)
+        {
+            for entry in &table.0 {
+                let raw = load(entry);
+                if raw.is_table() {
+                    self.detach(raw.frame(), level.wrapping_sub(1));
+                }
+            }
+        }
+        self.detached.push(frame, self.source);
+        self.detached_now = self.detached_now.wrapping_add(1);
+    }
+}
+
+/// Stands for a table that was: hardware may have cached entries of it.
+const PRESENT_TABLE: u64 = 1;
+
+/// Fills the entries at `level` for `start..end` (whole entries, all in `table`, which nothing leads to yet).
+#[inline]
+fn fill(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) {
+    if seed.is_nothing() || start >= end {
+        return;
+    }
+    let shift = shift_of(level);
+    let first = (start.wrapping_shr(shift) & 511) as usize;
+    let count = end.wrapping_sub(start).wrapping_shr(shift) as usize;
+    let mut raw = seed.at(start, level).0;
+    let step = seed.step(level);
+    for entry in table.0.iter().skip(first).take(count) {
+        entry.store(raw, Ordering::Relaxed);
+        raw = raw.wrapping_add(step);
+    }
+}
+
+/// What was written to one table, for the caches.
+struct Written {
+    frame: Mfn,
+    start: u64,
+    end: u64,
+    old: u64,
+    new: u64,
+}
+
+impl Written {
+    fn new(frame: Mfn) -> Self {
+        Self { frame, start: u64::MAX, end: 0, old: 0, new: 0 }
+    }
+
+    #[inline]
+    fn note(&mut self, old: Raw, new: Raw, start: u64, end: u64) {
+        self.start = self.start.min(start);
+        self.end = self.end.max(end);
+        self.old |= old.0;
+        self.new |= new.0;
+    }
+
+    fn finish<S: FrameSource>(self, source: &S, pending: &mut Option<Flush>, level: u32) {
+        if self.start >= self.end {
+            return;
+        }
+        let shift = shift_of(level);
+        let count =
+            (self.end.wrapping_sub(1)).wrapping_shr(shift).wrapping_sub(self.start.wrapping_shr(shift));
+        let first = self.start.wrapping_shr(shift) & 511;
+        source.written(self.frame, first as usize..first.wrapping_add(count).wrapping_add(1) as usize);
+        let (old, new) = (Raw(self.old).is_present(), Raw(self.new).is_present());
+        if !old && !new {
+            return;
+        }
+        let gfns = GfnRange::clamped(Gfn::new(self.start), Gfn::new(self.end));
+        let flush = Flush { gfns, only_added: !old };
+        *pending = Some(match *pending {
+            None => flush,
+            Some(earlier) => earlier.and(flush),
+        });
+    }
+}
+
+impl Flush {
+    /// One flush that does for both.
+    pub fn and(self, other: Self) -> Self {
+        let start = self.gfns.start().min(other.gfns.start());
+        let end = self.gfns.end().max(other.gfns.end());
+        Self { gfns: GfnRange::clamped(start, end), only_added: self.only_added && other.only_added }
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests of the tables as their users see them.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test that fails says so by a panic"
+)]
+
+mod identity;
+mod source;
