@@ -180,7 +180,12 @@ impl<W: Write> Show<W> {
             for step in &report.steps {
                 let name = theme.paint(PLAIN, format!("{:<width$}", step.name));
                 let time = theme.paint(QUIET, format!("{:>9}", time(step.took)));
-                writeln!(self.out, "{} {name} {time}  {}", theme.sign(step.verdict), step.title)?;
+                let text = match step.verdict {
+                    StepVerdict::Passed => step.title.clone(),
+                    StepVerdict::Failed => theme.paint(BAD, &step.detail),
+                    StepVerdict::Unfinished => theme.paint(BAD, "began, and nothing was heard of it again"),
+                };
+                writeln!(self.out, "{} {name} {time}  {text}", theme.sign(step.verdict))?;
             }
             writeln!(self.out, "{}", theme.rule())?;
         }

@@ -1,0 +1,75 @@
+//! The steps: all hold, each can fail, and a boot is the same every time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+use machine::plan::Options;
+
+use crate::bench::{Bench, trial};
+
+/// A boot takes a fraction of a second; this is for a slow machine that does other things as well.
+const QUICK: Duration = Duration::from_secs(10);
+
+/// The scenarios of the standard machine.
+const SCENARIOS: [(&str, Option<&str>); 2] = [("devices", None), ("selftest", Some("selftest"))];
+
+pub(crate) fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (label, scenario) in SCENARIOS {
+        let options = Options { scenario: scenario.map(str::to_owned), ..Options::default() };
+        let whole = options.clone();
+        trials.push(trial(bench, format!("{label}: every step holds"), move |bench| {
+            let boot = bench.boot(&whole);
+            boot.holds()?;
+            if boot.report.wall > QUICK {
+                return Err(boot.wrong(format!("it took {:?}", boot.report.wall)));
+            }
+            Ok(())
+        }));
+        let steps = match bench.steps(scenario) {
+            Ok(steps) => steps,
+            Err(sentence) => {
+                trials.push(Trial::test(format!("{label}: the steps have names"), move || {
+                    Err(Failed::from(sentence))
+                }));
+                continue;
+            }
+        };
+        let names = steps.clone();
+        let listed = options.clone();
+        trials.push(trial(bench, format!("{label}: the steps are those that are listed"), move |bench| {
+            let boot = bench.boot(&listed);
+            let run: Vec<_> = boot.report.steps.iter().map(|step| step.name.clone()).collect();
+            if run == names {
+                Ok(())
+            } else {
+                Err(boot.wrong(format!("{names:?} are listed, {run:?} were run")))
+            }
+        }));
+        for step in steps {
+            let spoilt = Options { break_step: Some(step.clone()), ..options.clone() };
+            trials.push(trial(bench, format!("{label}: break={step}"), move |bench| {
+                bench.boot(&spoilt).fails_only(&step)
+            }));
+        }
+    }
+    trials.push(trial(bench, "two boots say the same", |bench| {
+        let first = bench.boot(&Options::default());
+        let second = bench.boot(&Options::default());
+        if first.report.records == second.report.records {
+            return Ok(());
+        }
+        let pairs = first.report.records.iter().zip(&second.report.records);
+        let other = pairs.into_iter().find(|(one, other)| one != other);
+        Err(second.wrong(format!("they part at {other:?}")))
+    }));
+    trials.push(trial(bench, "an unknown step to break is an error", |bench| {
+        let boot = bench.boot(&Options { break_step: Some("no-such-step".into()), ..Options::default() });
+        match boot.holds() {
+            Err(_) => Ok(()),
+            Ok(()) => Err(boot.wrong("the boot held")),
+        }
+    }));
+    trials
+}
