@@ -14,7 +14,7 @@ const MALFORMED: [(&str, u32); 5] = [
     ("0xfff6-zz=00:03.0", 8),
     ("0xfff6-0xfff6:00:03.0", 14),
     ("0xfff6-0xfff6=00:03.9", 21),
-    ("0xfff8-0xfff6=00:03.0", 8),
+    ("0xfff8-0xfff6=00:03.0", 7),
 ];
 
 pub(crate) fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
