@@ -205,8 +205,7 @@ impl<W: Write> Show<W> {
             }
             Verdict::Broken(sentence) => theme.paint(BAD, sentence),
         };
-        let separator = if theme.unicode { "·" } else { "-" };
-        writeln!(self.out, "{sentence} {}", theme.paint(QUIET, format!("{separator} {wall} in QEMU")))?;
+        writeln!(self.out, "{sentence} {}", theme.paint(QUIET, format!("({wall} in QEMU)")))?;
         self.out.flush()
     }
 }
