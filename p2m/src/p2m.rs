@@ -11,7 +11,7 @@ use crate::table::{Edit, MapError, Put, Retype, Spare, Table, check_mapping, run
 pub trait P2m: AddressSpace {
     /// Puts `first`, and for types with machine frames the frames that follow it, at all of `gfns`, in place of what is there: all or nothing. The
     /// largest pages are used that alignment, format and hardware allow. Who must not overwrite anything calls
-    /// [`populate`](crate::populate::populate).
+    /// [`populate`](crate::populate()).
     ///
     /// # Errors
     /// [`MapError`]; nothing was changed then.
