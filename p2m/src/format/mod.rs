@@ -54,6 +54,7 @@ pub trait Format: Copy + fmt::Debug {
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bit 7: a leaf above the lowest level.
 const LARGE: u64 = 1 << 7;
+const PLACE: u64 = ADDRESS | LARGE;
 /// Bits of which hardware that finds them all zero reads no more of the entry: R, W, X in EPT and the second level, P in long mode.
 const PRESENT: u64 = 7;
 const KIND: u64 = 0xf << KIND_SHIFT;
@@ -248,8 +249,8 @@ pub(crate) struct Seed {
     bits: u64,
     /// The machine address behind guest address 0, wrapping.
     origin: u64,
-    /// All ones where there is an address.
-    address: u64,
+    /// The bits that the place of an entry decides, address and page size; none where there is no address.
+    place: u64,
     /// The highest level at which this may be one entry.
     pub(crate) top: u32,
 }
@@ -275,11 +276,11 @@ impl Seed {
                 Self {
                     bits: soft | hardware,
                     origin: delta.wrapping_shl(PAGE_SHIFT),
-                    address: ADDRESS,
+                    place: PLACE,
                     top: largest.min(aligned),
                 }
             }
-            _ => Self { bits: soft | format.vacant(), origin: 0, address: 0, top: ANY_LEVEL },
+            _ => Self { bits: soft | format.vacant(), origin: 0, place: 0, top: ANY_LEVEL },
         }
     }
 
@@ -304,12 +305,7 @@ impl Seed {
     /// What was there before the 1:1 mapping that installed `raw`.
     #[inline]
     pub(crate) fn before_identity<F: Format>(format: &F, raw: Raw) -> Self {
-        Self {
-            bits: format.vacant() | raw.0 & (MMIO_DM << KIND_SHIFT),
-            origin: 0,
-            address: 0,
-            top: ANY_LEVEL,
-        }
+        Self { bits: format.vacant() | raw.0 & (MMIO_DM << KIND_SHIFT), origin: 0, place: 0, top: ANY_LEVEL }
     }
 
     /// What `raw`, an entry at `level` for the frames from `gfn` on and not a table, holds.
@@ -317,9 +313,9 @@ impl Seed {
     pub(crate) const fn of(raw: Raw, gfn: u64, level: u32) -> Self {
         if raw.has_frame() {
             let origin = (raw.0 & ADDRESS).wrapping_sub(gfn.wrapping_shl(PAGE_SHIFT));
-            Self { bits: raw.0 & !(ADDRESS | LARGE), origin, address: ADDRESS, top: level }
+            Self { bits: raw.0 & !(ADDRESS | LARGE), origin, place: PLACE, top: level }
         } else {
-            Self { bits: raw.0, origin: 0, address: 0, top: ANY_LEVEL }
+            Self { bits: raw.0, origin: 0, place: 0, top: ANY_LEVEL }
         }
     }
 
@@ -328,18 +324,18 @@ impl Seed {
     pub(crate) const fn at(&self, gfn: u64, level: u32) -> Raw {
         let large = if level > 1 { LARGE } else { 0 };
         let place = gfn.wrapping_shl(PAGE_SHIFT).wrapping_add(self.origin) & ADDRESS | large;
-        Raw(self.bits | place & self.address)
+        Raw(self.bits | place & self.place)
     }
 
     /// What the entry at `level` grows by from one to the next.
     #[inline]
     pub(crate) const fn step(&self, level: u32) -> u64 {
-        span_of(level).wrapping_shl(PAGE_SHIFT) & self.address
+        span_of(level).wrapping_shl(PAGE_SHIFT) & self.place
     }
 
     /// Whether an entry is what a zeroed frame holds.
     pub(crate) const fn is_nothing(&self) -> bool {
-        self.bits == 0 && self.address == 0
+        self.bits == 0 && self.place == 0
     }
 }
 

@@ -10,4 +10,7 @@
 )]
 
 mod identity;
+mod model;
+mod random;
 mod source;
+mod walker;
