@@ -15,6 +15,7 @@ use crate::table::{Change, Edit, Refusal, Runs, Spare, Table, tables_below};
 /// Installs the 1:1 mapping of a range.
 pub(crate) struct Install {
     seed: Seed,
+    marks: u64,
     access: Access,
     on_conflict: OnConflict,
     vacant: u64,
@@ -23,6 +24,10 @@ pub(crate) struct Install {
 }
 
 impl Edit for Install {
+    fn marks(&self) -> u64 {
+        self.marks
+    }
+
     #[inline]
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change {
         if raw.is_vacant() {
@@ -58,6 +63,10 @@ struct Uninstall<F> {
 }
 
 impl<F: Format> Edit for Uninstall<F> {
+    fn marks(&self) -> u64 {
+        F::ACCESSED | F::DIRTY
+    }
+
     #[inline]
     fn change(&self, raw: Raw, _: u64, _: u32) -> Change {
         if raw.is_identity() { Change::To(Seed::before_identity(&self.format, raw)) } else { Change::Keep }
@@ -116,7 +125,8 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             return Err(IdentityError::OutOfRange { limit });
         }
         let seed = Seed::identity(self.format(), access, self.largest_level());
-        let mut edit = Install { seed, access, on_conflict, vacant: 0, identical: 0, other: 0 };
+        let marks = F::ACCESSED | F::DIRTY;
+        let mut edit = Install { seed, marks, access, on_conflict, vacant: 0, identical: 0, other: 0 };
         match self.inspect(&mut edit, gfns) {
             Ok(frames) => Ok(IdentityPlan { edit, gfns, frames }),
             Err(Refusal { gfn, found }) => Err(IdentityError::Conflict { gfn, found }),
@@ -125,7 +135,11 @@ impl<F: Format, S: FrameSource> Table<F, S> {
 
     /// Writes what was planned.
     pub(crate) fn commit_identity(&mut self, plan: &IdentityPlan, spare: Spare) {
-        self.commit(&plan.edit, plan.gfns, spare);
+        if plan.edit.vacant == 0 && plan.frames == 0 {
+            self.release(spare);
+        } else {
+            self.commit(&plan.edit, plan.gfns, spare);
+        }
     }
 
     /// Frames that removing the 1:1 mappings in `range` takes: for the pages that its ends cut.

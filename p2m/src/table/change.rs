@@ -90,6 +90,10 @@ impl Put {
 }
 
 impl Edit for Put {
+    fn marks(&self) -> u64 {
+        self.marks
+    }
+
     #[inline]
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change {
         if (self.seed.at(gfn, level).0 ^ raw.0) & !self.marks == 0 {
@@ -144,6 +148,11 @@ impl<F: Format> Retype<F> {
 }
 
 impl<F: Format> Edit for Retype<F> {
+    fn marks(&self) -> u64 {
+        // They are kept, entry by entry.
+        0
+    }
+
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change {
         if !self.applies(raw) {
             return Change::Keep;

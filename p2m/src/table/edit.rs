@@ -10,6 +10,7 @@ use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, TableFrame};
 use crate::space::Flush;
 
 use super::chain::{Detached, Spare};
+use super::stretch::{alike, entries, fill, frames, is_nothing};
 use super::{Table, load, slot, store};
 
 /// What becomes of an entry, or of the part of it that is in the range.
@@ -25,12 +26,15 @@ pub(crate) struct Refusal {
     pub(crate) found: Entry,
 }
 
-/// An update. The same entry always gets the same answer, and the parts of an entry get the answer that the whole would.
+/// An update. The same entry always gets the same answer; the parts of an entry, and entries that go on as it begins, get the same.
 pub(crate) trait Edit {
+    /// Hardware's marks in leaves that the answer does not depend on.
+    fn marks(&self) -> u64;
+
     /// What becomes of `raw`, an entry at `level` for the frames from `gfn` on and not a table.
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change;
 
-    /// Looks at the frames `start..end` of such an entry before anything is written; may refuse.
+    /// Looks at the frames `start..end` of a stretch that begins with such an entry, before anything is written; may refuse.
     fn inspect(&mut self, raw: Raw, gfn: u64, start: u64, end: u64) -> ControlFlow<Refusal>;
 
     /// What the whole range becomes, whatever is there.
@@ -76,7 +80,9 @@ impl<F: Format, S: FrameSource> Table<F, S> {
                         *frames = before;
                     }
                 }
+                from = to;
             } else {
+                let to = if whole { stretch_end(table, raw, level, from, end, edit.marks()) } else { to };
                 edit.inspect(raw, first, from, to)?;
                 if level > 1
                     && let Change::To(seed) = edit.change(raw, first, level)
@@ -84,8 +90,8 @@ impl<F: Format, S: FrameSource> Table<F, S> {
                 {
                     *frames = frames.wrapping_add(tables_below(level, from, to, seed.top));
                 }
+                from = to;
             }
-            from = to;
         }
         ControlFlow::Continue(())
     }
@@ -113,7 +119,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
     }
 }
 
-/// Tables that the part `start..end` of one entry at `level` takes to become something whose entries are at most at level `top`: at levels above, each
+/// Tables that the part `start..end` of one entry at `level`, or whole ones in a row, takes to become something whose entries are at most at level `top`: at levels above, each
 /// entry that is touched needs a table below it; at the others, only those that the range cuts.
 pub(crate) fn tables_below(level: u32, start: u64, end: u64, top: u32) -> u64 {
     let last = end.wrapping_sub(1);
@@ -156,40 +162,72 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             let entry = slot(table, from.wrapping_shr(shift_of(level)));
             let raw = load(entry);
             if raw.is_table() {
-                let replacement = self.edit.replacement().filter(|seed| whole && level <= seed.top);
-                let new = match replacement {
-                    Some(seed) => Some(seed.at(first, level)),
-                    None => {
-                        self.write_in(raw.frame(), level.wrapping_sub(1), from, to);
-                        self.widen(raw.frame(), level.wrapping_sub(1))
-                    }
-                };
-                if let Some(new) = new {
+                let replaced = self.replaced(raw, level, first, whole);
+                if let Some((new, _)) = replaced {
                     store(entry, new);
                     written.note(Raw(PRESENT_TABLE), new, first, first.wrapping_add(span));
-                    self.detach(raw.frame(), level.wrapping_sub(1));
                 }
-            } else if let Change::To(seed) = self.edit.change(raw, first, level) {
-                if whole && level <= seed.top {
-                    let new = seed.at(first, level);
-                    if new != raw {
-                        store(entry, new);
-                        written.note(raw, new, first, first.wrapping_add(span));
+                match replaced {
+                    Some((_, Below::Leaves)) => self.detach_one(raw.frame()),
+                    Some((_, Below::Any)) => self.detach(raw.frame(), level.wrapping_sub(1)),
+                    None => {
+                        self.write_in(raw.frame(), level.wrapping_sub(1), from, to);
+                        if let Some(new) = self.widen(raw.frame(), level.wrapping_sub(1)) {
+                            store(entry, new);
+                            written.note(Raw(PRESENT_TABLE), new, first, first.wrapping_add(span));
+                            self.detach_one(raw.frame());
+                        }
                     }
-                } else if let Some(child) = self.build(&Seed::of(raw, first, level), &seed, level, from, to) {
-                    let new = Raw::pointer::<F>(child);
-                    store(entry, new);
-                    // Hardware may hold the old page as one: the pieces of it must not outlive a later change of only some.
-                    if raw.is_present() {
-                        written.note(raw, new, first, first.wrapping_add(span));
-                    } else {
-                        written.note(raw, new, from, to);
-                    }
+                }
+                from = to;
+                continue;
+            }
+            let Change::To(seed) = self.edit.change(raw, first, level) else {
+                from = if whole { stretch_end(table, raw, level, from, end, self.edit.marks()) } else { to };
+                continue;
+            };
+            if whole && level <= seed.top {
+                let to = stretch_end(table, raw, level, from, end, self.edit.marks());
+                if seed.at(first, level) != raw {
+                    fill(entries(table, level, from, to), &seed, level, from);
+                    written.note(raw, seed.at(first, level), from, to);
+                }
+                from = to;
+                continue;
+            }
+            if let Some(child) = self.build(&Seed::of(raw, first, level), &seed, level, from, to) {
+                let new = Raw::pointer::<F>(child);
+                store(entry, new);
+                // Hardware may hold the old page as one: the pieces of it must not outlive a later change of only some.
+                if raw.is_present() {
+                    written.note(raw, new, first, first.wrapping_add(span));
+                } else {
+                    written.note(raw, new, from, to);
                 }
             }
             from = to;
         }
         written.finish(self.source, self.pending, level);
+    }
+
+    /// The one entry that takes the place of a whole table, when that can be told without going into it entry by entry.
+    fn replaced(&self, raw: Raw, level: u32, first: u64, whole: bool) -> Option<(Raw, Below)> {
+        if !whole {
+            return None;
+        }
+        if let Some(seed) = self.edit.replacement().filter(|seed| level <= seed.top) {
+            return Some((seed.at(first, level), Below::Any));
+        }
+        let table = self.source.table(raw.frame())?;
+        let below = level.wrapping_sub(1);
+        let leaf = load(slot(table, 0));
+        if leaf.is_table() {
+            return None;
+        }
+        let Change::To(seed) = self.edit.change(leaf, first, below) else { return None };
+        let end = first.wrapping_add(span_of(level));
+        let all = level <= seed.top && stretch_end(table, leaf, below, first, end, self.edit.marks()) == end;
+        all.then_some((seed.at(first, level), Below::Leaves))
     }
 
     /// A new table for the entry at `level` that covers `start..end`: `new` there, `old` around it.
@@ -200,12 +238,12 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         let below = level.wrapping_sub(1);
         let span = span_of(below);
         let inside = |gfn: u64| gfn & !span.wrapping_sub(1);
-        fill(table, old, below, first, inside(start));
+        put(table, old, below, first, inside(start));
         let mut from = start;
         while from < end {
             let to = if inside(from) == from && below <= new.top { inside(end) } else { from };
             if to > from {
-                fill(table, new, below, from, to);
+                put(table, new, below, from, to);
                 from = to;
                 continue;
             }
@@ -216,7 +254,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             from = to;
         }
         let behind = inside(end.wrapping_add(span).wrapping_sub(1));
-        fill(table, old, below, behind, first.wrapping_add(span_of(level)));
+        put(table, old, below, behind, first.wrapping_add(span_of(level)));
         self.source.written(frame, 0..512);
         Some(frame)
     }
@@ -224,23 +262,21 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
     /// The one entry that says what the table at `frame` says, if there is one.
     fn widen(&self, frame: Mfn, level: u32) -> Option<Raw> {
         let table = self.source.table(frame)?;
+        let first = load(slot(table, 0));
+        if first == Raw::NOTHING {
+            return is_nothing(table).then_some(Raw::NOTHING);
+        }
+        let wide = widened(first, level, self.largest)?;
+        let step = Seed::of(first, 0, level).step(level);
         let marks = F::ACCESSED | F::DIRTY;
-        let at = |index: u64| load(slot(table, index)).0;
-        let first = at(0);
-        let wide = widened(Raw(first), level, self.largest)?;
-        let step = Seed::of(Raw(first), 0, level).step(level);
-        if (at(511) ^ first.wrapping_add(step.wrapping_mul(511))) & !marks != 0 {
+        // The ends say most.
+        let last = first.0.wrapping_add(step.wrapping_mul(511));
+        if (load(slot(table, 511)).0 ^ last) & !marks != 0
+            || alike(&table.0, first, step, marks) < table.0.len()
+        {
             return None;
         }
-        let (mut expected, mut seen) = (first, 0);
-        for entry in &table.0 {
-            let raw = load(entry).0;
-            if (raw ^ expected) & !marks != 0 {
-                return None;
-            }
-            seen |= raw & marks;
-            expected = expected.wrapping_add(step);
-        }
+        let seen = table.0.iter().fold(0, |seen, entry| seen | load(entry).0 & marks);
         Some(if wide.has_frame() { Raw(wide.0 | seen) } else { wide })
     }
 
@@ -256,6 +292,11 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
                 }
             }
         }
+        self.detach_one(frame);
+    }
+
+    /// Takes a table that has none below it off the tree.
+    fn detach_one(&mut self, frame: Mfn) {
         self.detached.push(frame, self.source);
         self.detached_now = self.detached_now.wrapping_add(1);
     }
@@ -264,20 +305,28 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
 /// Stands for a table that was: hardware may have cached entries of it.
 const PRESENT_TABLE: u64 = 1;
 
-/// Fills the entries at `level` for `start..end` (whole entries, all in `table`, which nothing leads to yet).
+/// What is below an entry that leads to a table.
+enum Below {
+    /// A table of leaves and holes.
+    Leaves,
+    /// Possibly more tables.
+    Any,
+}
+
+/// The end of the stretch, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole entries.
 #[inline]
-fn fill(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) {
-    if seed.is_nothing() || start >= end {
-        return;
-    }
-    let shift = shift_of(level);
-    let first = (start.wrapping_shr(shift) & 511) as usize;
-    let count = end.wrapping_sub(start).wrapping_shr(shift) as usize;
-    let mut raw = seed.at(start, level).0;
-    let step = seed.step(level);
-    for entry in table.0.iter().skip(first).take(count) {
-        entry.store(raw, Ordering::Relaxed);
-        raw = raw.wrapping_add(step);
+fn stretch_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, marks: u64) -> u64 {
+    let step = Seed::of(raw, from, level).step(level);
+    let alike = alike(entries(table, level, from, end), raw, step, marks);
+    // The entry itself counts whatever hardware did to its marks since it was read.
+    from.wrapping_add(frames(alike.max(1), level))
+}
+
+/// Puts a seed into the entries at `level` for `start..end` of a table that nothing leads to yet.
+#[inline]
+fn put(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) {
+    if start < end && !seed.is_nothing() {
+        fill(entries(table, level, start, end), seed, level, start);
     }
 }
 

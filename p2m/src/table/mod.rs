@@ -17,6 +17,7 @@ mod chain;
 mod change;
 mod edit;
 mod runs;
+mod stretch;
 
 pub(crate) use chain::Spare;
 pub use change::MapError;

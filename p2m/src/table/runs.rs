@@ -3,9 +3,10 @@
 use core::fmt;
 
 use crate::entry::Run;
-use crate::format::{Format, shift_of, span_of};
+use crate::format::{Format, Seed, shift_of, span_of};
 use crate::frame::{FrameSource, Gfn, GfnRange, TableFrame};
 
+use super::stretch::{alike, entries, frames};
 use super::{Table, load, slot};
 
 /// The runs of a range, in order ([`Table::runs`]).
@@ -24,7 +25,7 @@ impl<'a, F: Format, S: FrameSource> Runs<'a, F, S> {
         Self { table, gfn: gfns.start().raw(), end, within: None, ahead: None }
     }
 
-    /// What one entry says of the frames from `gfn` on, and whether a 1:1 mapping installed it.
+    /// What one entry, and those after it that go on as it begins, say of the frames from `gfn` on, and whether a 1:1 mapping installed it.
     fn piece(&mut self) -> Option<(Run, bool)> {
         if self.gfn >= self.end {
             return None;
@@ -46,7 +47,13 @@ impl<'a, F: Format, S: FrameSource> Runs<'a, F, S> {
         self.within = Some((table, level, first));
         let offset = self.gfn & span_of(level).wrapping_sub(1);
         let start = self.gfn;
-        self.gfn = start.wrapping_sub(offset).wrapping_add(span_of(level)).min(self.end);
+        let slot_start = start.wrapping_sub(offset);
+        let table_end = first.wrapping_add(span(level));
+        let step = Seed::of(raw, slot_start, level).step(level);
+        let marks = F::ACCESSED | F::DIRTY;
+        let entries = entries(table, level, slot_start, table_end);
+        let count = alike(entries, raw, step, marks).max(1);
+        self.gfn = slot_start.wrapping_add(frames(count, level)).min(self.end);
         let gfns = GfnRange::clamped(Gfn::new(start), Gfn::new(self.gfn));
         Some((Run { gfns, entry: raw.entry(offset) }, raw.is_identity()))
     }

@@ -1,0 +1,87 @@
+//! Stretches of entries: the loops where the time goes, eight entries a round.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::format::{Raw, Seed, shift_of, span_of};
+use crate::frame::TableFrame;
+
+const ROUND: usize = 8;
+
+/// The entries of `table`, which is at `level`, for the frames `start..end`: whole entries, and not beyond the table.
+#[inline]
+pub(super) fn entries(table: &TableFrame, level: u32, start: u64, end: u64) -> &[AtomicU64] {
+    let shift = shift_of(level);
+    let first = (start.wrapping_shr(shift) & 511) as usize;
+    let count = end.wrapping_sub(start).wrapping_shr(shift) as usize;
+    let rest = table.0.get(first..).unwrap_or_default();
+    rest.get(..count).unwrap_or(rest)
+}
+
+/// How many of `entries` say in turn what a stretch that begins with `first` and grows by `step` says, up to the bits of `marks`.
+#[inline]
+pub(super) fn alike(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
+    if step == 0 { equal(entries, first) } else { growing(entries, first, step, marks) }
+}
+
+fn equal(entries: &[AtomicU64], first: Raw) -> usize {
+    let same = |entry: &AtomicU64| entry.load(Ordering::Relaxed) == first.0;
+    let (rounds, _) = entries.as_chunks::<ROUND>();
+    let done = rounds.iter().take_while(|round| round.iter().all(same)).count().wrapping_mul(ROUND);
+    let rest = entries.get(done..).unwrap_or_default().iter().take_while(|entry| same(entry)).count();
+    done.wrapping_add(rest)
+}
+
+fn growing(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
+    let (rounds, _) = entries.as_chunks::<ROUND>();
+    let mut expected = first.0;
+    let mut done = 0_usize;
+    for round in rounds {
+        let mut next = expected;
+        let mut different = 0;
+        for entry in round {
+            different |= entry.load(Ordering::Relaxed) ^ next;
+            next = next.wrapping_add(step);
+        }
+        if different & !marks != 0 {
+            break;
+        }
+        expected = next;
+        done = done.wrapping_add(ROUND);
+    }
+    for entry in entries.get(done..).unwrap_or_default() {
+        if (entry.load(Ordering::Relaxed) ^ expected) & !marks != 0 {
+            break;
+        }
+        expected = expected.wrapping_add(step);
+        done = done.wrapping_add(1);
+    }
+    done
+}
+
+/// Whether a table holds nothing at all.
+pub(super) fn is_nothing(table: &TableFrame) -> bool {
+    let (rounds, _) = table.0.as_chunks::<32>();
+    rounds.iter().all(|round| round.iter().fold(0, |any, entry| any | entry.load(Ordering::Relaxed)) == 0)
+}
+
+/// Writes what `seed` says to the entries at `level` for the frames from `start` on.
+#[inline]
+pub(super) fn fill(entries: &[AtomicU64], seed: &Seed, level: u32, start: u64) {
+    let step = seed.step(level);
+    let mut raw = seed.at(start, level).0;
+    let mut write = |entry: &AtomicU64| {
+        entry.store(raw, Ordering::Release);
+        raw = raw.wrapping_add(step);
+    };
+    let (rounds, rest) = entries.as_chunks::<ROUND>();
+    for round in rounds {
+        round.iter().for_each(&mut write);
+    }
+    rest.iter().for_each(write);
+}
+
+/// Frames that `count` entries at `level` cover.
+#[inline]
+pub(super) fn frames(count: usize, level: u32) -> u64 {
+    span_of(level).wrapping_mul(count as u64)
+}
