@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | 55:52 | the p2m type, and whether a 1:1 mapping installed the leaf |
 //! | 58:56 | the p2m access, which the hardware's bits may fall short of (a read-only type, a format without execute) |
-//! | 59 | the entry points to a table |
+//! | 59 | the entry points to a table: then 58:52 and 61:60 say how many entries of that are in use, less one |
 //! | 61:60 | in a table that is off the tree: a piece of the link to the next such table |
 //!
 //! Where the hardware could give 61:57 a meaning (EPT: guest-paging verification, paging-write, supervisor shadow stack, sub-page permissions;
@@ -62,6 +62,9 @@ const KIND_SHIFT: u32 = 52;
 const ACCESS: u64 = 7 << ACCESS_SHIFT;
 const ACCESS_SHIFT: u32 = 56;
 const POINTER: u64 = 1 << 59;
+/// Where the two upper bits of a table's count of used entries are; the seven lower ones are at [`KIND_SHIFT`].
+const USED_HIGH_SHIFT: u32 = 60;
+const USED: u64 = 0x7f << KIND_SHIFT | 3 << USED_HIGH_SHIFT;
 const LINK_SHIFT: u32 = 60;
 /// Bits of a link in one entry.
 const LINK_BITS: u32 = 2;
@@ -163,9 +166,29 @@ impl Raw {
     /// What a zeroed frame holds.
     pub(crate) const NOTHING: Self = Self(0);
 
-    /// An entry that points to the table at `frame`.
-    pub(crate) fn pointer<F: Format>(frame: Mfn) -> Self {
-        Self(F::TABLE | POINTER | (frame.raw().wrapping_shl(PAGE_SHIFT) & ADDRESS))
+    /// An entry that points to the table at `frame`, of whose entries `used` are in use: 1 to 512.
+    pub(crate) fn pointer<F: Format>(frame: Mfn, used: u64) -> Self {
+        Self(F::TABLE | POINTER | (frame.raw().wrapping_shl(PAGE_SHIFT) & ADDRESS)).with_used(used)
+    }
+
+    /// The same pointer with another count of used entries.
+    #[inline]
+    pub(crate) const fn with_used(self, used: u64) -> Self {
+        let less_one = used.wrapping_sub(1);
+        let bits = (less_one & 0x7f) << KIND_SHIFT | (less_one >> 7 & 3) << USED_HIGH_SHIFT;
+        Self(self.0 & !USED | bits)
+    }
+
+    /// How many entries of the table that this points to are in use.
+    #[inline]
+    pub(crate) const fn used(self) -> u64 {
+        ((self.0 >> KIND_SHIFT & 0x7f) | (self.0 >> USED_HIGH_SHIFT & 3) << 7).wrapping_add(1)
+    }
+
+    /// Whether the entry says anything: it is not `p2m_invalid`.
+    #[inline]
+    pub(crate) const fn is_used(self) -> bool {
+        self.0 & (POINTER | KIND) != 0
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, TableFrame};
 use crate::space::Flush;
 
 use super::chain::{Detached, Spare};
-use super::stretch::{alike, entries, fill, frames, is_nothing};
+use super::stretch::{alike, entries, fill, frames};
 use super::{Table, load, slot, store};
 
 /// What becomes of an entry, or of the part of it that is in the range.
@@ -103,6 +103,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         let mut writer = Writer {
             source: &self.source,
             format: PhantomData::<F>,
+            vacant: self.format.vacant(),
             largest: self.largest,
             edit,
             spare,
@@ -141,6 +142,8 @@ pub(crate) fn tables_below(level: u32, start: u64, end: u64, top: u32) -> u64 {
 struct Writer<'a, F: Format, S: FrameSource, E: Edit> {
     source: &'a S,
     format: PhantomData<F>,
+    /// An entry that says nothing.
+    vacant: u64,
     largest: u32,
     edit: &'a E,
     spare: Spare,
@@ -150,10 +153,11 @@ struct Writer<'a, F: Format, S: FrameSource, E: Edit> {
 }
 
 impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
-    fn write_in(&mut self, frame: Mfn, level: u32, start: u64, end: u64) {
-        let Some(table) = self.source.table(frame) else { return };
+    /// Writes to the table at `frame`, and says how much it changed.
+    fn write_in(&mut self, frame: Mfn, level: u32, start: u64, end: u64) -> Written {
+        let mut written = Written::default();
+        let Some(table) = self.source.table(frame) else { return written };
         let span = span_of(level);
-        let mut written = Written::new(frame);
         let mut from = start;
         while from < end {
             let first = from & !span.wrapping_sub(1);
@@ -162,21 +166,14 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             let entry = slot(table, from.wrapping_shr(shift_of(level)));
             let raw = load(entry);
             if raw.is_table() {
-                let replaced = self.replaced(raw, level, first, whole);
-                if let Some((new, _)) = replaced {
+                if let Some(new) = self.write_below(raw, level, from, to) {
+                    // Hardware may have marked the pointer as accessed meanwhile; nothing depends on that.
                     store(entry, new);
-                    written.note(Raw(PRESENT_TABLE), new, first, first.wrapping_add(span));
-                }
-                match replaced {
-                    Some((_, Below::Leaves)) => self.detach_one(raw.frame()),
-                    Some((_, Below::Any)) => self.detach(raw.frame(), level.wrapping_sub(1)),
-                    None => {
-                        self.write_in(raw.frame(), level.wrapping_sub(1), from, to);
-                        if let Some(new) = self.widen(raw.frame(), level.wrapping_sub(1)) {
-                            store(entry, new);
-                            written.note(Raw(PRESENT_TABLE), new, first, first.wrapping_add(span));
-                            self.detach_one(raw.frame());
-                        }
+                    if new.is_table() {
+                        written.touch(first, 1, level);
+                    } else {
+                        written.note(Raw(PRESENT_TABLE), new, first, 1, level);
+                        written.flush(first, first.wrapping_add(span));
                     }
                 }
                 from = to;
@@ -188,36 +185,58 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             };
             if whole && level <= seed.top {
                 let to = stretch_end(table, raw, level, from, end, self.edit.marks());
-                if seed.at(first, level) != raw {
-                    fill(entries(table, level, from, to), &seed, level, from);
-                    written.note(raw, seed.at(first, level), from, to);
+                let new = seed.at(first, level);
+                if new != raw {
+                    let entries = entries(table, level, from, to);
+                    fill(entries, &seed, level, from);
+                    written.note(raw, new, from, entries.len() as u64, level);
+                    written.flush(from, to);
                 }
                 from = to;
                 continue;
             }
-            if let Some(child) = self.build(&Seed::of(raw, first, level), &seed, level, from, to) {
-                let new = Raw::pointer::<F>(child);
+            if let Some(new) = self.build(&Seed::of(raw, first, level), &seed, level, from, to) {
                 store(entry, new);
+                written.note(raw, new, first, 1, level);
                 // Hardware may hold the old page as one: the pieces of it must not outlive a later change of only some.
-                if raw.is_present() {
-                    written.note(raw, new, first, first.wrapping_add(span));
-                } else {
-                    written.note(raw, new, from, to);
-                }
+                let (from, to) =
+                    if raw.is_present() { (first, first.wrapping_add(span)) } else { (from, to) };
+                written.flush(from, to);
             }
             from = to;
         }
-        written.finish(self.source, self.pending, level);
+        written.finish(frame, self.source, self.pending);
+        written
     }
 
-    /// The one entry that takes the place of a whole table, when that can be told without going into it entry by entry.
-    fn replaced(&self, raw: Raw, level: u32, first: u64, whole: bool) -> Option<(Raw, Below)> {
-        if !whole {
-            return None;
+    /// Writes to the table that `raw`, an entry at `level`, leads to, and gives what the entry is to be then, unless it stays.
+    fn write_below(&mut self, raw: Raw, level: u32, from: u64, to: u64) -> Option<Raw> {
+        let below = level.wrapping_sub(1);
+        let whole = to.wrapping_sub(from) == span_of(level);
+        if whole && let Some(seed) = self.edit.replacement().filter(|seed| level <= seed.top) {
+            self.detach(raw.frame(), below);
+            return Some(seed.at(from, level));
         }
-        if let Some(seed) = self.edit.replacement().filter(|seed| level <= seed.top) {
-            return Some((seed.at(first, level), Below::Any));
+        if whole && let Some(new) = self.all_changed(raw, level, from) {
+            self.detach_one(raw.frame());
+            return Some(new);
         }
+        let written = self.write_in(raw.frame(), below, from, to);
+        let used = raw.used().wrapping_add(written.more).wrapping_sub(written.less);
+        let one = match used {
+            _ if !written.any() => return None,
+            0 => Some(Raw(self.vacant)),
+            512 => self.widen(raw.frame(), below),
+            _ => None,
+        };
+        if one.is_some() {
+            self.detach_one(raw.frame());
+        }
+        one.or_else(|| (used != raw.used()).then(|| raw.with_used(used)))
+    }
+
+    /// The one entry that takes the place of the table that `raw`, at `level`, leads to, if that holds one stretch that changes as a whole.
+    fn all_changed(&self, raw: Raw, level: u32, first: u64) -> Option<Raw> {
         let table = self.source.table(raw.frame())?;
         let below = level.wrapping_sub(1);
         let leaf = load(slot(table, 0));
@@ -227,45 +246,42 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         let Change::To(seed) = self.edit.change(leaf, first, below) else { return None };
         let end = first.wrapping_add(span_of(level));
         let all = level <= seed.top && stretch_end(table, leaf, below, first, end, self.edit.marks()) == end;
-        all.then_some((seed.at(first, level), Below::Leaves))
+        all.then(|| seed.at(first, level))
     }
 
-    /// A new table for the entry at `level` that covers `start..end`: `new` there, `old` around it.
-    fn build(&mut self, old: &Seed, new: &Seed, level: u32, start: u64, end: u64) -> Option<Mfn> {
+    /// A new table for the entry at `level` that covers `start..end`, `new` there, `old` around it; gives the entry that points to it.
+    fn build(&mut self, old: &Seed, new: &Seed, level: u32, start: u64, end: u64) -> Option<Raw> {
         let frame = self.spare.take(self.source)?;
         let table = self.source.table(frame)?;
         let first = start & !span_of(level).wrapping_sub(1);
         let below = level.wrapping_sub(1);
         let span = span_of(below);
         let inside = |gfn: u64| gfn & !span.wrapping_sub(1);
-        put(table, old, below, first, inside(start));
+        let behind = inside(end.wrapping_add(span).wrapping_sub(1));
+        let mut used = put(table, old, below, first, inside(start));
+        used = used.wrapping_add(put(table, old, below, behind, first.wrapping_add(span_of(level))));
         let mut from = start;
         while from < end {
             let to = if inside(from) == from && below <= new.top { inside(end) } else { from };
             if to > from {
-                put(table, new, below, from, to);
+                used = used.wrapping_add(put(table, new, below, from, to));
                 from = to;
                 continue;
             }
             let to = inside(from).wrapping_add(span).min(end);
             let child = self.build(old, new, below, from, to)?;
-            slot(table, from.wrapping_shr(shift_of(below)))
-                .store(Raw::pointer::<F>(child).0, Ordering::Relaxed);
+            slot(table, from.wrapping_shr(shift_of(below))).store(child.0, Ordering::Release);
+            used = used.wrapping_add(1);
             from = to;
         }
-        let behind = inside(end.wrapping_add(span).wrapping_sub(1));
-        put(table, old, below, behind, first.wrapping_add(span_of(level)));
         self.source.written(frame, 0..512);
-        Some(frame)
+        Some(Raw::pointer::<F>(frame, used))
     }
 
     /// The one entry that says what the table at `frame` says, if there is one.
     fn widen(&self, frame: Mfn, level: u32) -> Option<Raw> {
         let table = self.source.table(frame)?;
         let first = load(slot(table, 0));
-        if first == Raw::NOTHING {
-            return is_nothing(table).then_some(Raw::NOTHING);
-        }
         let wide = widened(first, level, self.largest)?;
         let step = Seed::of(first, 0, level).step(level);
         let marks = F::ACCESSED | F::DIRTY;
@@ -302,16 +318,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
     }
 }
 
-/// Stands for a table that was: hardware may have cached entries of it.
-const PRESENT_TABLE: u64 = 1;
-
-/// What is below an entry that leads to a table.
-enum Below {
-    /// A table of leaves and holes.
-    Leaves,
-    /// Possibly more tables.
-    Any,
-}
+/// Stands for a table that was: in use, and hardware may have cached entries of it.
+const PRESENT_TABLE: u64 = u64::MAX;
 
 /// The end of the stretch, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole entries.
 #[inline]
@@ -322,17 +330,26 @@ fn stretch_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, ma
     from.wrapping_add(frames(alike.max(1), level))
 }
 
-/// Puts a seed into the entries at `level` for `start..end` of a table that nothing leads to yet.
+/// Puts a seed into the entries at `level` for `start..end` of a table that nothing leads to yet; how many are in use then.
 #[inline]
-fn put(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) {
-    if start < end && !seed.is_nothing() {
-        fill(entries(table, level, start, end), seed, level, start);
+fn put(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) -> u64 {
+    if start >= end || seed.is_nothing() {
+        return 0;
     }
+    let entries = entries(table, level, start, end);
+    fill(entries, seed, level, start);
+    if seed.at(start, level).is_used() { entries.len() as u64 } else { 0 }
 }
 
-/// What was written to one table, for the caches.
+/// What was written to one table.
+#[derive(Default)]
 struct Written {
-    frame: Mfn,
+    /// The entries, as numbers, the last one included, if any.
+    entries: Option<(u64, u64)>,
+    /// Entries that came into use, and that went out of use.
+    more: u64,
+    less: u64,
+    /// The frames whose translation changed; none when the end is zero.
     start: u64,
     end: u64,
     old: u64,
@@ -340,29 +357,42 @@ struct Written {
 }
 
 impl Written {
-    fn new(frame: Mfn) -> Self {
-        Self { frame, start: u64::MAX, end: 0, old: 0, new: 0 }
+    /// Takes down that `count` entries at `level` from that for frame `first` on were written.
+    fn touch(&mut self, first: u64, count: u64, level: u32) {
+        let first = first.wrapping_shr(shift_of(level)) & 511;
+        let last = first.wrapping_add(count).wrapping_sub(1);
+        self.entries = Some(self.entries.map_or((first, last), |(least, _)| (least, last)));
     }
 
-    #[inline]
-    fn note(&mut self, old: Raw, new: Raw, start: u64, end: u64) {
-        self.start = self.start.min(start);
-        self.end = self.end.max(end);
+    /// Takes down what they were, and what they are.
+    fn note(&mut self, old: Raw, new: Raw, first: u64, count: u64, level: u32) {
+        self.touch(first, count, level);
+        match (old.is_used(), new.is_used()) {
+            (false, true) => self.more = self.more.wrapping_add(count),
+            (true, false) => self.less = self.less.wrapping_add(count),
+            _ => {}
+        }
         self.old |= old.0;
         self.new |= new.0;
     }
 
-    fn finish<S: FrameSource>(self, source: &S, pending: &mut Option<Flush>, level: u32) {
-        if self.start >= self.end {
-            return;
+    /// Takes down that translations changed in these frames, which follow those of earlier calls.
+    fn flush(&mut self, start: u64, end: u64) {
+        if self.end == 0 {
+            self.start = start;
         }
-        let shift = shift_of(level);
-        let count =
-            (self.end.wrapping_sub(1)).wrapping_shr(shift).wrapping_sub(self.start.wrapping_shr(shift));
-        let first = self.start.wrapping_shr(shift) & 511;
-        source.written(self.frame, first as usize..first.wrapping_add(count).wrapping_add(1) as usize);
+        self.end = end;
+    }
+
+    fn any(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    fn finish<S: FrameSource>(&self, frame: Mfn, source: &S, pending: &mut Option<Flush>) {
+        let Some((first, last)) = self.entries else { return };
+        source.written(frame, first as usize..last.wrapping_add(1) as usize);
         let (old, new) = (Raw(self.old).is_present(), Raw(self.new).is_present());
-        if !old && !new {
+        if self.end == 0 || !old && !new {
             return;
         }
         let gfns = GfnRange::clamped(Gfn::new(self.start), Gfn::new(self.end));

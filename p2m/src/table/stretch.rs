@@ -58,12 +58,6 @@ fn growing(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
     done
 }
 
-/// Whether a table holds nothing at all.
-pub(super) fn is_nothing(table: &TableFrame) -> bool {
-    let (rounds, _) = table.0.as_chunks::<32>();
-    rounds.iter().all(|round| round.iter().fold(0, |any, entry| any | entry.load(Ordering::Relaxed)) == 0)
-}
-
 /// Writes what `seed` says to the entries at `level` for the frames from `start` on.
 #[inline]
 pub(super) fn fill(entries: &[AtomicU64], seed: &Seed, level: u32, start: u64) {
