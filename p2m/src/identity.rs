@@ -7,7 +7,7 @@
 use core::ops::ControlFlow;
 
 use crate::entry::{Access, Entry};
-use crate::format::{Format, Raw, Seed, shift_of, span_of};
+use crate::format::{Format, Raw, Seed, span_of};
 use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
 use crate::space::{Identity, IdentityError, OnConflict, Seen};
 use crate::table::{Change, Edit, Refusal, Runs, Spare, Table, tables_below};
@@ -149,18 +149,17 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         if start >= end {
             return 0;
         }
-        let cut = |gfn: u64, from: u64| -> (u64, u64) {
+        let cut = |gfn: u64| -> (u64, u64) {
             let page = self.translate(Gfn::new(gfn));
-            let to = page.gfns().end().raw().min(end);
             let level = page.order().wrapping_div(9).wrapping_add(1);
-            let from = from.max(page.gfns().start().raw());
-            let whole = page.gfns().start().raw() == from && to.wrapping_sub(from) == span_of(level);
-            debug_assert_eq!(shift_of(level), page.order());
+            let first = gfn & !span_of(level).wrapping_sub(1);
+            let (from, to) = (first.max(start), first.wrapping_add(span_of(level)).min(end));
+            let whole = to.wrapping_sub(from) == span_of(level);
             let frames = if page.is_identity() && !whole { tables_below(level, from, to, level) } else { 0 };
             (frames, to)
         };
-        let (at_start, to) = cut(start, start);
-        let at_end = if to < end { cut(end.wrapping_sub(1), start).0 } else { 0 };
+        let (at_start, to) = cut(start);
+        let at_end = if to < end { cut(end.wrapping_sub(1)).0 } else { 0 };
         at_start.wrapping_add(at_end)
     }
 

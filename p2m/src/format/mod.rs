@@ -78,16 +78,17 @@ pub(crate) const LARGEST_LEAF_LEVEL: u32 = 3;
 /// More levels than any table has: entries without an address fit at each.
 pub(crate) const ANY_LEVEL: u32 = 5;
 
-// Codes of bits 55:52. Zero is nothing at all, so that a zeroed frame is an empty table; from MMIO_DIRECT on there is an address.
+// Codes of bits 55:52. Zero is nothing at all, so that a zeroed frame is an empty table; bit 55 says that there is an address.
 const INVALID: u64 = 0;
 const MMIO_DM: u64 = 1;
 const POPULATE_ON_DEMAND: u64 = 2;
-const MMIO_DIRECT: u64 = 3;
-const RAM_RW: u64 = 4;
-const RAM_RO: u64 = 5;
-const RAM_LOGDIRTY: u64 = 6;
-const FOREIGN: u64 = 7;
-const GRANT: u64 = 8;
+const HAS_FRAME: u64 = 8;
+const MMIO_DIRECT: u64 = 8;
+const RAM_RW: u64 = 9;
+const RAM_RO: u64 = 10;
+const RAM_LOGDIRTY: u64 = 11;
+const FOREIGN: u64 = 12;
+const GRANT: u64 = 13;
 /// Installed by a 1:1 mapping where [`INVALID`] was; with bit 0 set, where [`MMIO_DM`] was.
 const IDENTITY: u64 = 14;
 
@@ -97,17 +98,17 @@ const TYPES: [P2mType; 16] = {
         Invalid,
         MmioDm,
         PopulateOnDemand,
+        Invalid,
+        Invalid,
+        Invalid,
+        Invalid,
+        Invalid,
         MmioDirect,
         RamRw,
         RamRo,
         RamLogdirty,
         Foreign,
         Grant,
-        Invalid,
-        Invalid,
-        Invalid,
-        Invalid,
-        Invalid,
         MmioDirect,
         MmioDirect,
     ]
@@ -215,7 +216,7 @@ impl Raw {
     /// Whether there is a machine frame behind the entry.
     #[inline]
     pub(crate) const fn has_frame(self) -> bool {
-        self.kind() >= MMIO_DIRECT
+        self.0 & HAS_FRAME << KIND_SHIFT != 0
     }
 
     /// Whether a 1:1 mapping installed it.
@@ -244,6 +245,12 @@ impl Raw {
     pub(crate) fn entry(self, offset: u64) -> Entry {
         let mfn = self.has_frame().then(|| Mfn::new(self.frame().raw().wrapping_add(offset)));
         Entry { p2m_type: self.p2m_type(), mfn, access: self.access() }
+    }
+
+    /// The leaf as if it began `offset` frames further on: within its span.
+    #[inline]
+    pub(crate) const fn advanced(self, offset: u64) -> Self {
+        Self(self.0 | offset.wrapping_shl(PAGE_SHIFT))
     }
 
     /// Whether it is `p2m_mmio_direct` at the machine frames of the same numbers as the guest frames from `gfn` on, with this access.
@@ -286,7 +293,7 @@ impl Seed {
         let access = if p2m_type.is_vacant() { Access::empty() } else { access };
         let soft = kind << KIND_SHIFT | u64::from(access.bits()) << ACCESS_SHIFT;
         match entry.mfn {
-            Some(mfn) if kind >= MMIO_DIRECT => {
+            Some(mfn) if kind & HAS_FRAME != 0 => {
                 let allowed = allowed(p2m_type, access);
                 let hardware =
                     if allowed.is_empty() { format.vacant() } else { format.leaf(p2m_type, allowed) };

@@ -117,16 +117,21 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         let taken = before.wrapping_sub(spare.count());
         self.tables = self.tables.wrapping_add(taken).wrapping_sub(detached_now);
         spare.release(&self.source);
+        self.find_low();
     }
 }
 
-/// Tables that the part `start..end` of one entry at `level`, or whole ones in a row, takes to become something whose entries are at most at level `top`: at levels above, each
-/// entry that is touched needs a table below it; at the others, only those that the range cuts.
+/// Tables that the part `start..end` of one entry at `level`, or whole ones in a row, takes to become something whose entries are at most at level
+/// `top`: at levels above, each entry that is touched needs a table below it; at the others, only those that the range cuts.
 pub(crate) fn tables_below(level: u32, start: u64, end: u64, top: u32) -> u64 {
     let last = end.wrapping_sub(1);
     let mut tables = 0_u64;
-    for at in 2..=level {
+    for at in (2..=level).rev() {
         let (shift, mask) = (shift_of(at), span_of(at).wrapping_sub(1));
+        if at <= top && (start | end) & mask == 0 {
+            // Nor does the range cut anything further down.
+            break;
+        }
         let apart = last.wrapping_shr(shift).wrapping_sub(start.wrapping_shr(shift));
         let here = if at > top {
             apart.wrapping_add(1)

@@ -38,6 +38,9 @@ pub struct Table<F: Format, S: FrameSource> {
     format: F,
     source: S,
     root: Mfn,
+    /// The table at level 3 for the frames from 0 on, and the frames that walks can begin there for: none when there is no such table.
+    low: Mfn,
+    low_frames: u64,
     levels: u32,
     /// The highest level of leaves.
     largest: u32,
@@ -96,6 +99,8 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             format,
             source,
             root,
+            low: root,
+            low_frames: if levels == 3 { LOW_FRAMES } else { 0 },
             levels: u32::from(levels),
             largest: level_of(largest).min(LARGEST_LEAF_LEVEL),
             tables: 1,
@@ -108,7 +113,11 @@ impl<F: Format, S: FrameSource> Table<F, S> {
     /// What is at `gfn`: one walk, and what the leaf says is decoded when asked for.
     #[inline]
     pub fn translate(&self, gfn: Gfn) -> Translation<F> {
-        walk(&self.source, self.root, self.levels, gfn)
+        if gfn.raw() < self.low_frames {
+            walk_low(&self.source, self.low, gfn.raw())
+        } else {
+            walk(&self.source, self.root, self.levels, gfn.raw())
+        }
     }
 
     /// Someone who looks things up while the table is updated.
@@ -201,6 +210,21 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         core::mem::take(&mut self.flushing).release(&self.source);
     }
 
+    /// Finds the table that walks begin at after the tree has changed.
+    fn find_low(&mut self) {
+        let mut frame = self.root;
+        for _ in 3..self.levels {
+            let first = self.source.table(frame).map_or(Raw::NOTHING, |table| load(slot(table, 0)));
+            if !first.is_table() {
+                self.low_frames = 0;
+                return;
+            }
+            frame = first.frame();
+        }
+        self.low = frame;
+        self.low_frames = LOW_FRAMES;
+    }
+
     fn free_below(&self, frame: Mfn, level: u32) {
         if level > 1
             && let Some(table) = self.source.table(frame)
@@ -253,16 +277,16 @@ impl<F: Format, S: FrameSource> Reader<F, S> {
     /// As [`Table::translate`].
     #[inline]
     pub fn translate(&self, gfn: Gfn) -> Translation<F> {
-        walk(&self.source, self.root, self.levels, gfn)
+        walk(&self.source, self.root, self.levels, gfn.raw())
     }
 }
 
 /// What one walk found.
 #[derive(Clone, Copy)]
 pub struct Translation<F> {
+    /// The entry; in a leaf, the address is that of the very frame.
     raw: Raw,
-    gfn: u64,
-    shift: u32,
+    order: u32,
     format: PhantomData<F>,
 }
 
@@ -285,28 +309,20 @@ impl<F: Format> Translation<F> {
     #[inline]
     #[must_use]
     pub fn mfn(&self) -> Option<Mfn> {
-        let offset = self.gfn.wrapping_sub(self.first());
-        self.raw.has_frame().then(|| Mfn::new(self.raw.frame().raw().wrapping_add(offset)))
+        self.raw.has_frame().then(|| self.raw.frame())
     }
 
     /// Type, frame and access.
     #[must_use]
     pub fn entry(&self) -> Entry {
-        self.raw.entry(self.gfn.wrapping_sub(self.first()))
+        self.raw.entry(0)
     }
 
     /// The power of two of frames that the entry covers: the page order of a mapping.
     #[inline]
     #[must_use]
     pub fn order(&self) -> u32 {
-        self.shift
-    }
-
-    /// All frames that the entry covers.
-    #[must_use]
-    pub fn gfns(&self) -> GfnRange {
-        let end = self.first().wrapping_add(1_u64.wrapping_shl(self.shift));
-        GfnRange::clamped(Gfn::new(self.first()), Gfn::new(end))
+        self.order
     }
 
     /// Whether a 1:1 mapping installed it.
@@ -326,41 +342,56 @@ impl<F: Format> Translation<F> {
     pub fn is_dirty(&self) -> bool {
         self.raw.0 & F::DIRTY != 0
     }
-
-    /// The entry itself.
-    #[must_use]
-    pub fn bits(&self) -> u64 {
-        self.raw.0
-    }
-
-    fn first(&self) -> u64 {
-        self.gfn & !1_u64.wrapping_shl(self.shift).wrapping_sub(1)
-    }
 }
 
 impl<F: Format> fmt::Debug for Translation<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at gfn {:#x}, order {}", self.entry(), self.gfn, self.shift)
+        write!(f, "{}, order {}", self.entry(), self.order)
     }
 }
 
+/// Frames below 512 GiB, what one table at level 3 covers.
+const LOW_FRAMES: u64 = span_of(4);
+
 #[inline]
-fn walk<F: Format, S: FrameSource>(source: &S, root: Mfn, levels: u32, gfn: Gfn) -> Translation<F> {
-    let gfn = gfn.raw();
-    let mut shift = shift_of(levels);
+fn walk<F: Format, S: FrameSource>(source: &S, root: Mfn, levels: u32, gfn: u64) -> Translation<F> {
     let mut frame = root;
-    if gfn.wrapping_shr(shift) < 512 {
-        while let Some(table) = source.table(frame) {
-            let raw = load(slot(table, gfn.wrapping_shr(shift)));
+    if gfn < span_of(levels.wrapping_add(1)) {
+        for level in (1..=levels).rev() {
+            let Some(table) = source.table(frame) else { break };
+            let raw = load(slot(table, gfn.wrapping_shr(shift_of(level))));
             if !raw.is_table() {
-                return Translation { raw, gfn, shift, format: PhantomData };
+                return found(raw, gfn, level);
             }
-            let Some(below) = shift.checked_sub(9) else { break };
             frame = raw.frame();
-            shift = below;
         }
     }
-    Translation { raw: Raw::NOTHING, gfn, shift: 0, format: PhantomData }
+    found(Raw::NOTHING, gfn, 1)
+}
+
+/// The same from a table at level 3 on, without a loop.
+#[inline]
+fn walk_low<F: Format, S: FrameSource>(source: &S, low: Mfn, gfn: u64) -> Translation<F> {
+    let next = |frame: Mfn, level: u32| {
+        let table = source.table(frame)?;
+        Some(load(slot(table, gfn.wrapping_shr(shift_of(level)))))
+    };
+    let Some(raw) = next(low, 3) else { return found(Raw::NOTHING, gfn, 1) };
+    if !raw.is_table() {
+        return found(raw, gfn, 3);
+    }
+    let Some(raw) = next(raw.frame(), 2) else { return found(Raw::NOTHING, gfn, 1) };
+    if !raw.is_table() {
+        return found(raw, gfn, 2);
+    }
+    // Nothing in the lowest table leads on.
+    found(next(raw.frame(), 1).unwrap_or(Raw::NOTHING), gfn, 1)
+}
+
+#[inline]
+fn found<F: Format>(raw: Raw, gfn: u64, level: u32) -> Translation<F> {
+    let offset = gfn & span_of(level).wrapping_sub(1);
+    Translation { raw: raw.advanced(offset), order: shift_of(level), format: PhantomData }
 }
 
 /// Entry number `index` modulo 512.
