@@ -84,6 +84,8 @@ pub struct FillError {
 pub enum FillCause {
     /// There was no more memory.
     NoMemory,
+    /// The range goes on beyond what the tables can express.
+    Beyond,
     /// The tables refused these frames; they are not used.
     Refused {
         /// The frames, for the caller to take back.
@@ -98,6 +100,7 @@ impl fmt::Display for FillError {
         write!(f, "{} frames were populated; guest frame {}: ", self.filled, self.at)?;
         match self.cause {
             FillCause::NoMemory => f.write_str("no memory"),
+            FillCause::Beyond => f.write_str("beyond what the page tables express"),
             FillCause::Refused { unused, error } => write!(f, "machine frames {unused} not used: {error}"),
         }
     }
@@ -133,6 +136,10 @@ pub fn fill_holes<P: P2m>(
         space.map(part, entry).map_err(refused)?;
         filled = filled.saturating_add(part.len());
         left = GfnRange::clamped(part.end(), left.end());
+    }
+    let limit = space.limit();
+    if gfns.end() > limit {
+        return Err(FillError { at: gfns.start().max(limit), filled, cause: FillCause::Beyond });
     }
     Ok(filled)
 }

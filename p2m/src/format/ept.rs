@@ -134,3 +134,57 @@ impl Ept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::{leaf, pointer, vacant};
+
+    #[test]
+    fn ram_is_write_back_and_direct_memory_uncached_whatever_the_guest_says() {
+        let format = Ept::default();
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::all(), 1), 0x4000_0037);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ_WRITE, 2), 0x4000_00b3);
+        assert_eq!(leaf(&format, P2mType::RamRo, Access::all(), 1), 0x4000_0035);
+        assert_eq!(leaf(&format, P2mType::MmioDirect, Access::READ_WRITE, 3), 0x4000_00c3);
+        let write_combining = Ept { direct: MemoryType::WriteCombining, ..format };
+        assert_eq!(leaf(&write_combining, P2mType::MmioDirect, Access::READ_WRITE, 1), 0x4000_004b);
+        assert_eq!(pointer::<Ept>(), 0x4000_0007);
+    }
+
+    #[test]
+    fn no_entry_is_a_misconfiguration() {
+        for bits in 0..8 {
+            let access = Access::from_bits_truncate(bits);
+            let entry = leaf(&Ept::default(), P2mType::RamRw, access, 1);
+            assert!(matches!(entry & 7, 0 | 1 | 3 | 5 | 7), "{access}: {entry:#x}");
+        }
+        let format = Ept { execute_only: true, ..Ept::default() };
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::EXECUTE, 1), 0x4000_0034);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::WRITE, 1) & 7, 0);
+    }
+
+    #[test]
+    fn no_entry_gives_a_virtualization_exception() {
+        let format = Ept { suppress_ve: true, ..Ept::default() };
+        assert_eq!(vacant(&format), 1 << 63);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ, 1), 1 << 63 | 0x4000_0031);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::empty(), 1) & (1 << 63 | 7), 1 << 63);
+        assert_eq!(vacant(&Ept::default()), 0);
+    }
+
+    #[test]
+    fn in_shared_mode_leaves_can_ask_for_snooping() {
+        let format = Ept { snoop: true, ..Ept::default() };
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ, 1), 0x4000_0831);
+    }
+
+    #[test]
+    fn the_capability_register_says_levels_and_pages() {
+        assert_eq!(Ept::largest_page(1 << 16 | 1 << 17), PageSize::Size1G);
+        assert_eq!(Ept::largest_page(1 << 16), PageSize::Size2M);
+        assert_eq!(Ept::largest_page(0), PageSize::Size4K);
+        assert_eq!([3, 4, 5].map(|levels| Ept::walks_levels(1 << 6, levels)), [false, true, false]);
+        assert!(Ept::walks_levels(1 << 7, 5));
+    }
+}

@@ -86,3 +86,45 @@ impl LongMode {
         if extended_features_edx & 1 << 26 != 0 { PageSize::Size1G } else { PageSize::Size2M }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::{leaf, pointer};
+
+    #[test]
+    fn a_nested_walk_is_a_user_s() {
+        let format = LongMode::NESTED;
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::all(), 1), 0x4000_0007);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ_WRITE, 2), 1 << 63 | 0x4000_0087);
+        assert_eq!(leaf(&format, P2mType::RamLogdirty, Access::all(), 3), 0x4000_0085);
+        assert_eq!(pointer::<LongMode>(), 0x4000_0007);
+    }
+
+    #[test]
+    fn the_hypervisors_own_pages_are_global_and_not_a_users() {
+        assert_eq!(leaf(&LongMode::HOST, P2mType::RamRw, Access::READ_WRITE, 1), 1 << 63 | 0x4000_0103);
+        let without = LongMode { no_execute: false, global: false, ..LongMode::HOST };
+        assert_eq!(leaf(&without, P2mType::RamRw, Access::READ_WRITE, 1), 0x4000_0003);
+    }
+
+    #[test]
+    fn without_a_read_there_is_no_access() {
+        for access in [Access::empty(), Access::WRITE, Access::EXECUTE] {
+            assert_eq!(leaf(&LongMode::NESTED, P2mType::RamRw, access, 1) & 1, 0);
+        }
+    }
+
+    #[test]
+    fn direct_memory_can_be_uncached() {
+        let format = LongMode { uncached_direct: true, ..LongMode::HOST };
+        assert_eq!(leaf(&format, P2mType::MmioDirect, Access::READ_WRITE, 1), 1 << 63 | 0x4000_011b);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ_WRITE, 1), 1 << 63 | 0x4000_0103);
+    }
+
+    #[test]
+    fn cpuid_says_whether_there_are_pages_of_1_gib() {
+        assert_eq!(LongMode::largest_page(1 << 26), PageSize::Size1G);
+        assert_eq!(LongMode::largest_page(!(1 << 26)), PageSize::Size2M);
+    }
+}

@@ -382,3 +382,72 @@ pub(crate) fn widened(first: Raw, level: u32, largest: u32) -> Option<Raw> {
     let aligned = first.frame().raw() & span_of(wide).wrapping_sub(1) == 0;
     (wide <= largest && aligned).then_some(Raw(first.0 | LARGE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bits that hardware does not read.
+    const SOFT: u64 = KIND | ACCESS | POINTER | 3 << LINK_SHIFT;
+
+    /// The hardware's bits of a leaf at `level` for machine frame 0x40000.
+    pub(crate) fn leaf<F: Format>(format: &F, p2m_type: P2mType, access: Access, level: u32) -> u64 {
+        let entry = Entry { p2m_type, mfn: Some(Mfn::new(0x4_0000)), access };
+        let raw = Seed::new(format, 0, entry, LARGEST_LEAF_LEVEL).at(0, level);
+        assert_eq!(raw.entry(0), entry, "what was put in is not what comes out");
+        raw.0 & !SOFT
+    }
+
+    pub(crate) fn vacant<F: Format>(format: &F) -> u64 {
+        let raw = Seed::new(format, 0, Entry::NOTHING, 1).at(0, 1);
+        assert!(raw.is_vacant() && !raw.is_used());
+        raw.0
+    }
+
+    pub(crate) fn pointer<F: Format>() -> u64 {
+        let raw = Raw::pointer::<F>(Mfn::new(0x4_0000), 1);
+        assert!(raw.is_table());
+        raw.0 & !SOFT
+    }
+
+    #[test]
+    fn a_pointer_keeps_its_count_apart_from_all_else() {
+        let frame = Mfn::new(MACHINE_FRAMES - 1);
+        for used in 1..=512 {
+            let raw = Raw::pointer::<Ept>(frame, 7).with_used(used);
+            assert_eq!((raw.used(), raw.frame(), raw.0 & 0xfff, raw.0 >> 62), (used, frame, 7, 0));
+            assert!(raw.is_table() && raw.is_used() && !raw.is_vacant());
+        }
+    }
+
+    #[test]
+    fn a_link_is_put_together_from_its_pieces() {
+        let link = 0xa5_c3f0_1234;
+        let pieces: std::vec::Vec<Raw> =
+            (0..LINK_ENTRIES as u32).map(|entry| Raw(!0).with_link(link, entry)).collect();
+        assert!(pieces.iter().all(|raw| raw.0 | 3 << LINK_SHIFT == !0));
+        let joined = (0..).zip(&pieces).fold(0, |joined, (entry, raw)| joined | raw.link(entry));
+        assert_eq!(joined, link);
+    }
+
+    #[test]
+    fn types_and_codes_belong_together() {
+        for (code, p2m_type) in (0..).zip(TYPES) {
+            let raw = Raw(code << KIND_SHIFT);
+            assert_eq!(raw.p2m_type(), p2m_type);
+            assert_eq!(raw.has_frame(), p2m_type.has_frame());
+            let own = kind_of(p2m_type) == code;
+            assert!(own || raw.is_identity() || p2m_type == P2mType::Invalid);
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_no_larger_than_both_addresses_are_aligned() {
+        let top = |gfn: u64, mfn: u64, largest: u32| {
+            let entry = Entry { p2m_type: P2mType::RamRw, mfn: Some(Mfn::new(mfn)), access: Access::READ };
+            Seed::new(&SecondLevel::default(), gfn, entry, largest).top
+        };
+        assert_eq!([top(5, 5, 3), top(5, 5, 2), top(0, 1 << 18, 3)], [3, 2, 3]);
+        assert_eq!([top(0, 1 << 17, 3), top(0, 1 << 9, 3), top(0, 1 << 8, 3), top(0, 1, 3)], [2, 2, 1, 1]);
+    }
+}

@@ -69,3 +69,50 @@ impl SecondLevel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::{leaf, pointer};
+
+    #[test]
+    fn leaves_have_r_and_w_and_ps_above_the_lowest_level() {
+        let format = SecondLevel::default();
+        assert_eq!(leaf(&format, P2mType::MmioDirect, Access::READ_WRITE, 1), 0x4000_0003);
+        assert_eq!(leaf(&format, P2mType::MmioDirect, Access::READ_WRITE, 2), 0x4000_0083);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::all(), 3), 0x4000_0083);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ, 1), 0x4000_0001);
+        assert_eq!(pointer::<SecondLevel>(), 0x4000_0003);
+    }
+
+    #[test]
+    fn a_type_can_take_the_write_away() {
+        for p2m_type in [P2mType::RamRo, P2mType::RamLogdirty] {
+            assert_eq!(leaf(&SecondLevel::default(), p2m_type, Access::READ_WRITE, 1), 0x4000_0001);
+        }
+    }
+
+    #[test]
+    fn snoop_is_in_leaves_that_give_access() {
+        let format = SecondLevel { snoop: true };
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::READ_WRITE, 1), 0x4000_0803);
+        assert_eq!(leaf(&format, P2mType::RamRw, Access::EXECUTE, 1) & 0xfff, 0);
+    }
+
+    #[test]
+    fn qemus_capability_register_says_3_levels_and_pages_of_1_gib() {
+        let capability = 0x00d2_008c_2226_0206;
+        assert_eq!(SecondLevel::largest_page(capability), PageSize::Size1G);
+        assert_eq!(SecondLevel::largest_page(capability & !(1 << 35)), PageSize::Size2M);
+        assert_eq!(SecondLevel::largest_page(capability & !(3 << 34)), PageSize::Size4K);
+        assert_eq!(
+            [3, 4, 5].map(|levels| SecondLevel::walks_levels(capability, levels)),
+            [true, false, false]
+        );
+        let capability = capability | 1 << 10;
+        assert_eq!(
+            [2, 3, 4, 5, 6].map(|levels| SecondLevel::walks_levels(capability, levels)),
+            [false, true, true, false, false]
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! Frames that are not in the tree, on chains that are threaded through the frames themselves: no memory is needed to remember any number of them.
 
-use crate::format::LINK_ENTRIES;
+use crate::format::{LINK_ENTRIES, MACHINE_FRAMES};
 use crate::frame::{FrameSource, Mfn};
 use core::sync::atomic::Ordering;
 
@@ -14,7 +14,7 @@ pub(crate) struct Spare {
     count: u64,
 }
 
-/// All of `count` frames, or none.
+/// All of `count` frames, or none. A frame that an entry cannot point to, or that the source does not know again, counts as none.
 pub(crate) fn reserve<S: FrameSource>(source: &S, count: u64) -> Option<Spare> {
     let mut spare = Spare { first: Mfn::new(0), count: 0 };
     while spare.count < count {
@@ -22,7 +22,8 @@ pub(crate) fn reserve<S: FrameSource>(source: &S, count: u64) -> Option<Spare> {
             spare.release(source);
             return None;
         };
-        let Some(table) = source.table(frame) else {
+        let usable = frame.raw() < MACHINE_FRAMES;
+        let Some(table) = source.table(frame).filter(|_| usable) else {
             source.free(frame);
             spare.release(source);
             return None;

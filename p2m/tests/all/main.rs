@@ -9,8 +9,11 @@
     reason = "a test that fails says so by a panic"
 )]
 
+mod beside;
 mod identity;
+mod marks;
 mod model;
 mod random;
 mod source;
+mod space;
 mod walker;

@@ -258,6 +258,7 @@ impl<P: Subject> Harness<'_, P> {
         // Without frames it works or changes nothing; then with each number of frames that is too small, or some of them if they are many.
         self.frames.allow(0);
         let state = self.state();
+        let mut taken = 0;
         let mut outcome = self.do_it(step);
         if let Outcome::NoFrames(needed) = outcome {
             let few =
@@ -270,6 +271,7 @@ impl<P: Subject> Harness<'_, P> {
             }
             assert_eq!(self.state(), state, "a failed update left a trace");
             self.frames.allow(needed);
+            taken = needed;
             outcome = self.do_it(step);
             if let Some(asked) = asked {
                 assert_eq!(asked, needed, "frames_needed");
@@ -277,6 +279,9 @@ impl<P: Subject> Harness<'_, P> {
             assert!(!matches!(outcome, Outcome::NoFrames(_)), "{needed} frames are not enough");
         } else if matches!(outcome, Outcome::Done(..)) {
             assert!(asked.is_none_or(|asked| asked == 0), "frames_needed");
+        }
+        if *step != Step::Flush {
+            assert_eq!(self.frames.live(), state.2 + taken, "frames were asked for and not used");
         }
         let expected = self.model_it(step);
         assert_eq!(outcome, expected);

@@ -1,0 +1,193 @@
+//! What others see while a table is updated: hardware, and readers on other processors.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use p2m::{
+    Access, AddressSpace, DeviceRoot, Entry, Flush, FrameSource, Gfn, LongMode, Mfn, MfnRange, OnConflict,
+    P2m, P2mType, PageSize, SecondLevel, Table,
+};
+
+use crate::model::gfns;
+use crate::source::Frames;
+use crate::walker::{Walker, walk};
+
+fn mfns(start: u64, end: u64) -> MfnRange {
+    MfnRange::new(Mfn::new(start), Mfn::new(end)).unwrap()
+}
+
+fn ram(mfn: u64) -> Entry {
+    Entry { p2m_type: P2mType::RamRw, mfn: Some(Mfn::new(mfn)), access: Access::all() }
+}
+
+/// The tables that can be reached from a top table.
+fn reachable(frames: &Frames, root: DeviceRoot) -> Vec<u64> {
+    fn below(frames: &Frames, frame: u64, level: u8, all: &mut Vec<u64>) {
+        all.push(frame);
+        if level == 1 {
+            return;
+        }
+        for entry in &frames.table(Mfn::new(frame)).unwrap().0 {
+            let entry = entry.load(Ordering::Relaxed);
+            if entry & 1 != 0 && entry & 1 << 7 == 0 {
+                below(frames, entry >> 12 & 0xff_ffff_ffff, level - 1, all);
+            }
+        }
+    }
+    let mut all = Vec::new();
+    below(frames, root.root.raw(), root.levels, &mut all);
+    all
+}
+
+/// Updates that build, split, join and drop tables of every level.
+fn updates() -> Vec<fn(&mut Table<SecondLevel, &Frames>)> {
+    vec![
+        |table| table.map(gfns(0x1ff, 0x80201), ram(0x1ff)).unwrap(),
+        |table| table.unmap(gfns(0x40010, 0x40011)).unwrap(),
+        |table| table.map(gfns(0x40010, 0x40011), ram(0x40010)).unwrap(),
+        |table| _ = table.change_type(gfns(0x300, 0x40300), P2mType::RamRw, P2mType::RamLogdirty).unwrap(),
+        |table| table.unmap(gfns(0, 0x100000)).unwrap(),
+        |table| {
+            _ = table
+                .map_identity(mfns(0x1ff, 0x41ff), Access::READ_WRITE, OnConflict::Refuse, &mut |_| ())
+                .unwrap()
+        },
+        |table| table.unmap_identity(mfns(0x1ff, 0x41ff)).unwrap(),
+    ]
+}
+
+const PROBES: [u64; 12] =
+    [0, 0x1fe, 0x1ff, 0x200, 0x2ff, 0x300, 0x3fff, 0x4000, 0x40010, 0x40011, 0x80200, 0x80201];
+
+#[test]
+fn a_table_is_complete_before_anything_leads_to_it_and_no_entry_is_ever_half_made() {
+    let frames = Frames::new(64);
+    let mut table = Table::new(SecondLevel::default(), &frames, 4, PageSize::Size1G).unwrap();
+    let root = table.root();
+    let view = move |frames: &Frames| {
+        PROBES.map(|gfn| walk(frames, Walker::Vtd, root, gfn).map(|seen| (seen.mfn, seen.write)))
+    };
+    for update in updates() {
+        // Each look at the hardware's view on the way: the frame written, whether it could be reached, and what the probes gave.
+        let looks = Arc::new(Mutex::new(Vec::new()));
+        let before = view(&frames);
+        let known = reachable(&frames, root);
+        let to = Arc::clone(&looks);
+        frames.listen(move |frames, frame: Mfn, entries: Range<usize>| {
+            let found = reachable(frames, root).contains(&frame.raw());
+            to.lock().unwrap().push((frame.raw(), entries, found, view(frames)));
+        });
+        update(&mut table);
+        frames.listen(|_, _, _| ());
+        let after = view(&frames);
+        let looks = looks.lock().unwrap();
+        assert!(!looks.is_empty());
+        for (frame, entries, found, seen) in looks.iter() {
+            if !known.contains(frame) {
+                assert_eq!(
+                    (entries, found),
+                    (&(0..512), &false),
+                    "a new table is led to before it is complete"
+                );
+            }
+            for ((seen, before), after) in seen.iter().zip(&before).zip(&after) {
+                assert!(seen == before || seen == after, "{seen:?} is neither {before:?} nor {after:?}");
+            }
+        }
+        let _ = table.take_flush();
+        table.confirm_flush();
+    }
+}
+
+#[test]
+fn tables_off_the_tree_keep_what_they_held_until_the_flush_is_confirmed() {
+    let frames = Frames::new(64);
+    let mut table = Table::new(SecondLevel::default(), &frames, 3, PageSize::Size1G).unwrap();
+    // Two lowest tables, and the one that leads to them; a paging-structure cache may hold the latter.
+    table.map(gfns(0, 0x400), ram(0x7_0001)).unwrap();
+    let middle = walk_to(&frames, table.root(), 2);
+    let _ = table.take_flush();
+    table.map(gfns(0, 0x4_0000), ram(0x4_0000)).unwrap();
+    assert_eq!(table.held_frames(), 3);
+    let cached = DeviceRoot { root: middle, levels: 2 };
+    for gfn in [0, 1, 5, 0x1ff, 0x200, 0x3ff] {
+        assert_eq!(walk(&frames, Walker::Vtd, cached, gfn).map(|seen| seen.mfn), Some(0x7_0001 + gfn));
+    }
+    assert_eq!(table.take_flush(), Some(Flush { gfns: gfns(0, 0x4_0000), only_added: false }));
+    // What comes off later waits for the next flush.
+    table.map(gfns(0x10, 0x11), ram(1)).unwrap();
+    table.map(gfns(0x10, 0x11), ram(0x4_0010)).unwrap();
+    assert_eq!((table.held_frames(), frames.live()), (5, 6));
+    table.confirm_flush();
+    assert_eq!((table.held_frames(), frames.live()), (2, 3));
+    assert!(table.take_flush().is_some());
+    table.confirm_flush();
+    assert_eq!((table.held_frames(), frames.live()), (0, 1));
+}
+
+/// The table at `level` for frame 0.
+fn walk_to(frames: &Frames, root: DeviceRoot, level: u8) -> Mfn {
+    (level..root.levels).fold(root.root, |frame, _| {
+        Mfn::containing(frames.table(frame).unwrap().0[0].load(Ordering::Relaxed) & 0xf_ffff_ffff_f000)
+    })
+}
+
+#[test]
+fn dropping_a_table_gives_back_what_waits_for_a_flush_too() {
+    let frames = Frames::new(64);
+    let mut table = Table::new(SecondLevel::default(), &frames, 4, PageSize::Size2M).unwrap();
+    table.map(gfns(1, 0x401), ram(1)).unwrap();
+    table.unmap(gfns(0, 0x1000)).unwrap();
+    let _ = table.take_flush();
+    table.map(gfns(1, 0x401), ram(1)).unwrap();
+    table.unmap(gfns(0, 0x300)).unwrap();
+    assert!(table.held_frames() > 3);
+    drop(table);
+    assert_eq!(frames.live(), 0);
+}
+
+#[test]
+fn readers_on_other_processors_see_the_old_or_the_new() {
+    const ROUNDS: u64 = 4000;
+    let frames = Frames::new(256);
+    let mut table = Table::new(LongMode::NESTED, &frames, 4, PageSize::Size2M).unwrap();
+    let done = AtomicBool::new(false);
+    let walks = [const { AtomicU64::new(0) }; 2];
+    std::thread::scope(|scope| {
+        let readers = walks.each_ref().map(|walks| {
+            let (reader, done) = (table.reader(), &done);
+            scope.spawn(move || {
+                let mut gfn = 1;
+                while !done.load(Ordering::Relaxed) {
+                    gfn = (gfn * 5 + 3) % 0x600;
+                    let entry = reader.translate(Gfn::new(gfn)).entry();
+                    walks.fetch_add(1, Ordering::Relaxed);
+                    let expected = [Entry::NOTHING, ram(gfn), ram(0x10_0003 + gfn)];
+                    assert!(expected.contains(&entry), "{entry} at {gfn:#x}");
+                }
+            })
+        });
+        for round in 0..ROUNDS {
+            match round % 4 {
+                0 => table.map(gfns(0, 0x600), ram(0)).unwrap(),
+                1 => table.map(gfns(0x13, 0x501), ram(0x10_0016)).unwrap(),
+                2 => table.map(gfns(0x13, 0x501), ram(0x13)).unwrap(),
+                _ => table.unmap(gfns(0, 0x600)).unwrap(),
+            }
+            if round % 32 == 31 {
+                // Each reader ends the walk that it is in and one more: none is left in a table that came off the tree.
+                let _ = table.take_flush();
+                for (walks, reader) in walks.iter().zip(&readers) {
+                    let before = walks.load(Ordering::Relaxed);
+                    while walks.load(Ordering::Relaxed) < before + 2 {
+                        assert!(!reader.is_finished(), "a reader saw what never was");
+                        std::thread::yield_now();
+                    }
+                }
+                table.confirm_flush();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
