@@ -154,8 +154,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             let level = page.order().wrapping_div(9).wrapping_add(1);
             let first = gfn & !span_of(level).wrapping_sub(1);
             let (from, to) = (first.max(start), first.wrapping_add(span_of(level)).min(end));
-            let whole = to.wrapping_sub(from) == span_of(level);
-            let frames = if page.is_identity() && !whole { tables_below(level, from, to, level) } else { 0 };
+            let frames = if page.is_identity() { tables_below(level, from, to, level) } else { 0 };
             (frames, to)
         };
         let (at_start, to) = cut(start);

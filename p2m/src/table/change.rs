@@ -153,14 +153,13 @@ impl<F: Format> Edit for Retype<F> {
         0
     }
 
-    fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change {
+    fn change(&self, raw: Raw, gfn: u64, _: u32) -> Change {
         if !self.applies(raw) {
             return Change::Keep;
         }
         let entry = Entry { p2m_type: self.to, ..raw.entry(0) };
         let marks = raw.0 & (F::ACCESSED | F::DIRTY);
-        // A leaf is never wider than the one it takes the place of; joining them is a matter of the whole table.
-        Change::To(Seed::new(&self.format, gfn, entry, self.largest.min(level)).marked(marks))
+        Change::To(Seed::new(&self.format, gfn, entry, self.largest).marked(marks))
     }
 
     fn inspect(&mut self, raw: Raw, _: u64, start: u64, end: u64) -> ControlFlow<Refusal> {

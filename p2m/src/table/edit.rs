@@ -73,12 +73,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             let raw = load(slot(table, from.wrapping_shr(shift_of(level))));
             if raw.is_table() {
                 if let Some(child) = self.source.table(raw.frame()) {
-                    let replaced = whole && edit.replacement().is_some_and(|seed| level <= seed.top);
-                    let before = *frames;
                     self.inspect_in(child, level.wrapping_sub(1), from, to, edit, frames)?;
-                    if replaced {
-                        *frames = before;
-                    }
                 }
                 from = to;
             } else {

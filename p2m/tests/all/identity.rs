@@ -195,3 +195,15 @@ fn ranges_beyond_the_table_are_refused() {
     assert_eq!(table.look_up(Gfn::new(1 << 27)).entry, Entry::NOTHING);
     assert_eq!(table.translate(Gfn::new((1 << 27) + (1 << 27) - 1)).entry(), Entry::NOTHING);
 }
+
+#[test]
+fn what_leads_to_a_region_by_another_name_is_found() {
+    let frames = Frames::new(64);
+    let mut table = table(&frames);
+    table.map(gfns(0x1000, 0x1020), ram(0xff8)).unwrap();
+    table.map(gfns(0x1020, 0x1030), ram(0x1028)).unwrap();
+    install(&mut table, mfns(0x1030, 0x1040)).unwrap();
+    let found = table.mapped_otherwise(mfns(0x1000, 0x1040)).unwrap();
+    assert_eq!((found.gfns, found.entry), (gfns(0x1008, 0x1020), ram(0x1000)));
+    assert_eq!(table.mapped_otherwise(mfns(0x1030, 0x1040)), None);
+}

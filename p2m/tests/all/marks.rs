@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use p2m::{
-    Access, AddressSpace, DeviceRoot, Entry, Ept, FrameSource, Gfn, Identity, Mfn, MfnRange, OnConflict, P2m,
-    P2mType, PageSize, Table,
+    Access, AddressSpace, DeviceRoot, Entry, Ept, Flush, FrameSource, Gfn, Identity, Mfn, MfnRange,
+    OnConflict, P2m, P2mType, PageSize, Table,
 };
 
 use crate::model::gfns;
@@ -90,6 +90,23 @@ fn a_used_page_is_still_the_same_page() {
     table.unmap_identity(range).unwrap();
     assert!(table.is_empty());
     assert_eq!(table.table_frames(), 1);
+}
+
+#[test]
+fn what_is_there_already_is_not_written_again() {
+    let frames = Frames::new(16);
+    let mut table = guest(&frames);
+    let range = |start, end| MfnRange::new(Mfn::new(start), Mfn::new(end)).unwrap();
+    let mut report = |_| ();
+    table.map_identity(range(0x10, 0x20), Access::READ_WRITE, OnConflict::Refuse, &mut report).unwrap();
+    touch(&frames, table.root(), 0x13, ACCESSED | DIRTY);
+    let _ = table.take_flush();
+    table.map_identity(range(0x10, 0x30), Access::READ_WRITE, OnConflict::Refuse, &mut report).unwrap();
+    assert_eq!(
+        [0x12, 0x13, 0x14].map(|gfn| marks(&table, gfn)),
+        [(false, false), (true, true), (false, false)]
+    );
+    assert_eq!(table.take_flush(), Some(Flush { gfns: gfns(0x20, 0x30), only_added: true }));
 }
 
 #[test]

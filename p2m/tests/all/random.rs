@@ -24,7 +24,7 @@ struct Hardware {
 trait Subject: P2m {
     fn hardware(&self) -> Vec<Hardware>;
     fn frames_in_use(&self) -> (u64, u64);
-    fn is_identity(&self, gfn: u64) -> bool;
+    fn at(&self, gfn: u64) -> (Entry, bool);
 }
 
 trait Walked: Format {
@@ -52,8 +52,10 @@ impl<F: Walked> Subject for Table<F, &Frames> {
     fn frames_in_use(&self) -> (u64, u64) {
         (self.table_frames(), self.held_frames())
     }
-    fn is_identity(&self, gfn: u64) -> bool {
-        self.translate(Gfn::new(gfn)).is_identity()
+    fn at(&self, gfn: u64) -> (Entry, bool) {
+        let page = self.translate(Gfn::new(gfn));
+        assert_eq!(page.entry(), self.reader().translate(Gfn::new(gfn)).entry());
+        (page.entry(), page.is_identity())
     }
 }
 
@@ -64,10 +66,10 @@ impl<C: Walked, D: Walked> Subject for Domain<C, D, &Frames> {
     fn frames_in_use(&self) -> (u64, u64) {
         (self.table_frames(), self.held_frames())
     }
-    fn is_identity(&self, gfn: u64) -> bool {
-        let cpu = self.cpu().translate(Gfn::new(gfn)).is_identity();
-        assert!(self.iommu().is_none_or(|iommu| iommu.translate(Gfn::new(gfn)).is_identity() == cpu));
-        cpu
+    fn at(&self, gfn: u64) -> (Entry, bool) {
+        let at = self.cpu().at(gfn);
+        assert!(self.iommu().is_none_or(|iommu| iommu.at(gfn) == at), "the tables disagree");
+        at
     }
 }
 
@@ -311,7 +313,7 @@ impl<P: Subject> Harness<'_, P> {
             let Stretch { entry, before: was } = self.model.at(gfn);
             let run = self.subject.look_up(Gfn::new(gfn));
             assert_eq!((run.gfns.start().raw(), run.entry), (gfn, entry));
-            assert_eq!(self.subject.is_identity(gfn), was.is_some());
+            assert_eq!(self.subject.at(gfn), (entry, was.is_some()));
             for table in &hardware {
                 for walker in &table.walkers {
                     let seen = walk(self.frames, *walker, table.root, gfn);

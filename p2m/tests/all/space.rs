@@ -166,6 +166,8 @@ fn holes_are_what_nothing_and_nobody_claims() {
         ]
     );
     assert_eq!(largest_hole(&table, all, rules), Some(gfns(0x8_0200, 0xf_0000)));
+    let empty = HoleRules { excluded: &[gfns(0x5_0000, 0x5_0000)], ..HoleRules::ANY };
+    assert_eq!(holes(&table, all, empty).next(), Some(gfns(0x4_0001, 0x6_0000)));
     let too_large = HoleRules { at_least: 0x10_0000, ..rules };
     assert_eq!(largest_hole(&table, all, too_large), None);
     assert_eq!(largest_hole(&table, gfns(0, 0x4_0000), HoleRules::ANY), None);
