@@ -5,10 +5,24 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod abi;
 mod arena;
+mod device;
+mod error;
+mod group;
+pub mod hypercall;
 pub mod option;
+mod ownership;
 mod platform;
+pub mod registry;
+mod requester;
+pub mod verdict;
 pub mod vtd;
 
 pub use arena::{Arena, OutOfMemory};
-pub use platform::{HardwareError, RemappingHardware, Sbdf, SpaceId};
+pub use device::Owner;
+pub use error::{AddError, AssignError, DomainError, Note};
+pub use group::Link;
+pub use ownership::{Capacity, GroupPolicy, Mode, Policy};
+pub use platform::{DomId, HardwareError, RemappingHardware, Sbdf, SpaceId};
+pub use requester::{BridgeKind, UpstreamBridge, requester_id};

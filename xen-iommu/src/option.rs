@@ -29,7 +29,7 @@ pub struct OptionRegion<'a> {
 
 impl<'a> OptionRegion<'a> {
     /// The devices that it belongs to, in the order of the option.
-    pub fn devices(&self) -> impl Iterator<Item = Sbdf> + use<'a> {
+    pub fn devices(&self) -> impl Iterator<Item = Sbdf> + Clone + use<'a> {
         let segment = self.segment;
         self.devices.split(',').filter_map(move |text| {
             let (_, [bus, device, function]) = Cursor { text, at: 0 }.device().ok()?;
@@ -232,13 +232,15 @@ mod tests {
 
     use super::*;
 
-    fn read(value: &str) -> Vec<Result<(u64, u64, Vec<Sbdf>), OptionError>> {
+    type Read = Result<(u64, u64, Vec<Sbdf>), OptionError>;
+
+    fn read(value: &str) -> Vec<Read> {
         regions(value)
             .map(|region| region.map(|r| (r.range.start().raw(), r.range.len(), r.devices().collect())))
             .collect()
     }
 
-    fn error(position: usize, kind: OptionErrorKind) -> Result<(u64, u64, Vec<Sbdf>), OptionError> {
+    fn error(position: usize, kind: OptionErrorKind) -> Read {
         Err(OptionError { position, kind })
     }
 
@@ -279,7 +281,7 @@ mod tests {
             [error(0, OptionErrorKind::TooLarge { max: u64::MAX >> p2m::PAGE_SHIFT })]
         );
         assert_eq!(read(""), [error(0, OptionErrorKind::NumberExpected)]);
-        assert_eq!(read("1=0:2.0;"), [good()]);
+        assert_eq!(read("1=0:2.0;"), [good(), error(8, OptionErrorKind::NumberExpected)]);
         assert_eq!(read("1=0:2.0;;1=0:2.0"), [good(), error(8, OptionErrorKind::NumberExpected), good()]);
     }
 

@@ -1,0 +1,468 @@
+//! Moving devices from owner to owner as one transaction: select, map in the target, switch the requesters, unmap in the source.
+
+use core::sync::atomic::Ordering;
+
+use p2m::{Access, AddressSpace, OnConflict, Seen};
+
+use super::{Mode, Policy, State};
+use crate::device::{Device, Domain, Owner, Requester, Requesters};
+use crate::error::{AssignError, Note};
+use crate::group::Link;
+use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
+use crate::registry::{NONE, Region, Registry, Stage};
+
+/// A move under way, under the ownership lock. What it touches it marks (selected devices, staged regions, switched requesters), and it leaves no mark
+/// behind, whichever way it ends.
+pub(super) struct Transfer<'s, 'm, S, H> {
+    policy: &'s Policy<'m, S, H>,
+    pub(super) state: &'s mut State<'m, S, H>,
+    /// The first selected device's number.
+    first: u32,
+}
+
+impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
+    pub(super) fn new(policy: &'s Policy<'m, S, H>, state: &'s mut State<'m, S, H>) -> Self {
+        Self { policy, state, first: NONE }
+    }
+
+    pub(super) fn find(&self, sbdf: Sbdf) -> Result<&'m Device, AssignError<'m>> {
+        self.state.devices.find(sbdf).ok_or(AssignError::UnknownDevice(sbdf))
+    }
+
+    /// Moves `devices`, and with `whole_groups` those that belong to them, to `target`: all or none.
+    pub(super) fn run(
+        mut self,
+        devices: &[Sbdf],
+        whole_groups: bool,
+        target: Owner,
+        mode: Mode,
+        notes: &mut dyn FnMut(Note<'m>),
+    ) -> Result<(), AssignError<'m>> {
+        let target_domain = self.target_domain(target)?;
+        let done = self
+            .select(devices, whole_groups, target, mode)
+            .and_then(|()| self.check_translated(target))
+            .and_then(|()| target_domain.map_or(Ok(()), |domain| self.map(domain, mode, notes)))
+            .and_then(|()| self.switch(target_domain, notes));
+        match done {
+            Ok(()) => self.commit(devices, target, notes),
+            Err(_) => self.undo_map(target_domain),
+        }
+        self.unselect();
+        done
+    }
+
+    /// The checks of [`run`](Self::run) that look at owners and groups.
+    pub(super) fn test(
+        mut self,
+        devices: &[Sbdf],
+        whole_groups: bool,
+        target: Owner,
+        mode: Mode,
+    ) -> Result<(), AssignError<'m>> {
+        self.target_domain(target)?;
+        let done = self
+            .select(devices, whole_groups, target, mode)
+            .and_then(|()| self.check_translated(target))
+            .and_then(|()| match (target, mode) {
+                (Owner::Domain(_), Mode::Strict) => self.check_rejected(),
+                _ => Ok(()),
+            });
+        self.unselect();
+        done
+    }
+
+    fn target_domain(&self, target: Owner) -> Result<Option<&'m Domain<S>>, AssignError<'m>> {
+        match target {
+            Owner::Quarantine => Ok(None),
+            Owner::Domain(id) => self.policy.domain(id).map(Some).ok_or(AssignError::UnknownDomain(id)),
+        }
+    }
+
+    /// Selects the devices that are not at the target, and checks that no group is torn.
+    fn select(
+        &mut self,
+        devices: &[Sbdf],
+        whole_groups: bool,
+        target: Owner,
+        mode: Mode,
+    ) -> Result<(), AssignError<'m>> {
+        for sbdf in devices {
+            let device = self.find(*sbdf)?;
+            if device.owner() == target {
+                continue;
+            }
+            self.mark(device);
+            if whole_groups {
+                let grouping = self.policy.grouping(self.state);
+                let mut first = self.first;
+                for member in grouping.members(device).filter(|member| member.owner() != target) {
+                    first = chain(member, first);
+                }
+                self.first = first;
+            }
+        }
+        let grouping = self.policy.grouping(self.state);
+        for device in self.selected() {
+            for other in
+                grouping.members(device).filter(|other| !other.is_selected() && other.owner() != target)
+            {
+                // The members that are not directly linked to this device are so to another selected one, or to one left out that is found there.
+                let Some(link) = grouping.link(device, other) else { continue };
+                // Regions can be left with the others under relaxed; one requester id cannot be in two places.
+                if mode == Mode::Strict || matches!(link, Link::RequesterId(_)) {
+                    let (device, owner) = (device.sbdf(), other.owner());
+                    return Err(AssignError::Group { device, other: other.sbdf(), owner, link });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, device: &'m Device) {
+        self.first = chain(device, self.first);
+    }
+
+    fn selected(&self) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S, H> {
+        let mut next = self.first;
+        core::iter::from_fn(move || {
+            let device = self.state.devices.at(next)?;
+            next = device.chain.get();
+            Some(device)
+        })
+    }
+
+    fn unselect(&mut self) {
+        for device in self.selected() {
+            device.selected.store(false, Ordering::Relaxed);
+            for region in self.policy.registry.regions_of(device.sbdf()) {
+                region.set_stage(Stage::Idle);
+            }
+            if let Some(requester) = self.state.requesters.of(device) {
+                requester.switched.store(false, Ordering::Relaxed);
+            }
+        }
+        self.first = NONE;
+    }
+
+    /// A device whose DMA no unit translates stays with the hardware domain: nothing would keep it inside another.
+    fn check_translated(&self, target: Owner) -> Result<(), AssignError<'m>> {
+        if target == Owner::Domain(self.policy.hardware_domain) {
+            return Ok(());
+        }
+        for device in self.selected() {
+            let translated = self
+                .state
+                .requesters
+                .of(device)
+                .is_some_and(|requester| requester.translated.load(Ordering::Relaxed));
+            if !translated {
+                let source = device.sbdf();
+                return Err(AssignError::Hardware {
+                    device: source,
+                    error: HardwareError::NoUnit { source },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rejected(&self) -> Result<(), AssignError<'m>> {
+        for device in self.selected() {
+            let mut regions = self.policy.registry.regions_of(device.sbdf());
+            if let Some(region) = regions.find(|region| region.rejection().is_some()) {
+                return Err(AssignError::RejectedRegion { device: device.sbdf(), region });
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the selected devices' regions in `domain`.
+    fn map(
+        &mut self,
+        domain: &'m Domain<S>,
+        mode: Mode,
+        notes: &mut dyn FnMut(Note<'m>),
+    ) -> Result<(), AssignError<'m>> {
+        let Some(id) = domain.id() else { return Ok(()) };
+        let is_hardware_domain = id == self.policy.hardware_domain;
+        if mode == Mode::Strict && !is_hardware_domain {
+            self.check_rejected()?;
+        }
+        // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the same frame, so it stays.
+        let on_conflict =
+            if mode == Mode::Relaxed || is_hardware_domain { OnConflict::Skip } else { OnConflict::Refuse };
+        for device in self.selected() {
+            for region in self.policy.registry.regions_of(device.sbdf()) {
+                if region.rejection().is_some() {
+                    notes(Note::WithoutRejected { region });
+                    continue;
+                }
+                if region.owner() == Some(id) || region.stage() != Stage::Idle {
+                    continue;
+                }
+                if let Some(holder) = self.held_elsewhere(region, id) {
+                    region.set_stage(Stage::Left);
+                    notes(Note::LeftWith { region, domain: holder });
+                    continue;
+                }
+                self.check_reached(device, region, domain)?;
+                let mut report = |seen| {
+                    if let Seen::Skipped(run) = seen {
+                        notes(Note::Skipped { region, domain: id, run });
+                    }
+                };
+                let mut space = domain.space.lock();
+                let Some(space) = space.as_mut() else { return Err(AssignError::UnknownDomain(id)) };
+                space
+                    .map_identity(region.range(), Access::READ_WRITE, on_conflict, &mut report)
+                    .map_err(|error| AssignError::Map { device: device.sbdf(), region, domain: id, error })?;
+                region.set_stage(Stage::Mapped);
+            }
+        }
+        let first = self.selected().next();
+        flush(&mut self.state.hardware, domain).map_err(|error| AssignError::Hardware {
+            device: first.map_or(Sbdf::from_raw(0), Device::sbdf),
+            error,
+        })
+    }
+
+    /// A domain other than `target` that keeps the region, or one that it overlaps, for devices that are not selected. Only a relaxed move gets here
+    /// with one: a strict one has the whole group.
+    fn held_elsewhere(&self, region: &'m Region<'m>, target: DomId) -> Option<DomId> {
+        self.policy.registry.overlapping(region.range()).find_map(|other| {
+            let owner = other.owner().filter(|owner| *owner != target)?;
+            self.is_used(other, owner).then_some(owner)
+        })
+    }
+
+    /// Whether a present device of the region stays with `owner`.
+    fn is_used(&self, region: &Region<'m>, owner: DomId) -> bool {
+        self.state
+            .devices_of(region)
+            .any(|device| !device.is_selected() && device.owner() == Owner::Domain(owner))
+    }
+
+    /// No other domain may reach the region on its own account.
+    fn check_reached(
+        &self,
+        device: &Device,
+        region: &'m Region<'m>,
+        target: &Domain<S>,
+    ) -> Result<(), AssignError<'m>> {
+        for domain in self.policy.domains.iter().filter(|domain| domain.number != target.number) {
+            let Some(id) = domain.id() else { continue };
+            let run = domain.space.lock().as_ref().and_then(|space| space.mapped_otherwise(region.range()));
+            if let Some(run) = run {
+                return Err(AssignError::ReachedBy { device: device.sbdf(), region, domain: id, run });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`map`](Self::map) installed.
+    fn undo_map(&mut self, domain: Option<&'m Domain<S>>) {
+        let Some(domain) = domain else { return };
+        let regions = || self.selected().flat_map(|device| self.policy.registry.regions_of(device.sbdf()));
+        for region in regions().filter(|region| region.stage() == Stage::Mapped) {
+            region.set_stage(Stage::Leaving);
+        }
+        for region in regions().filter(|region| region.stage() == Stage::Leaving) {
+            region.set_stage(Stage::Idle);
+            // Pieces that no region kept there covers were installed as they stand, so that taking them needs no frame.
+            let _ = unmap(&self.policy.registry, region, domain);
+        }
+        // Nothing has used the mappings: the requesters are where they were.
+        let _ = flush(&mut self.state.hardware, domain);
+    }
+
+    /// Sends the selected devices' requesters through the target's tables; on failure sends them back.
+    fn switch(
+        &mut self,
+        target: Option<&'m Domain<S>>,
+        notes: &mut dyn FnMut(Note<'m>),
+    ) -> Result<(), AssignError<'m>> {
+        let mut failed = None;
+        let mut next = self.first;
+        while let Some(device) = self.state.devices.at(next) {
+            next = device.chain.get();
+            let Some(requester) = self.state.requesters.of(device) else { continue };
+            let translated = requester.translated.load(Ordering::Relaxed);
+            if !translated || requester.switched.swap(true, Ordering::Relaxed) {
+                continue;
+            }
+            if let Err(error) = attach(&mut self.state.hardware, &self.state.requesters, requester, target) {
+                failed = Some(AssignError::Hardware { device: device.sbdf(), error });
+                break;
+            }
+        }
+        let Some(error) = failed else { return Ok(()) };
+        let mut next = self.first;
+        while let Some(device) = self.state.devices.at(next) {
+            next = device.chain.get();
+            let Some(requester) = self.state.requesters.of(device) else { continue };
+            if !requester.switched.swap(false, Ordering::Relaxed) {
+                continue;
+            }
+            let source = match device.owner() {
+                Owner::Domain(id) => self.policy.domain(id),
+                Owner::Quarantine => None,
+            };
+            if let Err(error) = attach(&mut self.state.hardware, &self.state.requesters, requester, source) {
+                notes(Note::Uncertain { source: requester.source(), error });
+            }
+        }
+        Err(error)
+    }
+
+    /// Makes the target the owner, and removes the mappings that nobody needs any more from the domains that were.
+    fn commit(&mut self, named: &[Sbdf], target: Owner, notes: &mut dyn FnMut(Note<'m>)) {
+        let mut next = self.first;
+        while let Some(device) = self.state.devices.at(next) {
+            next = device.chain.get();
+            let source = device.owner();
+            device.set_owner(target);
+            device.selected.store(false, Ordering::Relaxed);
+            if !named.contains(&device.sbdf()) {
+                notes(Note::MovedAlong(device.sbdf()));
+            }
+            if let Owner::Domain(id) = source {
+                self.state.release(self.policy, device.sbdf(), id, notes);
+            }
+        }
+        for device in self.selected() {
+            for region in self.policy.registry.regions_of(device.sbdf()) {
+                if region.stage() == Stage::Mapped {
+                    region.set_stage(Stage::Idle);
+                    region.set_owner(match target {
+                        Owner::Domain(id) => Some(id),
+                        Owner::Quarantine => None,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<'m, S: AddressSpace, H: RemappingHardware> State<'m, S, H> {
+    /// After a device has left domain `id`: unmaps those of its regions that no device there uses any more, and those that lingered with them.
+    pub(super) fn release(
+        &mut self,
+        policy: &Policy<'m, S, H>,
+        device: Sbdf,
+        id: DomId,
+        notes: &mut dyn FnMut(Note<'m>),
+    ) {
+        let Some(domain) = policy.domain(id) else { return };
+        let mut unmapped = false;
+        for region in policy.registry.regions_of(device) {
+            let Some(cluster) = policy.registry.cluster(region) else { continue };
+            let is_unused = |other: &Region<'m>| {
+                other.owner() == Some(id)
+                    && !self.devices_of(other).any(|device| device.owner() == Owner::Domain(id))
+            };
+            let in_cluster = || policy.registry.overlapping(cluster.range);
+            if !in_cluster().any(is_unused) {
+                continue;
+            }
+            unmapped = true;
+            let is_kept = in_cluster().any(|other| other.owner() == Some(id) && !is_unused(other));
+            if !is_kept {
+                // All of it goes at once, so no page is cut.
+                if let Some(space) = domain.space.lock().as_mut() {
+                    let _ = space.unmap_identity(cluster.range);
+                }
+                in_cluster()
+                    .filter(|other| other.owner() == Some(id))
+                    .for_each(|other| other.set_owner(None));
+                continue;
+            }
+            for other in in_cluster().filter(|other| is_unused(other)) {
+                other.set_owner(None);
+                if unmap(&policy.registry, other, domain).is_err() {
+                    other.set_owner(Some(id));
+                    notes(Note::Lingers { region: other, domain: id });
+                }
+            }
+        }
+        if unmapped && let Err(error) = flush(&mut self.hardware, domain) {
+            notes(Note::NotFlushed { domain: id, error });
+        }
+    }
+}
+
+/// Unmaps the frames of a region that no other region of `domain` covers. Where such a piece cuts a page that an overlapping region shares, that takes
+/// a frame and may fail; then some pieces may be gone.
+fn unmap<'m, S: AddressSpace>(
+    registry: &Registry<'m>,
+    region: &'m Region<'m>,
+    domain: &Domain<S>,
+) -> Result<(), p2m::IdentityError> {
+    let Some(id) = domain.id() else { return Ok(()) };
+    let mut space = domain.space.lock();
+    let Some(space) = space.as_mut() else { return Ok(()) };
+    let is_kept = |other: &&'m Region<'m>| !core::ptr::eq(*other, region) && other.owner() == Some(id);
+    // From the top down: `end` is what is left to do.
+    let mut end = region.range().end();
+    while end > region.range().start() {
+        let Some(left) = p2m::MfnRange::new(region.range().start(), end) else { break };
+        // Of the regions kept, the one that reaches highest: above it is a piece that nobody covers.
+        let highest = registry
+            .overlapping(left)
+            .filter(is_kept)
+            .map(|other| other.range())
+            .max_by_key(|kept| kept.end());
+        let piece_start = highest.map_or(left.start(), |kept| kept.end().min(end));
+        if let Some(piece) = p2m::MfnRange::new(piece_start, end).filter(|piece| !piece.is_empty()) {
+            space.unmap_identity(piece)?;
+        }
+        end = highest.map_or(left.start(), |kept| kept.start());
+    }
+    Ok(())
+}
+
+/// Puts a device at the front of the chain of selected ones, once.
+fn chain(device: &Device, first: u32) -> u32 {
+    if device.selected.swap(true, Ordering::Relaxed) {
+        return first;
+    }
+    device.chain.set(first);
+    device.number
+}
+
+/// Sends a requester through a domain's tables, or its quarantine's, or blocks it where it has none.
+pub(super) fn attach<S: AddressSpace>(
+    hardware: &mut impl RemappingHardware,
+    requesters: &Requesters<'_, S>,
+    requester: &Requester,
+    domain: Option<&Domain<S>>,
+) -> Result<(), HardwareError> {
+    let (space, root) = match domain {
+        Some(domain) => (domain.space_id(), domain.space.lock().as_ref().map(AddressSpace::device_root)),
+        None => {
+            let quarantine = requesters.quarantine(requester);
+            (
+                requester.space_id(),
+                quarantine.and_then(|space| space.lock().as_ref().map(AddressSpace::device_root)),
+            )
+        }
+    };
+    match root {
+        Some(root) => hardware.attach(requester.source(), space, root),
+        None => hardware.detach(requester.source()),
+    }
+}
+
+/// Flushes what is pending in a domain's address space.
+pub(super) fn flush<S: AddressSpace>(
+    hardware: &mut impl RemappingHardware,
+    domain: &Domain<S>,
+) -> Result<(), HardwareError> {
+    let mut space = domain.space.lock();
+    let Some(space) = space.as_mut() else { return Ok(()) };
+    if let Some(pending) = space.take_flush() {
+        hardware.flush(domain.space_id(), &pending)?;
+        space.confirm_flush();
+    }
+    Ok(())
+}
