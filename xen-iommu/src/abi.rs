@@ -41,7 +41,7 @@ impl Errno {
     /// What the hypercall returns: the number, negative.
     #[must_use]
     pub const fn result(self) -> i64 {
-        -(self as i64)
+        (self as i64).wrapping_neg()
     }
 }
 
