@@ -68,10 +68,7 @@ impl<'a, F: Format, S: FrameSource> Runs<'a, F, S> {
         };
         while let Some((piece, identity)) = self.piece() {
             match wanted(&piece, identity) {
-                Some(more)
-                    if run.entry.after(run.gfns.len()) == more.entry
-                        && run.gfns.end() == more.gfns.start() =>
-                {
+                Some(more) if run.entry.after(run.gfns.len()) == more.entry => {
                     run.gfns = GfnRange::clamped(run.gfns.start(), more.gfns.end());
                 }
                 _ => {

@@ -147,6 +147,47 @@ fn dropping_a_table_gives_back_what_waits_for_a_flush_too() {
     assert_eq!(frames.live(), 0);
 }
 
+/// Ends the readers, also when the writer panics.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_flush_covers_all_that_hardware_may_hold() {
+    let frames = Frames::new(64);
+    let mut table = Table::new(SecondLevel::default(), &frames, 4, PageSize::Size2M).unwrap();
+    let flush = |gfns, only_added| Some(Flush { gfns, only_added });
+    table.map(gfns(0x1000, 0x1200), ram(0x1000)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x1200), true));
+    // The whole of a page that was split, and of a table whose pages were joined or that has gone.
+    table.unmap(gfns(0x1010, 0x1011)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x1200), false));
+    table.unmap(gfns(0x1011, 0x1012)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x1011, 0x1012), false));
+    table.map(gfns(0x1010, 0x1011), ram(0x1010)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x1010, 0x1011), true));
+    table.map(gfns(0x1011, 0x1012), ram(0x1011)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x1200), false));
+    table.map(gfns(0x2000, 0x2001), ram(0)).unwrap();
+    let _ = table.take_flush();
+    table.unmap(gfns(0x2000, 0x2001)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x2000, 0x2200), false));
+    // What was not present and is not: nothing.
+    let emulated = Entry { p2m_type: P2mType::MmioDm, ..Entry::NOTHING };
+    table.map(gfns(0x3000, 0x3010), emulated).unwrap();
+    assert!(table.take_flush().is_none_or(|flush| flush.only_added));
+    table.map(gfns(0x3000, 0x3010), Entry { p2m_type: P2mType::PopulateOnDemand, ..emulated }).unwrap();
+    assert_eq!(table.take_flush(), None);
+    // Far apart updates make one range.
+    table.map(gfns(0x3000, 0x3001), ram(0)).unwrap();
+    table.unmap(gfns(0x1000, 0x1200)).unwrap();
+    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x3001), false));
+}
+
 #[test]
 fn readers_on_other_processors_see_the_old_or_the_new() {
     const ROUNDS: u64 = 4000;
@@ -168,6 +209,7 @@ fn readers_on_other_processors_see_the_old_or_the_new() {
                 }
             })
         });
+        let _done = Done(&done);
         for round in 0..ROUNDS {
             match round % 4 {
                 0 => table.map(gfns(0, 0x600), ram(0)).unwrap(),
@@ -188,6 +230,5 @@ fn readers_on_other_processors_see_the_old_or_the_new() {
                 table.confirm_flush();
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
 }

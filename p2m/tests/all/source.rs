@@ -22,8 +22,8 @@ pub(crate) struct Frames {
 
 /// Frames have numbers from the top of what an entry can hold, so that no bit of them can get lost.
 const FIRST: u64 = (1 << 40) - 0x10_0000;
-/// What a freed table holds: entries that a walk would go astray in.
-const POISON: u64 = 0xdead_beef_dead_bfff;
+/// What a freed table holds: granted frames for our look-ups, ways to nowhere for hardware.
+const POISON: u64 = 0x07d0_adba_dbad_b007;
 
 impl Frames {
     pub(crate) fn new(count: usize) -> Self {
