@@ -1,8 +1,6 @@
 //! ACPI tables, read with the `acpi` crate and copied: firmware may keep them in memory that devices write.
 #![allow(unsafe_code)]
 
-extern crate alloc;
-
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;

@@ -2,11 +2,14 @@
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
 mod acpi;
 mod boot;
 mod cmdline;
 mod crash;
 mod devices;
+mod host;
 mod interrupts;
 mod machine;
 mod memory;
@@ -43,9 +46,11 @@ fn main(info: &'static StartInfo) -> ! {
         acpi::Tables::default()
     });
     let pci = pci::Pci::find(&tables.windows).unwrap_or_else(|error| stop("PCI configuration space", error));
-    let mut machine = Machine { options, tables, pci, frames: memory::frames().counts() };
+    // Steps keep it for as long as they run, and nothing comes after them.
+    let frames = memory::frames().counts();
+    let machine = alloc::boxed::Box::leak(alloc::boxed::Box::new(Machine { options, tables, pci, frames }));
     machine.report();
-    exit(scenario::run_named(&mut machine))
+    exit(scenario::run_named(machine))
 }
 
 /// Ends a boot that cannot go on.

@@ -8,6 +8,7 @@ extern crate std;
 pub mod abi;
 mod arena;
 mod device;
+mod drhd;
 mod error;
 mod group;
 pub mod hypercall;
@@ -21,6 +22,7 @@ pub mod vtd;
 
 pub use arena::{Arena, OutOfMemory};
 pub use device::Owner;
+pub use drhd::coverage;
 pub use error::{AddError, AssignError, DomainError, Note};
 pub use group::Link;
 pub use ownership::{Capacity, GroupPolicy, Mode, Policy};

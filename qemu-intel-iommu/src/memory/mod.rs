@@ -8,8 +8,6 @@ pub mod paging;
 pub mod shared;
 mod start_info;
 
-extern crate alloc;
-
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;

@@ -1,8 +1,6 @@
 //! PCI configuration space: through MCFG's windows, or ports 0xcf8 and 0xcfc where there is none.
 #![allow(unsafe_code)]
 
-extern crate alloc;
-
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 

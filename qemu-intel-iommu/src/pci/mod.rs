@@ -3,8 +3,6 @@
 pub mod config;
 pub mod topology;
 
-extern crate alloc;
-
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;

@@ -1,7 +1,5 @@
 //! Which functions there are, behind which bridges, and under which id their requests travel.
 
-extern crate alloc;
-
 use alloc::vec::Vec;
 use core::fmt;
 

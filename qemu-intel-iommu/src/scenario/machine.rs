@@ -1,29 +1,20 @@
 //! Is this the machine that the other steps expect?
 
-extern crate alloc;
-
 use alloc::format;
 use alloc::vec::Vec;
 
 use pci_types::PciAddress;
 
-use super::{Outcome, Step, ensure};
+use super::{Outcome, ensure};
 use crate::devices::{edu, nvme, uhci};
 use crate::machine::{Machine, address};
 use crate::memory::{self, MemoryKind, paging};
 use crate::pci::PortType;
 
-/// The steps.
-pub const STEPS: &[Step<Machine>] = &[Step {
-    name: "machine",
-    title: "memory map and PCI devices are those of the machine that the steps need",
-    run: check,
-}];
-
 /// Where the edu devices are: a region of its own, two that share one, two behind the PCI Express to PCI bridge.
 pub const EDUS: [(u8, u8); 5] = [(0, 3), (0, 4), (0, 5), (1, 1), (1, 2)];
 
-/// See [`STEPS`].
+/// Compares the machine with what the steps need.
 pub fn check(machine: &mut Machine) -> Outcome {
     let info = memory::start_info();
     let mut end = 0;

@@ -1,7 +1,5 @@
 //! The machine layer on trial: exceptions, time, frames, mappings, and every device driver, without any policy.
 
-extern crate alloc;
-
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;

@@ -1,0 +1,9 @@
+//! What the policy is given here: frames, registers, the memory map; and the policy made from the firmware's tables.
+
+mod frames;
+mod hypercall;
+mod registers;
+mod setup;
+
+pub use hypercall::Caller;
+pub use setup::{HARDWARE_DOMAIN, Host, Space, UHCI, map_ram, new_space};

@@ -1,0 +1,44 @@
+//! DMA of the edu devices as the steps use it: a pattern brought into the device while it reaches the hardware domain's RAM, and written out later.
+
+use alloc::string::String;
+
+use xen_iommu::Sbdf;
+
+use super::super::{ensure, text};
+use super::world::World;
+use crate::devices::edu::Direction;
+
+/// Bytes of a transfer.
+pub const LEN: u64 = 256;
+
+impl World {
+    /// Fills a device's buffer with `byte`, by a DMA from the hardware domain's RAM; the device must be the hardware domain's.
+    pub fn load(&mut self, device: Sbdf, byte: u8) -> Result<(), String> {
+        self.host.ram.fill(0, LEN, byte);
+        let from = self.host.ram.start();
+        self.edu(device)?.transfer(Direction::FromMemory, from, LEN).map_err(text)
+    }
+
+    /// Lets a device write its buffer to `bus`. The device cannot tell whether that arrived: look at memory.
+    pub fn write(&mut self, device: Sbdf, bus: u64) -> Result<(), String> {
+        self.edu(device)?.transfer(Direction::ToMemory, bus, LEN).map_err(text)
+    }
+
+    /// Lets a device write its buffer, loaded with `byte`, into a region at `bus`, and looks whether it arrives without a fault.
+    pub fn write_arrives(&mut self, device: Sbdf, bus: u64, byte: u8) -> Result<(), String> {
+        let region = crate::memory::Shared::kept_by_firmware(bus..bus + LEN).map_err(text)?;
+        region.fill(0, LEN, 0);
+        self.write(device, bus)?;
+        let faults = self.faults();
+        ensure!(faults.is_empty(), "the DMA of {device} to {bus:#x} faults: {}", sentences(&faults));
+        ensure!(region.is_filled(0, LEN, byte), "the DMA of {device} to {bus:#x} did not arrive");
+        region.fill(0, LEN, 0);
+        Ok(())
+    }
+}
+
+/// Faults, in words.
+pub fn sentences(faults: &[xen_iommu::vtd::Fault]) -> String {
+    let all: alloc::vec::Vec<String> = faults.iter().map(alloc::string::ToString::to_string).collect();
+    all.join("; ")
+}

@@ -1,0 +1,125 @@
+//! The reserved-memory policy on real (emulated) devices: each step judged by what memory and the fault registers say afterwards.
+
+mod assign;
+mod dma;
+mod firmware;
+mod query;
+mod table;
+mod world;
+
+use super::{Outcome, Step, machine};
+use crate::boot::exit::Exit;
+use crate::machine::Machine;
+use world::World;
+
+/// The steps on the machine that this project describes.
+const DEVICES: &[Step<World>] = &[
+    Step {
+        name: "machine",
+        title: "memory map and PCI devices are those of the machine that the steps need",
+        run: |world| machine::check(world.machine),
+    },
+    Step { name: "table", title: "the DMAR is read, each entry with its verdict", run: firmware::table },
+    Step { name: "rmrr-option", title: "rmrr= on the command line adds regions", run: firmware::option },
+    Step {
+        name: "groups",
+        title: "devices that share memory or a requester id are found, with the reason",
+        run: firmware::groups,
+    },
+    Step {
+        name: "firmware-dma",
+        title: "with translation on, the firmware's USB controller goes on without a fault",
+        run: firmware::firmware_dma,
+    },
+    Step {
+        name: "own-region",
+        title: "a device with its own region is assigned, and its DMA to the region arrives",
+        run: assign::own_region,
+    },
+    Step {
+        name: "outside-blocked",
+        title: "the assigned device's DMA outside is blocked, and the fault tells it",
+        run: assign::outside_blocked,
+    },
+    Step {
+        name: "shared-alone",
+        title: "one of two devices that share a region is refused alone",
+        run: assign::shared_alone,
+    },
+    Step {
+        name: "shared-together",
+        title: "both together are assigned, and both can DMA",
+        run: assign::shared_together,
+    },
+    Step {
+        name: "behind-bridge",
+        title: "devices behind a PCIe-to-PCI bridge go together, under the bridge's requester id",
+        run: assign::behind_bridge,
+    },
+    Step {
+        name: "nvme",
+        title: "an assigned NVMe controller reaches its domain's RAM at guest addresses",
+        run: assign::nvme,
+    },
+    Step {
+        name: "ram-conflict",
+        title: "a region under a domain's RAM is refused, and nothing changes",
+        run: assign::ram_conflict,
+    },
+    Step {
+        name: "already-identical",
+        title: "a region that is mapped 1:1 already is left as it is",
+        run: assign::already_identical,
+    },
+    Step {
+        name: "de-assign",
+        title: "a device given back reaches its region, from quarantine, and nothing else",
+        run: assign::de_assign,
+    },
+    Step {
+        name: "rdm-query",
+        title: "the hypercall answers for every device and for all",
+        run: query::query,
+    },
+    Step { name: "rdm-short", title: "a short buffer gives ENOBUFS and the count needed", run: query::short },
+    Step { name: "rdm-flags", title: "unknown flags and a start extent give EINVAL", run: query::flags },
+    Step { name: "rdm-fault", title: "an unreadable argument or buffer gives EFAULT", run: query::fault },
+    Step { name: "leaks", title: "every frame that the steps took was given back", run: firmware::leaks },
+];
+
+/// The steps on whatever table the machine has.
+const TABLE: &[Step<World>] = &[
+    Step { name: "table", title: "the table is read, each entry with its verdict", run: table::read },
+    Step { name: "groups", title: "the devices that belong together", run: table::groups },
+    Step { name: "map", title: "each region is mapped 1:1 where its devices are", run: table::map },
+    Step { name: "assign", title: "each group can be given to a domain and taken back", run: table::assign },
+    Step {
+        name: "rdm-query",
+        title: "the hypercall answers for every device of the table",
+        run: table::query,
+    },
+    Step { name: "leaks", title: "every frame that the steps took was given back", run: firmware::leaks },
+];
+
+/// `scenario=devices`.
+pub fn devices(machine: &'static mut Machine) -> Exit {
+    run(DEVICES, machine)
+}
+
+/// `scenario=table`.
+pub fn table(machine: &'static mut Machine) -> Exit {
+    run(TABLE, machine)
+}
+
+fn run(steps: &[Step<World>], machine: &'static mut Machine) -> Exit {
+    if machine.options.list_steps() {
+        return super::list(steps);
+    }
+    match World::new(machine) {
+        Ok(mut world) => super::run(steps, &mut world),
+        Err(error) => {
+            log::error!("the policy cannot be set up: {error}");
+            super::done(0, 1)
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Whatever table the machine has: read, grouped, mapped, assigned and answered for.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use acpi_dmar::{ScopeKind, Structure};
+use p2m::{AddressSpace, Gfn};
+use xen_iommu::abi::Errno;
+use xen_iommu::registry::Region;
+use xen_iommu::{AssignError, DomId, HardwareError, Mode, Owner, Sbdf};
+
+use super::super::{Context, Outcome, ensure, text};
+use super::query::{Query, ask};
+use super::world::{GUEST, World};
+use crate::host::{HARDWARE_DOMAIN, new_space};
+
+/// The RMRRs of the tables as a second reading sees them: first and last frame, and the devices on buses that need no walk.
+fn rmrrs(world: &World) -> Vec<(u64, u64, Vec<Sbdf>)> {
+    let structures = world.host.dmars.iter().flat_map(acpi_dmar::Dmar::structures).filter_map(Result::ok);
+    let rmrrs = structures
+        .filter_map(|structure| if let Structure::Rmrr(rmrr) = structure { Some(rmrr) } else { None });
+    rmrrs
+        .map(|rmrr| {
+            let endpoints =
+                rmrr.scopes().filter_map(Result::ok).filter(|scope| scope.kind() == ScopeKind::PciEndpoint);
+            let devices = endpoints
+                .filter_map(|scope| acpi_dmar::resolve::static_address(rmrr.segment(), &scope))
+                .map(Sbdf::from);
+            (rmrr.base() >> 12, rmrr.limit() >> 12, devices.collect())
+        })
+        .collect()
+}
+
+/// No entry is passed over, and every region is accepted or says why not.
+pub fn read(world: &mut World) -> Outcome {
+    if world.host.dmars.is_empty() {
+        ensure!(!world.broken("table"), "there is no table to spoil");
+        return Ok(String::from("no usable DMAR: no IOMMU, no assignment"));
+    }
+    let facts = world.host.facts.iter().filter(|fact| fact.origin.starts_with("DMAR"));
+    let structures: usize = world.host.dmars.iter().map(|dmar| dmar.structures().count()).sum();
+    let bad: Vec<String> =
+        facts.clone().filter(|fact| fact.is_bad).map(|fact| fact.verdict.clone()).collect();
+    let regions = world.host.policy.registry().regions().count();
+    let rejected = world.host.policy.registry().rejected().count();
+    let expected = rmrrs(world).len() + usize::from(world.broken("table"));
+    ensure!(
+        facts.clone().count() >= structures && regions + rejected >= expected,
+        "{} verdicts on {structures} entries; {regions} regions accepted and {rejected} rejected of {expected}",
+        facts.count()
+    );
+    let complaints = if bad.is_empty() { String::new() } else { format!("; {}", bad.join("; ")) };
+    Ok(format!("{structures} entries, {regions} regions accepted, {rejected} rejected{complaints}"))
+}
+
+/// Groups of more than one, with the reasons.
+pub fn groups(world: &mut World) -> Outcome {
+    let groups = all_groups(world);
+    let mut together = Vec::new();
+    for group in groups.iter().filter(|group| group.len() > 1) {
+        for (device, link) in group {
+            let reason = link.as_ref().map_or(String::from("by way of others"), String::clone);
+            log::info!(target: "policy", "{device}: {reason}");
+        }
+        together.push(group.iter().map(|(device, _)| device.to_string()).collect::<Vec<_>>().join(" + "));
+    }
+    // A second reading: present devices of one RMRR must be in one group.
+    for (first, last, devices) in rmrrs(world) {
+        let accepted = |device: &Sbdf| {
+            world.host.policy.owner(*device).is_some()
+                && world.host.policy.registry().regions_of(*device).any(|region| region.rejection().is_none())
+        };
+        let present: Vec<Sbdf> = devices.into_iter().filter(accepted).collect();
+        let apart =
+            groups.iter().filter(|group| group.iter().any(|(device, _)| present.contains(device))).count();
+        ensure!(apart <= 1, "the devices of frames {first:#x} to {last:#x} are in {apart} groups");
+    }
+    ensure!(!world.broken("groups"), "asked to fail");
+    Ok(if together.is_empty() { String::from("every device stands alone") } else { together.join("; ") })
+}
+
+type Group = Vec<(Sbdf, Option<String>)>;
+
+fn all_groups(world: &World) -> Vec<Group> {
+    let policy = &world.host.policy;
+    let mut devices = Vec::new();
+    policy.for_each_device(|device, _, _| devices.push(device));
+    let mut groups: Vec<Group> = Vec::new();
+    for device in devices {
+        if groups.iter().flatten().any(|(member, _)| *member == device) {
+            continue;
+        }
+        let mut group = Vec::new();
+        policy.for_each_in_group(device, |member, link| {
+            group.push((member, link.map(|link| link.to_string())))
+        });
+        groups.push(group);
+    }
+    groups
+}
+
+/// The first frame of a region that a domain does not map 1:1.
+fn missing(world: &World, domain: DomId, region: &Region<'_>) -> Result<Option<u64>, String> {
+    let range = region.range();
+    let mut at = range.start().raw();
+    while at < range.end().raw() {
+        let run = world.with_space(domain, |space| space.look_up(Gfn::new(at)))?;
+        if run.entry.mfn.map(p2m::Mfn::raw) != Some(at) {
+            return Ok(Some(at));
+        }
+        at = run.gfns.end().raw().max(at + 1);
+    }
+    Ok(None)
+}
+
+/// In the hardware domain, where a device is present; nowhere, where none is.
+pub fn map(world: &mut World) -> Outcome {
+    let policy = &world.host.policy;
+    let (mut mapped, mut dormant) = (0, 0);
+    for region in policy.registry().regions() {
+        let lacks = missing(world, HARDWARE_DOMAIN, region)?;
+        if policy.has_present_device(region) != world.broken("map") {
+            ensure!(
+                lacks.is_none(),
+                "region {region} is not mapped at frame {:#x}",
+                lacks.unwrap_or_default()
+            );
+            mapped += 1;
+        } else {
+            ensure!(lacks.is_some(), "region {region} is mapped, and no device of it is present");
+            dormant += 1;
+        }
+    }
+    ensure!(mapped + dormant > 0 || !world.broken("map"), "there is no region to spoil");
+    let translation = if world.host.translates { "on" } else { "off" };
+    Ok(format!(
+        "{mapped} regions mapped 1:1 in the hardware domain, {dormant} dormant, translation {translation}"
+    ))
+}
+
+/// Every group with a region, there and back; without an IOMMU every device is refused.
+pub fn assign(world: &mut World) -> Outcome {
+    let outcome = assign_inner(world);
+    world.restore(outcome)
+}
+
+fn assign_inner(world: &mut World) -> Outcome {
+    let space = new_space().ok_or("no frames for the guest's tables")?;
+    world.host.policy.create_domain(GUEST, space).map_err(text)?;
+    let policy = &world.host.policy;
+    let (mut given, mut refused) = (0, Vec::new());
+    for group in all_groups(world) {
+        let devices: Vec<Sbdf> = group.into_iter().map(|(device, _)| device).collect();
+        let regions: Vec<_> =
+            devices.iter().flat_map(|device| policy.registry().regions_of(*device)).collect();
+        if regions.is_empty() && world.host.translates {
+            continue;
+        }
+        match world.assign(&devices, Mode::Strict) {
+            Err(AssignError::Hardware { error: HardwareError::NoUnit { .. }, .. })
+                if !world.host.translates =>
+            {
+                continue;
+            }
+            Err(error @ AssignError::RejectedRegion { .. }) => {
+                refused.push(error.to_string());
+                continue;
+            }
+            Err(error) => return Err(error.to_string()),
+            Ok(_) => {}
+        }
+        ensure!(world.host.translates, "{devices:?} were assigned without an IOMMU");
+        ensure!(!world.broken("assign"), "asked to fail: {devices:?} were assigned");
+        for region in &regions {
+            let lacks = missing(world, GUEST, region)?;
+            ensure!(lacks.is_none(), "region {region} is not mapped in {GUEST} at frame {:x?}", lacks);
+            let reached = world
+                .with_space(HARDWARE_DOMAIN, |space| space.look_up(Gfn::new(region.range().start().raw())))?;
+            ensure!(reached.entry.mfn.is_none(), "region {region} is still mapped in the hardware domain");
+        }
+        policy.deassign(&devices, GUEST, &mut |_| {}).map_err(text)?;
+        let apart = devices.iter().find(|device| policy.owner(**device) != Some(Owner::Quarantine));
+        ensure!(apart.is_none(), "{apart:?} is not in quarantine");
+        given += 1;
+    }
+    if !world.host.translates {
+        ensure!(!world.broken("assign"), "no device can be assigned anyway");
+        return Ok(String::from("no IOMMU: no assignment, every device is refused"));
+    }
+    let refused =
+        if refused.is_empty() { String::new() } else { format!("; refused: {}", refused.join("; ")) };
+    Ok(format!("{given} groups with regions given to a domain and taken back{refused}"))
+}
+
+/// Each accepted region of the table for each of its devices, and all of them.
+pub fn query(world: &mut World) -> Outcome {
+    let policy = &world.host.policy;
+    let rejected: Vec<_> = policy.registry().rejected().map(|region| region.origin()).collect();
+    let mut asked = 0;
+    for (first, last, devices) in rmrrs(world) {
+        let is_registered = policy.registry().regions().any(|region| {
+            region.range().start().raw() == first && region.range().end().raw() == last.wrapping_add(1)
+        });
+        for device in devices.into_iter().filter(|_| is_registered) {
+            let (result, _, entries) = ask(world, Query::of(device));
+            let wanted = (first, last - first + 1 + u64::from(world.broken("rdm-query")));
+            ensure!(
+                result == 0 && entries.contains(&wanted),
+                "{device}: {result}, {entries:x?} without {wanted:x?}"
+            );
+            asked += 1;
+        }
+    }
+    let (result, count, entries) = ask(world, Query::ALL);
+    let regions = policy.registry().regions().count();
+    ensure!(result == 0 && entries.len() == regions, "all: {result}, {count} entries for {regions} regions");
+    ensure!(asked > 0 || !world.broken("rdm-query"), "there is no device to spoil");
+    let (short, needed, _) = ask(world, Query { room: 0, ..Query::ALL });
+    let expected = if regions == 0 { 0 } else { Errno::ENOBUFS.result() };
+    ensure!(short == expected && needed as usize == regions, "no room: {short}, {needed} entries");
+    Ok(format!(
+        "{asked} answers for devices, {count} regions in all, {} rejected in no answer",
+        rejected.len()
+    ))
+}
