@@ -11,7 +11,7 @@ use crate::space::Flush;
 
 use super::chain::{Detached, Spare};
 use super::stretch::{alike, entries, fill, frames};
-use super::{Table, load, slot, store};
+use super::{LOW_LEVEL, Table, load, slot, store};
 
 /// What becomes of an entry, or of the part of it that is in the range.
 pub(crate) enum Change {
@@ -47,9 +47,11 @@ impl<F: Format, S: FrameSource> Table<F, S> {
     /// Looks at the whole range: the table frames that `edit` takes there, or why it cannot be.
     pub(crate) fn inspect<E: Edit>(&self, edit: &mut E, gfns: GfnRange) -> Result<u64, Refusal> {
         let (start, end) = (gfns.start().raw(), gfns.end().min(self.limit()).raw());
-        let Some(root) = self.source.table(self.root) else { return Ok(0) };
+        let (top, level) =
+            if end <= self.low_frames { (self.low, LOW_LEVEL) } else { (self.root, self.levels) };
+        let Some(table) = self.source.table(top) else { return Ok(0) };
         let mut frames = 0;
-        match self.inspect_in(root, self.levels, start, end, edit, &mut frames) {
+        match self.inspect_in(table, level, start, end, edit, &mut frames) {
             ControlFlow::Continue(()) => Ok(frames),
             ControlFlow::Break(refusal) => Err(refusal),
         }
@@ -153,10 +155,10 @@ struct Writer<'a, F: Format, S: FrameSource, E: Edit> {
 }
 
 impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
-    /// Writes to the table at `frame`, and says how much it changed.
-    fn write_in(&mut self, frame: Mfn, level: u32, start: u64, end: u64) -> Written {
+    /// Writes to the table at `frame`. Gives how many more entries are in use then, wrapping; `None` when nothing was written.
+    fn write_in(&mut self, frame: Mfn, level: u32, start: u64, end: u64) -> Option<u64> {
         let mut written = Written::default();
-        let Some(table) = self.source.table(frame) else { return written };
+        let table = self.source.table(frame)?;
         let span = span_of(level);
         let mut from = start;
         while from < end {
@@ -205,8 +207,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             }
             from = to;
         }
-        written.finish(frame, self.source, self.pending);
-        written
+        written.finish(frame, self.source, self.pending)
     }
 
     /// Writes to the table that `raw`, an entry at `level`, leads to, and gives what the entry is to be then, unless it stays.
@@ -221,10 +222,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             self.detach_one(raw.frame());
             return Some(new);
         }
-        let written = self.write_in(raw.frame(), below, from, to);
-        let used = raw.used().wrapping_add(written.more).wrapping_sub(written.less);
+        let used = raw.used().wrapping_add(self.write_in(raw.frame(), below, from, to)?);
         let one = match used {
-            _ if !written.any() => return None,
             0 => Some(Raw(self.vacant)),
             512 => self.widen(raw.frame(), below),
             _ => None,
@@ -324,6 +323,9 @@ const PRESENT_TABLE: u64 = u64::MAX;
 /// The end of the stretch, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole entries.
 #[inline]
 fn stretch_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, marks: u64) -> u64 {
+    if end.wrapping_sub(from).wrapping_shr(shift_of(level)) <= 1 {
+        return from.wrapping_add(span_of(level));
+    }
     let step = Seed::of(raw, from, level).step(level);
     let alike = alike(entries(table, level, from, end), raw, step, marks);
     // The entry itself counts whatever hardware did to its marks since it was read.
@@ -346,9 +348,8 @@ fn put(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) -> u64
 struct Written {
     /// The entries, as numbers, the last one included, if any.
     entries: Option<(u64, u64)>,
-    /// Entries that came into use, and that went out of use.
+    /// How many more entries are in use, wrapping.
     more: u64,
-    less: u64,
     /// The frames whose translation changed; none when the end is zero.
     start: u64,
     end: u64,
@@ -371,7 +372,7 @@ impl Written {
         self.touch(first, count, level);
         match (old.is_used(), new.is_used()) {
             (false, true) => self.more = self.more.wrapping_add(count),
-            (true, false) => self.less = self.less.wrapping_add(count),
+            (true, false) => self.more = self.more.wrapping_sub(count),
             _ => {}
         }
         self.old |= old.0;
@@ -388,24 +389,19 @@ impl Written {
     }
 
     #[inline]
-    fn any(&self) -> bool {
-        self.entries.is_some()
-    }
-
-    #[inline]
-    fn finish<S: FrameSource>(&self, frame: Mfn, source: &S, pending: &mut Option<Flush>) {
-        let Some((first, last)) = self.entries else { return };
+    fn finish<S: FrameSource>(self, frame: Mfn, source: &S, pending: &mut Option<Flush>) -> Option<u64> {
+        let (first, last) = self.entries?;
         source.written(frame, first as usize..last.wrapping_add(1) as usize);
         let (old, new) = (Raw(self.old).is_present(), Raw(self.new).is_present());
-        if self.end == 0 || !old && !new {
-            return;
+        if self.end != 0 && (old || new) {
+            let gfns = GfnRange::clamped(Gfn::new(self.start), Gfn::new(self.end));
+            let flush = Flush { gfns, only_added: !old };
+            *pending = Some(match *pending {
+                None => flush,
+                Some(earlier) => earlier.and(flush),
+            });
         }
-        let gfns = GfnRange::clamped(Gfn::new(self.start), Gfn::new(self.end));
-        let flush = Flush { gfns, only_added: !old };
-        *pending = Some(match *pending {
-            None => flush,
-            Some(earlier) => earlier.and(flush),
-        });
+        Some(self.more)
     }
 }
 

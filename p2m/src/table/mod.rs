@@ -351,7 +351,8 @@ impl<F: Format> fmt::Debug for Translation<F> {
 }
 
 /// Frames below 512 GiB, what one table at level 3 covers.
-const LOW_FRAMES: u64 = span_of(4);
+const LOW_FRAMES: u64 = span_of(LOW_LEVEL + 1);
+const LOW_LEVEL: u32 = 3;
 
 #[inline]
 fn walk<F: Format, S: FrameSource>(source: &S, root: Mfn, levels: u32, gfn: u64) -> Translation<F> {
