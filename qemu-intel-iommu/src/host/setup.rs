@@ -19,7 +19,7 @@ use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf};
 use super::frames::TableFrames;
 use super::registers::UnitRegisters;
 use crate::machine::Machine;
-use crate::memory::{self, MemoryKind, Mmio, Shared};
+use crate::memory::{self, FrameCounts, MemoryKind, Mmio, Shared};
 
 /// A domain's tables: one for a CPU with nested paging, one for the remapping hardware.
 pub type Space = p2m::Domain<LongMode, SecondLevel, TableFrames>;
@@ -64,6 +64,8 @@ pub struct Host {
     pub ram: Shared,
     /// Whether a unit translates.
     pub translates: bool,
+    /// The frames when everything was mapped.
+    pub frames: FrameCounts,
 }
 
 /// The machine's memory map, and its frame allocator as the one that gives up frames of regions.
@@ -139,8 +141,10 @@ impl Host {
             Policy::new(registry, GroupPolicy::Refuse, vtd, (HARDWARE_DOMAIN, space), capacity, &mut arena)
                 .map_err(text)?;
         log::info!(target: "policy", "{} of {ARENA} bytes are left of the memory given at boot", arena.left());
-        let mut host = Self { policy, facts, dmars, ram, translates: false };
+        let frames = memory::frames().counts();
+        let mut host = Self { policy, facts, dmars, ram, translates: false, frames };
         host.add_devices(machine);
+        host.frames = memory::frames().counts();
         if machine.options.omits_uhci() {
             log::warn!(target: "policy", "the regions of {UHCI} are left out of what is mapped, as the command line says");
             host.leave_out(UHCI)?;

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use pci_types::{HeaderType, PciAddress, PciHeader};
+use xen_iommu::{BridgeKind, UpstreamBridge, requester_id};
 
 use super::config::Config;
 
@@ -211,25 +212,17 @@ fn express(config: &Config, address: PciAddress) -> Option<PortType> {
 }
 
 /// The id with which requests of `function` reach the root complex.
-///
-/// The bridge nearest to the root that is not of PCI Express' own kind decides: a PCI Express to PCI bridge takes ownership of
-/// requests as device 0, function 0 of its secondary bus (PCI Express to PCI/PCI-X bridge specification, section 2.3); a conventional
-/// bridge sends them under its own address.
 pub(super) fn requester(functions: &[Function], function: &Function) -> PciAddress {
-    let mut requester = function.address;
-    let mut parent = function.parent;
-    while let Some(bridge) =
-        parent.and_then(|address| functions.iter().find(|other| other.address == address))
-    {
-        match bridge.express {
-            Some(PortType::ExpressToPci) => {
-                let secondary = bridge.bridge.map_or(bridge.address.bus(), |buses| buses.secondary);
-                requester = PciAddress::new(bridge.address.segment(), secondary, 0, 0);
-            }
-            None | Some(PortType::PciToExpress) => requester = bridge.address,
-            Some(_) => {}
-        }
-        parent = bridge.parent;
-    }
-    requester
+    let find = |address: Option<PciAddress>| functions.iter().find(|other| Some(other.address) == address);
+    let bridges = core::iter::successors(find(function.parent), |bridge| find(bridge.parent));
+    let upstream = bridges.map(|bridge| UpstreamBridge {
+        address: bridge.address.into(),
+        secondary_bus: bridge.bridge.map_or(bridge.address.bus(), |buses| buses.secondary),
+        kind: match bridge.express {
+            Some(PortType::ExpressToPci) => BridgeKind::ExpressToPci,
+            None | Some(PortType::PciToExpress) => BridgeKind::Pci,
+            Some(_) => BridgeKind::PciExpress,
+        },
+    });
+    requester_id(function.address.into(), upstream).into()
 }

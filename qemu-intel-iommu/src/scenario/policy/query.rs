@@ -107,18 +107,24 @@ fn query_inner(world: &mut World) -> Outcome {
         entries.sort_unstable();
         (result, count, entries)
     };
+    // The machine's command line has one rmrr= option; a further one adds entries that are not known here.
+    let has_more = world.machine.options.rmrr().count() > 1;
     for (device, expected) in EXPECTED {
         let asked = if world.broken("rdm-query") { Sbdf::new(0, 0, 0x1e, 0) } else { device };
         let (result, count, entries) = answered(Query::of(asked));
+        let told =
+            if has_more { expected.iter().all(|entry| entries.contains(entry)) } else { entries == expected };
         ensure!(
-            result == 0 && count as usize == expected.len() && entries == expected,
+            result == 0 && count as usize == entries.len() && told,
             "{device}: {result}, {count} entries, {entries:x?}"
         );
     }
     let (result, count, entries) = answered(Query::ALL);
-    // A further rmrr= option adds further entries.
     ensure!(
-        result == 0 && count as usize == entries.len() && ALL.iter().all(|entry| entries.contains(entry)),
+        result == 0
+            && count as usize == entries.len()
+            && (has_more || entries.len() == ALL.len())
+            && ALL.iter().all(|entry| entries.contains(entry)),
         "all: {result}, {count} entries, {entries:x?}"
     );
     let ram = world.guest(GUEST_RAM, 4)?;

@@ -13,7 +13,7 @@ use crate::cmdline::Options;
 use crate::devices::edu::Edu;
 use crate::host::{HARDWARE_DOMAIN, Host, Space, map_ram, new_space};
 use crate::machine::Machine;
-use crate::memory::{self, FrameCounts, Shared};
+use crate::memory::Shared;
 
 /// The domain that steps give devices to.
 pub const GUEST: DomId = DomId(1);
@@ -28,8 +28,6 @@ pub struct World {
     /// The policy.
     pub host: Host,
     edus: Vec<(PciAddress, Edu)>,
-    /// Free frames when everything was set up.
-    pub baseline: FrameCounts,
 }
 
 impl Context for World {
@@ -42,7 +40,7 @@ impl World {
     /// Sets the policy up on the machine.
     pub fn new(machine: &'static mut Machine) -> Result<Self, String> {
         let host = Host::new(machine)?;
-        Ok(Self { machine, host, edus: Vec::new(), baseline: memory::frames().counts() })
+        Ok(Self { machine, host, edus: Vec::new() })
     }
 
     /// The edu device at an address; opened once, as each takes an interrupt vector.
