@@ -44,7 +44,7 @@ pub fn read(world: &mut World) -> Outcome {
         facts.clone().filter(|fact| fact.is_bad).map(|fact| fact.verdict.clone()).collect();
     let is_of_table = |region: &&Region<'_>| matches!(region.origin(), Origin::Dmar { .. });
     let registry = world.host.policy.registry();
-    let regions = registry.regions().filter(|region| is_of_table(&region)).count();
+    let regions = registry.regions().filter(|region| is_of_table(region)).count();
     let rejected = registry.rejected().filter(is_of_table).count();
     let expected = rmrrs(world).len() + usize::from(world.broken("table"));
     ensure!(
