@@ -30,7 +30,9 @@ pub fn coverage<'a>(
                 }
             }
             // An absent endpoint is this unit's all the same once it comes.
-            Err(ResolveError::NotPresent(address)) if resolve::address(segment, &scope, pci) == Ok(address) => {
+            Err(ResolveError::NotPresent(address))
+                if resolve::address(segment, &scope, pci) == Ok(address) =>
+            {
                 visit(Coverage::Endpoint(address.into()));
             }
             Err(error) => unresolved(scope, error),
