@@ -1,0 +1,129 @@
+//! What a hypervisor writes to use the policy: page frames, PCI configuration space and the memory map go in; decisions, tables and answers come out.
+//!
+//! Runs on a host with a made-up machine: `cargo run -p xen-iommu --example link`. Two devices share a region; the hardware only prints what it is told.
+#![allow(unsafe_code, reason = "the frame source promises that its frames are real")]
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicU64;
+
+use acpi_dmar::Dmar;
+use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
+use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
+use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
+use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
+use xen_iommu::registry::RegistryBuilder;
+use xen_iommu::verdict::Host;
+use xen_iommu::{
+    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, Sbdf, SpaceId,
+};
+
+/// Page-table frames: here a vector, in a hypervisor its frame allocator.
+struct Frames {
+    frames: Vec<TableFrame>,
+    free: RefCell<Vec<u64>>,
+}
+
+// SAFETY: each number stands for a frame of the vector, is handed out once until it is freed, and is zeroed then.
+unsafe impl FrameSource for Frames {
+    fn allocate(&self) -> Option<Mfn> {
+        let frame = Mfn::new(self.free.borrow_mut().pop()?);
+        self.table(frame)?.0.iter().for_each(|entry| entry.store(0, std::sync::atomic::Ordering::Relaxed));
+        Some(frame)
+    }
+
+    fn free(&self, frame: Mfn) {
+        self.free.borrow_mut().push(frame.raw());
+    }
+
+    fn table(&self, frame: Mfn) -> Option<&TableFrame> {
+        self.frames.get(usize::try_from(frame.raw()).ok()?)
+    }
+}
+
+/// Configuration space in which 00:04.0 and 00:05.0 are there: in a hypervisor ECAM or ports.
+struct Pci;
+
+impl ConfigRegionAccess for Pci {
+    unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
+        match (address.bus(), address.device(), address.function(), offset) {
+            (0, 4 | 5, 0, 0) => 0x11e8_1234,
+            (0, 4 | 5, 0, _) => 0,
+            _ => u32::MAX,
+        }
+    }
+
+    unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
+}
+
+/// Remapping hardware that says what it is told: in a hypervisor `xen_iommu::vtd::Vtd`, or a driver of its own.
+struct Hardware;
+
+impl RemappingHardware for Hardware {
+    fn attach(&mut self, source: Sbdf, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
+        println!("  hardware: {source} goes through the table at frame {} (space {:#x})", root.root, space.0);
+        Ok(())
+    }
+
+    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError> {
+        println!("  hardware: {source} is blocked");
+        Ok(())
+    }
+
+    fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError> {
+        println!("  hardware: space {:#x} forgets guest frames {}", space.0, flush.gfns);
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Firmware's table: in a hypervisor the DMAR's bytes.
+    let devices = [Sbdf::new(0, 0, 4, 0), Sbdf::new(0, 0, 5, 0)];
+    let scopes = [ScopeBuilder::endpoint(0, &[(4, 0)]), ScopeBuilder::endpoint(0, &[(5, 0)])];
+    let rmrr =
+        scopes.into_iter().fold(StructureBuilder::rmrr(0, 0x7bd0_0000, 0x7bdf_ffff), StructureBuilder::scope);
+    let table = TableBuilder::new().host_address_width(39).structure(rmrr).build();
+    let dmar = Dmar::parse(&table)?;
+
+    // 1. Regions: read, judged, registered, frozen.
+    let memory_map = [MemoryRegion { start: 0x7bd0_0000, end: 0x7be0_0000, kind: MemoryKind::Reserved }];
+    let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    let mut arena = Arena::new(&mut memory);
+    let mut builder = RegistryBuilder::default();
+    let mut host = Host {
+        pci: &Pci,
+        memory: &memory_map,
+        frames: &mut KeepRam,
+        address_width: dmar.host_address_width(),
+    };
+    host.read_dmar(&dmar, &mut builder, &mut arena, &mut |finding| println!("{finding:?}"))?;
+    let registry = builder.freeze(&mut arena)?;
+
+    // 2. The policy, with the hardware domain's address space.
+    let frames = Frames {
+        frames: (0..64).map(|_| TableFrame([const { AtomicU64::new(0) }; 512])).collect(),
+        free: RefCell::new((1..64).collect()),
+    };
+    let space = || Table::new(SecondLevel::default(), &frames, 3, PageSize::Size1G);
+    let capacity = Capacity { devices: 16, requesters: 16, domains: 4 };
+    let policy =
+        Policy::new(registry, GroupPolicy::Refuse, Hardware, (DomId(0), space()?), capacity, &mut arena)?;
+
+    // 3. Devices, as PCI enumeration finds them.
+    for device in devices {
+        let owner = policy
+            .add_device(device, device, || space().ok(), &mut |note| println!("  {note}"))
+            .map_err(|error| error.to_string())?;
+        println!("{device} belongs to {owner}");
+    }
+
+    // 4. A domain, and devices for it: alone the one is refused, together they go.
+    policy.create_domain(DomId(1), space()?).map_err(|error| error.to_string())?;
+    for wanted in [devices.get(..1).unwrap_or_default(), &devices] {
+        match policy.assign(wanted, DomId(1), Mode::Strict, &mut |note| println!("  {note}")) {
+            Ok(()) => println!("{wanted:?} assigned"),
+            Err(error) => println!("{wanted:?} refused: {error}"),
+        }
+    }
+    Ok(())
+}
