@@ -80,16 +80,14 @@ pub fn ask(world: &World, query: Query) -> (i64, u32, Vec<Entry>) {
     call(world, HARDWARE_DOMAIN, (ram, ram.start()), query)
 }
 
-/// What each device of the machine is to be told.
-const EXPECTED: [(Sbdf, &[Entry]); 8] = [
+/// What each device that has a region is to be told; the others are to be told of none.
+const EXPECTED: [(Sbdf, &[Entry]); 6] = [
     (Sbdf::new(0, 0, 3, 0), &[(0xffe4, 2)]),
     (Sbdf::new(0, 0, 4, 0), &[(0xffe8, 2)]),
     (Sbdf::new(0, 0, 5, 0), &[(0xffe8, 2)]),
     (Sbdf::new(0, 1, 1, 0), &[(0xffec, 1)]),
-    (Sbdf::new(0, 1, 2, 0), &[]),
     (Sbdf::new(0, 0, 7, 0), &[(0xfff4, 2)]),
     (Sbdf::new(0, 0, 0x1d, 0), &[(0xe8, 8), (0xffd8, 10)]),
-    (Sbdf::new(0, 0, 0x1f, 0), &[]),
 ];
 
 /// Every region once, in any order.
@@ -109,7 +107,11 @@ fn query_inner(world: &mut World) -> Outcome {
     };
     // The machine's command line has one rmrr= option; a further one adds entries that are not known here.
     let has_more = world.machine.options.rmrr().count() > 1;
-    for (device, expected) in EXPECTED {
+    let mut devices = Vec::new();
+    world.host.policy.for_each_device(|device, _, _| devices.push(device));
+    for device in devices.iter().copied() {
+        let expected =
+            EXPECTED.iter().find(|(named, _)| *named == device).map_or(&[][..], |(_, entries)| entries);
         let asked = if world.broken("rdm-query") { Sbdf::new(0, 0, 0x1e, 0) } else { device };
         let (result, count, entries) = answered(Query::of(asked));
         let told =
@@ -131,7 +133,7 @@ fn query_inner(world: &mut World) -> Outcome {
     world.assign(&[Sbdf::new(0, 0, 3, 0)], Mode::Strict).map_err(text)?;
     let (result, _, own) = call(world, GUEST, (&ram, GUEST_RAM), Query::ALL);
     ensure!(result == 0 && own == [(0xffe4, 2)], "the guest is told {result}, {own:x?}");
-    Ok(format!("{} devices and all {} regions; a guest is told its own only", EXPECTED.len(), count))
+    Ok(format!("{} devices and all {} regions; a guest is told its own only", devices.len(), count))
 }
 
 /// ENOBUFS, the entries that fit, and the count there is.
