@@ -132,7 +132,8 @@ pub trait AddressSpace {
     /// What the remapping hardware walks for this address space; the same for its whole life.
     fn device_root(&self) -> DeviceRoot;
 
-    /// What has to be flushed since the last call; `None` when nothing.
+    /// What has to be flushed since the last call; `None` when nothing. The policy has the remapping hardware flush it. Where processors run in the
+    /// address space, the hypervisor wraps this call and has their TLBs flush the same.
     fn take_flush(&mut self) -> Option<Flush>;
 
     /// The flush taken last is complete: table frames that became free may be used again.

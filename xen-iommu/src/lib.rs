@@ -1,4 +1,19 @@
 //! Reserved-memory policy for PCI passthrough: regions, groups, device ownership, Xen's hypercalls and a VT-d driver.
+//!
+//! The way of the data, from the firmware's table to a guest:
+//!
+//! 1. [`verdict::Host`] reads a DMAR and the [`rmrr=` option](option), judges each region on this machine, and registers it in a
+//!    [`registry::RegistryBuilder`]; frozen, that is the [`registry::Registry`], which readers search without a lock.
+//! 2. [`Policy`] knows the devices that are present ([`Policy::add_device`]), which of them must stay together, and who owns them. It moves them:
+//!    [`Policy::assign`], [`Policy::deassign`], all or nothing, with their regions mapped 1:1 where their DMA goes.
+//! 3. [`hypercall`] answers Xen's calls; [`abi`] has Xen's structures and error numbers.
+//! 4. [`vtd`] drives Intel's remapping hardware; [`RemappingHardware`] is for other drivers. [`coverage`] says what a DRHD's unit translates, and
+//!    [`requester_id`] what a device's DMA is known by.
+//!
+//! Objects live in memory that the hypervisor gives at boot ([`Arena`]); nothing here allocates or panics. Errors carry their cause ([`AssignError`],
+//! [`AddError`], [`DomainError`]), and what was done otherwise than one might think comes as a [`Note`].
+//!
+//! The example `link` shows all that a hypervisor writes.
 #![no_std]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 

@@ -126,3 +126,8 @@ pub(crate) use ensure;
 pub fn text(error: impl core::fmt::Display) -> String {
     alloc::format!("{error}")
 }
+
+/// A number of things, in words: `1 region`, `2 regions`.
+pub fn counted(count: usize, thing: &str) -> String {
+    alloc::format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}

@@ -10,7 +10,7 @@ use xen_iommu::abi::Errno;
 use xen_iommu::registry::{Origin, Region};
 use xen_iommu::{AssignError, DomId, HardwareError, Mode, Owner, Sbdf};
 
-use super::super::{Context, Outcome, ensure, text};
+use super::super::{Context, Outcome, counted, ensure, text};
 use super::query::{Query, ask};
 use super::world::{GUEST, World};
 use crate::host::{HARDWARE_DOMAIN, new_space};
@@ -53,7 +53,8 @@ pub fn read(world: &mut World) -> Outcome {
         facts.count()
     );
     let complaints = if bad.is_empty() { String::new() } else { format!("; {}", bad.join("; ")) };
-    Ok(format!("{structures} entries, {regions} regions accepted, {rejected} rejected{complaints}"))
+    let regions = counted(regions, "region");
+    Ok(format!("{structures} entries, {regions} accepted, {rejected} rejected{complaints}"))
 }
 
 /// Groups of more than one, with the reasons.
@@ -145,7 +146,8 @@ pub fn map(world: &mut World) -> Outcome {
     ensure!(mapped + dormant > 0 || !world.broken("map"), "there is no region to spoil");
     let translation = if world.host.translates { "on" } else { "off" };
     Ok(format!(
-        "{mapped} regions mapped 1:1 in the hardware domain, {dormant} dormant, translation {translation}"
+        "{} mapped 1:1 in the hardware domain, {dormant} dormant, translation {translation}",
+        counted(mapped, "region")
     ))
 }
 
@@ -204,7 +206,10 @@ fn assign_inner(world: &mut World) -> Outcome {
     }
     let refused =
         if refused.is_empty() { String::new() } else { format!("; refused: {}", refused.join("; ")) };
-    Ok(format!("{given} groups with regions given to a domain and taken back{refused}"))
+    Ok(format!(
+        "{} of devices with regions given to a domain and taken back{refused}",
+        counted(given, "group")
+    ))
 }
 
 /// Each accepted region of the table for each of its devices, and all of them.
@@ -234,7 +239,9 @@ pub fn query(world: &mut World) -> Outcome {
     let expected = if regions == 0 { 0 } else { Errno::ENOBUFS.result() };
     ensure!(short == expected && needed as usize == regions, "no room: {short}, {needed} entries");
     Ok(format!(
-        "{asked} answers for devices, {count} regions in all, {} rejected in no answer",
+        "{} for devices, {} in all, {} rejected in no answer",
+        counted(asked, "answer"),
+        counted(count as usize, "region"),
         rejected.len()
     ))
 }
