@@ -183,7 +183,7 @@ impl fmt::Display for DomainError<'_> {
 
 impl core::error::Error for DomainError<'_> {}
 
-/// What was done otherwise than one might think, or left undone. Reported as it happens.
+/// What was done otherwise than one might think, or left undone. Reported as it happens, under the ownership lock: who is told must not call the policy.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Note<'m> {
