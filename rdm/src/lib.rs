@@ -1,1 +1,0 @@
-//! What a machine's firmware reserves, and which devices can be passed through.
