@@ -6,9 +6,9 @@ use xen_iommu::{AssignError, DomId, GroupPolicy, Mode, Owner, Sbdf};
 
 use crate::world::{A, B, C, D, E, F, Frames, HARDWARE_DOMAIN, World, space};
 
-const GUEST: DomId = DomId(1);
+pub(crate) const GUEST: DomId = DomId(1);
 
-fn with_world(groups: GroupPolicy, test: impl FnOnce(&World<'_>)) {
+pub(crate) fn with_world(groups: GroupPolicy, test: impl FnOnce(&World<'_>)) {
     let frames = Frames::new(256);
     let mut memory = vec![MaybeUninit::uninit(); 1 << 16];
     let world = World::new(&frames, &mut memory, groups);

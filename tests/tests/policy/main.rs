@@ -9,5 +9,6 @@
 )]
 
 mod failures;
+mod hotplug;
 mod sequences;
 mod world;
