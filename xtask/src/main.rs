@@ -1,5 +1,6 @@
-//! The project's commands: `cargo xtask boot`, `cargo xtask test`. Each verb is a file; what they share is finding tools and showing phases.
+//! The project's commands: `cargo xtask bench`, `cargo xtask boot`, `cargo xtask test`. Each verb is a file; what they share is finding tools and showing phases.
 
+mod bench;
 mod boot;
 mod phase;
 mod test;
@@ -19,6 +20,11 @@ struct Verb {
 }
 
 const VERBS: &[Verb] = &[
+    Verb {
+        name: "bench",
+        about: "count instructions, beside those of other crates (bench --help: areas)",
+        run: bench::run,
+    },
     Verb {
         name: "boot",
         about: "boot the hypervisor under QEMU and show each step's verdict (boot --help: options)",
@@ -51,7 +57,7 @@ fn main() -> ExitCode {
 fn help() -> String {
     let verbs = VERBS.iter().map(|verb| format!("  {:<8} {}\n", verb.name, verb.about));
     format!(
-        "Usage: cargo xtask VERB\n\n{}  help     this text\n\nWhat is missing on this machine (QEMU, iasl) is installed with apt where there is apt.",
+        "Usage: cargo xtask VERB\n\n{}  help     this text\n\nWhat is missing on this machine (QEMU, iasl, valgrind) is installed with apt where there is apt.",
         verbs.collect::<String>()
     )
 }

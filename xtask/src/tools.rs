@@ -55,6 +55,21 @@ pub(crate) const IASL: Tool = Tool {
     ],
 };
 
+/// Counts instructions.
+pub(crate) const VALGRIND: Tool = Tool {
+    program: "valgrind",
+    variable: "VALGRIND",
+    purpose: "the count of instructions",
+    apt: "valgrind",
+    others: &[
+        ("dnf", "sudo dnf install valgrind"),
+        ("pacman", "sudo pacman -S valgrind"),
+        ("zypper", "sudo zypper install valgrind"),
+        ("apk", "sudo apk add valgrind"),
+        ("nix-env", "nix-shell -p valgrind"),
+    ],
+};
+
 /// The oldest QEMU that this was tried with.
 const QEMU_TRIED: (u32, u32) = (7, 2);
 

@@ -1,0 +1,48 @@
+//! The side that runs under callgrind: each measured call goes through one function that callgrind knows by name, and each tells what it was.
+
+use std::hint::black_box;
+use std::io::{self, Write};
+
+use crate::report::Row;
+
+/// Runs `call` on `input`, and is what callgrind counts: it collects from entering this function to leaving it. The call is part of its type, so that
+/// it becomes this function's body, and its arguments come as they would to a function of its own.
+#[inline(never)]
+pub(crate) fn bench_measured<I, O>(call: impl FnOnce(I) -> O, input: I) -> O {
+    call(input)
+}
+
+/// Callgrind dumps what it has collected when this is left.
+#[inline(never)]
+fn bench_dump() {
+    black_box(());
+}
+
+/// The rows of an area, each told when its call is over.
+pub(crate) struct Measurements {
+    area: &'static str,
+}
+
+impl Measurements {
+    pub(crate) fn new(area: &'static str) -> Self {
+        Self { area }
+    }
+
+    /// Measures one call of `call` on `input`, under the name `case`; `describe` adds what the numbers are about.
+    pub(crate) fn call<I, O>(
+        &mut self,
+        case: &str,
+        call: impl FnOnce(I) -> O,
+        input: I,
+        describe: impl FnOnce(Row) -> Row,
+    ) -> O {
+        let output = black_box(bench_measured(call, black_box(input)));
+        bench_dump();
+        let row = describe(Row::new(self.area, case));
+        let mut line = serde_json::to_string(&row).unwrap_or_default();
+        line.push('\n');
+        // Should the pipe be closed, the parent has said why.
+        let _ = io::stdout().lock().write_all(line.as_bytes());
+        output
+    }
+}
