@@ -1,5 +1,4 @@
 //! Scopes on simulated buses.
-#![allow(unsafe_code, reason = "config access is an unsafe trait method")]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -8,72 +7,16 @@
     reason = "a test fails by panicking"
 )]
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+#[path = "common/bus.rs"]
+mod bus;
 
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
-use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::resolve::{Buses, ResolveError, Resolved, address, resolve, static_address};
+use acpi_dmar::pci_types::PciAddress;
+use acpi_dmar::resolve::{Buses, ResolveError, Resolved, resolve, static_address};
 use acpi_dmar::{DeviceScope, Dmar, DrhdFlags, Hop, Structure};
 use proptest::prelude::*;
 
-#[derive(Clone, Copy, Debug)]
-enum Function {
-    Endpoint,
-    /// Class 06/80 behind an endpoint's header.
-    OtherBridge,
-    Bridge {
-        secondary: u8,
-        subordinate: u8,
-    },
-    CardBus,
-    /// Answers with zeros.
-    Silent,
-}
-
-/// PCI functions by address; the rest answers all ones. Counts reads.
-#[derive(Debug, Default)]
-struct Bus {
-    functions: BTreeMap<PciAddress, Function>,
-    reads: Cell<usize>,
-}
-
-impl Bus {
-    fn with(mut self, segment: u16, bus: u8, device: u8, function: u8, is: Function) -> Self {
-        self.functions.insert(PciAddress::new(segment, bus, device, function), is);
-        self
-    }
-}
-
-impl ConfigRegionAccess for Bus {
-    unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        self.reads.set(self.reads.get() + 1);
-        let Some(function) = self.functions.get(&address) else { return u32::MAX };
-        if matches!(function, Function::Silent) {
-            return 0;
-        }
-        let class = |base: u32, sub: u32| base << 24 | sub << 16;
-        match (offset, function) {
-            (0x00, _) => 0x1234_8086,
-            (0x08, Function::Endpoint) => class(0x02, 0x00),
-            (0x08, Function::OtherBridge) => class(0x06, 0x80),
-            (0x08, Function::Bridge { .. }) => class(0x06, 0x04),
-            (0x08, Function::CardBus) => class(0x06, 0x07),
-            // Multi-function, as bit 7 must not matter.
-            (0x0c, Function::Endpoint | Function::OtherBridge) => 0x80 << 16,
-            (0x0c, Function::Bridge { .. }) => 0x81 << 16,
-            (0x0c, Function::CardBus) => 0x82 << 16,
-            (0x18, &Function::Bridge { secondary, subordinate }) => {
-                u32::from(address.bus()) | u32::from(secondary) << 8 | u32::from(subordinate) << 16
-            }
-            other => panic!("read of {other:?} at {address}"),
-        }
-    }
-
-    unsafe fn write(&self, address: PciAddress, offset: u16, _: u32) {
-        panic!("write to {address} at {offset:#x}");
-    }
-}
+use crate::bus::{Bus, Function, check_resolution};
 
 const BRIDGE: Function = Function::Bridge { secondary: 1, subordinate: 4 };
 
@@ -287,27 +230,8 @@ proptest! {
         let bytes = table(0, ScopeBuilder::new(kind.into(), 1, start, &path));
         let dmar = Dmar::parse(&bytes).unwrap();
         let scope = first_scope(&dmar);
-        let found = resolve(0, &scope, &dmar, &bus);
-        prop_assert!(bus.reads.get() <= 5 * path.len().min(8) + 8, "{} reads", bus.reads.get());
-        match found {
-            Ok(Resolved::Endpoint(there)) => prop_assert!(bus.functions.contains_key(&there)),
-            Ok(Resolved::Bridge { address: bridge, buses }) => {
-                let is_bridge = matches!(bus.functions[&bridge], Function::Bridge { .. });
-                prop_assert!(is_bridge);
-                prop_assert!(bridge.bus() < buses.secondary && buses.secondary <= buses.subordinate);
-            }
-            Ok(Resolved::Namespace { address: Some(there), present, .. }) => {
-                prop_assert_eq!(present, bus.functions.contains_key(&there));
-            }
-            Err(ResolveError::NotPresent(absent)) => prop_assert!(!bus.functions.contains_key(&absent)),
-            _ => {}
-        }
-        if let (Ok(found), Ok(walked)) = (&found, address(0, &scope, &bus)) {
-            prop_assert_eq!(found.address(), Some(walked));
-        }
-        if let (Some(fixed), Ok(found)) = (static_address(0, &scope), &found) {
-            prop_assert_eq!(found.address(), Some(fixed));
-        }
+        check_resolution(0, &scope, &dmar, &bus);
+        prop_assert!(bus.reads.get() <= 2 * (5 * path.len().min(8) + 8), "{} reads", bus.reads.get());
         let unit = matches!(dmar.structures().next(), Some(Ok(Structure::Drhd(_))));
         prop_assert!(unit);
     }

@@ -1,0 +1,98 @@
+//! A table on a machine: where its scopes end up, and what becomes of its regions.
+
+use acpi_dmar::verdict::{PageRange, Rejection, Repairs, Verdict, judge, judge_rmrr};
+use acpi_dmar::{Dmar, Rmrr, Structure};
+
+use crate::bus::check_resolution;
+use crate::machine::Machine;
+
+/// The bytes are a table, up to the length in its header, and then a machine's records. The signature is put right.
+pub fn resolve(data: &[u8]) {
+    let mut data = data.to_vec();
+    let Some(head) = data.first_chunk_mut::<48>() else { return };
+    head[..4].copy_from_slice(b"DMAR");
+    let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+    let (table, records) = data.split_at(length.min(data.len()));
+    let Some(dmar) = Dmar::parse_lenient(table, |_| {}) else { return };
+    let mut machine = Machine::new(records);
+    // A long list of long paths takes long.
+    let mut scopes = 0;
+    for structure in dmar.structures().flatten() {
+        for scope in structure.scopes().flatten() {
+            scopes += 1;
+            if scopes > 4096 {
+                break;
+            }
+            check_resolution(structure.segment().unwrap(), &scope, &dmar, &machine.bus);
+        }
+        if let Structure::Rmrr(rmrr) = structure {
+            check_verdict(&rmrr, dmar.host_address_width(), &mut machine);
+        }
+    }
+}
+
+/// Judges a region, and once more by the rules' words.
+fn check_verdict(rmrr: &Rmrr<'_>, width: u8, machine: &mut Machine) {
+    let (base, limit) = (rmrr.base(), rmrr.limit());
+    let mut allocator = std::mem::take(&mut machine.allocator);
+    (allocator.taken, allocator.reserved) = (Vec::new(), Vec::new());
+    let verdict = judge(base, limit, width, &machine.memory[..], &mut allocator);
+
+    let awake = verdict.dormant().awake();
+    assert_eq!(awake, verdict);
+    assert_eq!((awake.pages(), awake.repairs()), (verdict.pages(), verdict.repairs()));
+    let _ = verdict.to_string();
+    // A region that nobody uses costs no frames.
+    let (taken, reserved) = (allocator.taken.len(), allocator.reserved.len());
+    let with_scopes = judge_rmrr(rmrr, width, &machine.memory[..], &mut allocator);
+    if rmrr.scopes().any(|scope| scope.is_ok()) {
+        assert_eq!(with_scopes, verdict);
+    } else {
+        assert!(with_scopes.pages().is_none());
+        assert_eq!((taken, reserved), (allocator.taken.len(), allocator.reserved.len()));
+    }
+    allocator.taken.truncate(taken);
+    allocator.reserved.truncate(reserved);
+
+    if base > limit {
+        assert_eq!(verdict, Verdict::Rejected(Rejection::BaseAboveLimit { base, limit }));
+    } else if width < 64 && limit >> width != 0 {
+        assert_eq!(verdict, Verdict::Rejected(Rejection::BeyondAddressWidth { limit, width }));
+    } else if (base >> 12, limit >> 12) == (0, u64::MAX >> 12) {
+        // With whole pages it is all there is.
+        assert_eq!(verdict, Verdict::Rejected(Rejection::Overflow { base, limit }));
+    } else {
+        let pages = PageRange { start: base >> 12, end: (limit >> 12) + 1 };
+        let runs = machine.runs(pages);
+        let ram: Vec<_> = joined(runs.iter().filter(|(_, ram, _)| *ram));
+        let unknown: Vec<_> = joined(runs.iter().filter(|(_, _, known)| !known));
+        assert_eq!(allocator.taken, if ram.is_empty() { vec![] } else { vec![pages] });
+        if let (Some(ram), true) = (ram.first(), allocator.refuses) {
+            assert_eq!(verdict, Verdict::Rejected(Rejection::InRam { ram: *ram }));
+            assert!(allocator.reserved.is_empty());
+        } else {
+            let mut repairs = Repairs::empty();
+            repairs.set(Repairs::BASE_WIDENED, base & 0xfff != 0);
+            repairs.set(Repairs::LIMIT_WIDENED, limit & 0xfff != 0xfff);
+            repairs.set(Repairs::TAKEN_OUT_OF_RAM, !ram.is_empty());
+            repairs.set(Repairs::UNKNOWN_TAKEN_AS_RESERVED, !unknown.is_empty());
+            let expected =
+                if repairs.is_empty() { Verdict::Accepted(pages) } else { Verdict::Repaired(pages, repairs) };
+            assert_eq!(verdict, expected);
+            assert_eq!(allocator.reserved, unknown);
+        }
+    }
+    machine.allocator = allocator;
+}
+
+/// Puts runs together that meet.
+fn joined<'a>(runs: impl Iterator<Item = &'a (PageRange, bool, bool)>) -> Vec<PageRange> {
+    let mut all: Vec<PageRange> = Vec::new();
+    for (run, _, _) in runs {
+        match all.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => all.push(*run),
+        }
+    }
+    all
+}
