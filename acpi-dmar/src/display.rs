@@ -156,8 +156,9 @@ impl<T: Flags<Bits = u8>> fmt::Display for FlagNames<T> {
     }
 }
 
-/// A number of bytes in the largest unit that divides it.
-struct Size(u128);
+/// A number of bytes, shown in the largest unit that divides it: `40 MiB`, `2344 KiB`, `1000 bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u128);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

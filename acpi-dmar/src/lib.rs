@@ -84,6 +84,7 @@ mod table;
 pub mod verdict;
 mod walk;
 
+pub use display::Size;
 pub use error::{ScopeError, ScopeErrorKind, StructureError, StructureErrorKind, TableError};
 pub use scope::{DeviceScope, Hop, Path, ScopeFlags, ScopeKind, Scopes};
 pub use structure::{

@@ -1,0 +1,171 @@
+//! A table for people.
+
+use std::io::{self, Write};
+
+use acpi_dmar::Size;
+use acpi_dmar::verdict::{Repairs, Verdict};
+use anstyle::{AnsiColor, Style};
+
+use super::groups::Group;
+use super::sentence::{Standing, reason, region_name, sentence};
+use super::{Region, Report, Unit};
+use crate::device::Device;
+
+const HEADING: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const CAREFUL: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const QUIET: Style = Style::new().dimmed();
+
+/// Writes `report`, of `file`, with ANSI styles; a stream that wants none strips them.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(report: &Report<'_>, file: &str, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{HEADING}{file}{HEADING:#}")?;
+    for error in &report.errors {
+        writeln!(out, "{BAD}error: {error}{BAD:#}")?;
+    }
+    let Some(dmar) = report.dmar else { return Ok(()) };
+    writeln!(out, "{}", dmar.header())?;
+    write!(out, "host addresses of {} bits", dmar.host_address_width())?;
+    for (name, _) in dmar.flags().iter_names() {
+        write!(out, ", {name}")?;
+    }
+    writeln!(out)?;
+    writeln!(out, "{QUIET}{}{QUIET:#}", judged_by(report))?;
+
+    heading(out, "IOMMU units", report.units.len())?;
+    for unit in &report.units {
+        self::unit(unit, out)?;
+    }
+    heading(out, "Reserved regions", report.regions.len())?;
+    for (number, region) in report.regions.iter().enumerate() {
+        self::region(report, number, region, out)?;
+    }
+    let together: Vec<_> = report.groups.iter().filter(|group| group.devices.len() > 1).collect();
+    heading(out, "Groups of devices that must stay together", together.len())?;
+    for group in &together {
+        self::group(report, group, out)?;
+    }
+    heading(out, "Devices", report.devices.len())?;
+    for group in &report.groups {
+        for &number in &group.devices {
+            device(report, group, number, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn judged_by(report: &Report<'_>) -> &'static str {
+    match report.machine {
+        None => {
+            "Judged by the table alone: without a PCI tree and a memory map nobody can say which devices are there, or whether a region is RAM."
+        }
+        Some(machine) if machine.memory.is_none() => {
+            "Judged on this machine's PCI tree; its memory map (/sys/firmware/memmap) is not shown, so that nobody can say whether a region is RAM."
+        }
+        Some(_) => "Judged on this machine's PCI tree and memory map.",
+    }
+}
+
+fn heading(out: &mut impl Write, text: &str, count: usize) -> io::Result<()> {
+    let none = if count == 0 { ": none" } else { "" };
+    writeln!(out, "\n{HEADING}{text}{HEADING:#}{none}")
+}
+
+fn unit(unit: &Unit, out: &mut impl Write) -> io::Result<()> {
+    let Unit { base, bytes, segment, .. } = unit;
+    write!(out, "  {base:#x} ({}), segment {segment:04x}:", Size((*bytes).into()))?;
+    let mut named: Vec<_> = unit
+        .devices
+        .iter()
+        .map(|device| {
+            if unit.bridges.contains(device) {
+                format!("{device} and all below it")
+            } else {
+                device.to_string()
+            }
+        })
+        .collect();
+    if unit.includes_all {
+        named.push("every device that no other unit names".into());
+    }
+    named.extend(unit.others.iter().cloned());
+    if named.is_empty() {
+        named.push("nothing".into());
+    }
+    writeln!(out, " {}", named.join(", "))
+}
+
+fn region(report: &Report<'_>, number: usize, region: &Region, out: &mut impl Write) -> io::Result<()> {
+    let size = region.bytes().map_or_else(|| "no size".into(), |bytes| Size(bytes).to_string());
+    let name = region_name(number);
+    let style = verdict_style(&region.verdict);
+    writeln!(
+        out,
+        "  {name:<4} [{:#x}, {:#x}]  {size}  {style}{}{style:#}",
+        region.base,
+        region.limit,
+        verdict_text(&region.verdict)
+    )?;
+    for device in &region.devices {
+        let below = if region.bridges.contains(device) { " and all below it" } else { "" };
+        let absent = if report.is_present(device) == Some(false) { " (not present)" } else { "" };
+        writeln!(out, "       {device}{below}{absent}{}", named(report, device))?;
+    }
+    for remark in &region.remarks {
+        writeln!(out, "       {QUIET}{remark}{QUIET:#}")?;
+    }
+    Ok(())
+}
+
+/// The verdict as a tool can know it: it can only suppose that frames can be taken out of RAM.
+#[must_use]
+pub fn verdict_text(verdict: &Verdict) -> String {
+    if verdict.repairs().contains(Repairs::TAKEN_OUT_OF_RAM) {
+        let ram =
+            "in RAM: accepted if the hypervisor can take its frames out of its allocator, else rejected";
+        let rest = verdict.repairs() - Repairs::TAKEN_OUT_OF_RAM;
+        return if rest.is_empty() { ram.into() } else { format!("{ram}; {rest}") };
+    }
+    verdict.to_string()
+}
+
+const fn verdict_style(verdict: &Verdict) -> Style {
+    match verdict {
+        Verdict::Accepted(_) => GOOD,
+        Verdict::Repaired(..) | Verdict::Dormant(..) => CAREFUL,
+        Verdict::Rejected(_) => BAD,
+    }
+}
+
+fn group(report: &Report<'_>, group: &Group, out: &mut impl Write) -> io::Result<()> {
+    let names: Vec<_> = group.devices.iter().map(|&number| report.devices[number].to_string()).collect();
+    writeln!(out, "  {}", names.join(", "))?;
+    for link in &group.links {
+        writeln!(out, "       {}", reason(report, link))?;
+    }
+    Ok(())
+}
+
+fn device(report: &Report<'_>, group: &Group, number: usize, out: &mut impl Write) -> io::Result<()> {
+    let device = &report.devices[number];
+    let (standing, sentence) = sentence(report, group, number);
+    let style = match standing {
+        Standing::Alone => GOOD,
+        Standing::Together => CAREFUL,
+        Standing::Refused => BAD,
+        Standing::Stays => QUIET,
+    };
+    writeln!(out, "  {device}{} {style}{sentence}.{style:#}", named(report, device))
+}
+
+/// The device's name in parentheses, where it is known.
+fn named(report: &Report<'_>, device: &Device) -> String {
+    let name = report.machine.zip(device.address()).and_then(|(machine, address)| {
+        let (vendor, device) = machine.pci.has(address).then(|| machine.pci.id(address))?;
+        machine.names.of(vendor, device)
+    });
+    name.map(|name| format!(" ({name})")).unwrap_or_default()
+}

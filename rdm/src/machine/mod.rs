@@ -1,0 +1,44 @@
+//! The running machine as Linux shows it below `/sys`, or a copy of that of another machine.
+
+mod memory;
+mod names;
+pub mod pci;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use acpi_dmar::verdict::MemoryRegion;
+
+pub use names::Names;
+pub use pci::PciTree;
+
+/// What is known of a machine beside its DMAR.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// Its PCI functions.
+    pub pci: PciTree,
+    /// Its memory map as firmware gave it (`/sys/firmware/memmap`); `None` where the kernel does not show it.
+    pub memory: Option<Vec<MemoryRegion>>,
+    /// The names of devices, from pci.ids; empty where that is not installed.
+    pub names: Names,
+}
+
+impl Machine {
+    /// Reads what there is below `root`, which is `/` for the running machine. What is not there is left out.
+    ///
+    /// # Errors
+    /// Those of reading the PCI tree, other than its absence.
+    pub fn read(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            pci: PciTree::read(&root.join("sys/bus/pci/devices"))?,
+            memory: memory::read(&root.join("sys/firmware/memmap")),
+            names: Names::read(root),
+        })
+    }
+}
+
+/// Where Linux shows the table.
+#[must_use]
+pub fn table_path(root: &Path) -> PathBuf {
+    root.join("sys/firmware/acpi/tables/DMAR")
+}

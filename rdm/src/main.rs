@@ -1,0 +1,39 @@
+//! `rdm`: what a machine's firmware says of reserved device memory, and which devices can be passed through.
+
+// A tool on the host: it stops with a message where a library would have to go on.
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+mod arguments;
+mod command;
+mod progress;
+
+use std::env;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+What a machine's firmware says of reserved device memory, and which devices can be passed through.
+
+Usage: rdm inspect [OPTIONS] [FILE...]    reads DMAR tables; rdm inspect --help says how
+       rdm help";
+
+/// What the command line cannot mean.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut words = env::args_os().skip(1);
+    let verb = words.next().unwrap_or_default();
+    match verb.to_str() {
+        Some("inspect") => command::main(words),
+        Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Some("") => complain(HELP),
+        _ => complain(&format!("there is no command {:?}\n\n{HELP}", verb.to_string_lossy())),
+    }
+}
+
+fn complain(sentence: &str) -> ExitCode {
+    eprintln!("error: {sentence}");
+    ExitCode::from(USAGE)
+}
