@@ -14,6 +14,7 @@
 mod callgrind;
 mod dmar;
 mod measure;
+mod p2m;
 mod report;
 
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ Usage: cargo xtask bench [AREA...] [--json]
 
 Areas (all of them, when none is named):
   dmar      reading tables
+  p2m       1:1 mappings and look-ups, beside page_table_multiarch and x86_64
 
   --json    one JSON object a line: area, case, instructions; peer (the crate, where it is not ours),
             bound (where there is a target; for each unit where there is a unit)
@@ -48,12 +50,20 @@ struct Area {
     derive: fn(&mut Vec<Row>),
 }
 
-const AREAS: &[Area] = &[Area {
-    name: "dmar",
-    title: "Reading DMAR tables (no crate on crates.io reads them, as far as we know)",
-    measure: dmar::measure,
-    derive: dmar::derive,
-}];
+const AREAS: &[Area] = &[
+    Area {
+        name: "dmar",
+        title: "Reading DMAR tables (no crate on crates.io reads them, as far as we know)",
+        measure: dmar::measure,
+        derive: dmar::derive,
+    },
+    Area {
+        name: "p2m",
+        title: "1:1 mappings and look-ups, second level; peers: long mode, mapping without looking first",
+        measure: p2m::measure,
+        derive: |_| (),
+    },
+];
 
 /// What the command line asks for.
 enum Wanted {

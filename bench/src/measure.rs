@@ -18,14 +18,16 @@ fn bench_dump() {
     black_box(());
 }
 
-/// The rows of an area, each told when its call is over.
+/// The rows of an area, told in the order of their calls.
 pub(crate) struct Measurements {
     area: &'static str,
+    /// The last one, which may still get a note.
+    last: Option<Row>,
 }
 
 impl Measurements {
     pub(crate) fn new(area: &'static str) -> Self {
-        Self { area }
+        Self { area, last: None }
     }
 
     /// Measures one call of `call` on `input`, under the name `case`; `describe` adds what the numbers are about.
@@ -36,13 +38,29 @@ impl Measurements {
         input: I,
         describe: impl FnOnce(Row) -> Row,
     ) -> O {
+        self.tell();
         let output = black_box(bench_measured(call, black_box(input)));
         bench_dump();
-        let row = describe(Row::new(self.area, case));
+        self.last = Some(describe(Row::new(self.area, case)));
+        output
+    }
+
+    /// Adds a note to the case measured last.
+    pub(crate) fn note(&mut self, note: String) {
+        self.last = self.last.take().map(|row| row.note(note));
+    }
+
+    fn tell(&mut self) {
+        let Some(row) = self.last.take() else { return };
         let mut line = serde_json::to_string(&row).unwrap_or_default();
         line.push('\n');
         // Should the pipe be closed, the parent has said why.
         let _ = io::stdout().lock().write_all(line.as_bytes());
-        output
+    }
+}
+
+impl Drop for Measurements {
+    fn drop(&mut self) {
+        self.tell();
     }
 }

@@ -33,7 +33,6 @@ pub(crate) struct Row {
     pub(crate) note: Option<String>,
 }
 
-#[allow(dead_code, reason = "the areas with peers use all of it")]
 impl Row {
     pub(crate) fn new(area: &str, case: &str) -> Self {
         Self { area: area.into(), case: case.into(), ..Self::default() }
