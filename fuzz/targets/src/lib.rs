@@ -13,22 +13,51 @@
 
 mod builder;
 mod machine;
+mod option;
 mod parse;
+mod policy;
 mod resolve;
+mod table;
 
+// The models and checks of the crates' own tests, each where it belongs. Not every test needs all of them.
 #[path = "../../../acpi-dmar/tests/common/bus.rs"]
 mod bus;
+#[path = "../../../tests/tests/policy/calls.rs"]
+mod calls;
 #[path = "../../../acpi-dmar/tests/common/described.rs"]
 mod described;
+#[path = "../../../p2m/tests/all/harness.rs"]
+mod harness;
+#[path = "../../../p2m/tests/all/model.rs"]
+mod model;
+#[path = "../../../p2m/tests/all/source.rs"]
+#[allow(dead_code, reason = "p2m's other tests use the rest")]
+mod source;
 #[path = "../../../acpi-dmar/tests/common/visit.rs"]
 mod visit;
+#[path = "../../../p2m/tests/all/walker.rs"]
+#[allow(dead_code, reason = "p2m's other tests use the rest")]
+mod walker;
+#[path = "../../../tests/tests/policy/world.rs"]
+#[allow(dead_code, reason = "the policy's other tests use the rest")]
+mod world;
 
 pub use builder::builder;
+pub use option::option;
 pub use parse::parse;
+pub use policy::policy;
 pub use resolve::resolve;
+pub use table::table;
 
 /// A target: tries any bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: &[(&str, Target)] = &[("parse", parse), ("resolve", resolve), ("builder", builder)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("parse", parse),
+    ("resolve", resolve),
+    ("builder", builder),
+    ("table", table),
+    ("policy", policy),
+    ("option", option),
+];

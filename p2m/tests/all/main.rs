@@ -10,6 +10,7 @@
 )]
 
 mod beside;
+mod harness;
 mod identity;
 mod marks;
 mod model;

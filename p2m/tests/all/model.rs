@@ -158,6 +158,19 @@ impl Model {
         });
     }
 
+    /// The first frames of `start..end` where there is nothing, outside `excluded`, as far as that goes on.
+    pub(crate) fn hole(&self, start: u64, end: u64, excluded: (u64, u64)) -> Option<(u64, u64)> {
+        let nothing = self.runs(start, end).into_iter().filter(|run| run.entry.p2m_type == P2mType::Invalid);
+        let nothing = nothing.map(|run| (run.gfns.start().raw(), run.gfns.end().raw()));
+        let pieces = nothing.flat_map(|(start, end)| {
+            if excluded.0 >= excluded.1 {
+                return [(start, end), (end, end)];
+            }
+            [(start, end.min(excluded.0)), (start.max(excluded.1), end)]
+        });
+        pieces.filter(|(start, end)| start < end).min()
+    }
+
     /// The runs of equal mappings, whoever made them.
     pub(crate) fn runs(&self, start: u64, end: u64) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();

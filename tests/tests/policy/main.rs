@@ -8,6 +8,7 @@
     reason = "a test that fails ends in a panic"
 )]
 
+mod calls;
 mod failures;
 mod hotplug;
 mod sequences;
