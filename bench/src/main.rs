@@ -13,8 +13,10 @@
 
 mod callgrind;
 mod dmar;
+mod frames;
 mod measure;
 mod p2m;
+mod policy;
 mod report;
 
 use std::ffi::OsString;
@@ -33,6 +35,7 @@ Usage: cargo xtask bench [AREA...] [--json]
 Areas (all of them, when none is named):
   dmar      reading tables
   p2m       1:1 mappings and look-ups, beside page_table_multiarch and x86_64
+  policy    registry, groups and moving devices, on a large machine
 
   --json    one JSON object a line: area, case, instructions; peer (the crate, where it is not ours),
             bound (where there is a target; for each unit where there is a unit)
@@ -61,6 +64,12 @@ const AREAS: &[Area] = &[
         name: "p2m",
         title: "1:1 mappings and look-ups, second level; peers: long mode, mapping without looking first",
         measure: p2m::measure,
+        derive: |_| (),
+    },
+    Area {
+        name: "policy",
+        title: "Registry, groups and ownership; remapping hardware that returns at once",
+        measure: policy::measure,
         derive: |_| (),
     },
 ];

@@ -10,7 +10,7 @@ use x86_64::structures::paging::{
     Size4KiB, Translate, mapper::TranslateResult,
 };
 
-use super::frames;
+use crate::frames;
 
 /// A page table of another crate.
 pub(super) trait Peer: Sized {

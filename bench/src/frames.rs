@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Adds frames to the pool. They stay for the life of the process.
-pub(super) fn provide(count: usize) {
+pub(crate) fn provide(count: usize) {
     let bytes = vec![[0_u64; 512]; count + 1].leak();
     let first = bytes.as_mut_ptr().expose_provenance().next_multiple_of(size_of::<TableFrame>());
     FREE.with_borrow_mut(|free| {
@@ -21,24 +21,24 @@ pub(super) fn provide(count: usize) {
 
 /// Takes a frame, with whatever is in it.
 #[inline]
-pub(super) fn take() -> Option<usize> {
+pub(crate) fn take() -> Option<usize> {
     FREE.with_borrow_mut(Vec::pop)
 }
 
 /// Gives a frame back.
 #[inline]
-pub(super) fn give(address: usize) {
+pub(crate) fn give(address: usize) {
     FREE.with_borrow_mut(|free| free.push(address));
 }
 
 /// How many are free.
-pub(super) fn left() -> usize {
+pub(crate) fn left() -> usize {
     FREE.with_borrow(Vec::len)
 }
 
 /// The pool as a hypervisor with a map of all memory has it: a frame's memory is where its number says.
 #[derive(Clone, Copy)]
-pub(super) struct DirectMap;
+pub(crate) struct DirectMap;
 
 // SAFETY: a frame of the pool is handed out once until it is given back, zeroed then, and stays where it is. `table` is asked by `p2m` for frames that
 // it has from `allocate` and for no others.
@@ -63,14 +63,14 @@ unsafe impl FrameSource for DirectMap {
 
 /// The same, and it checks that the number is one that can be.
 #[derive(Clone, Copy)]
-pub(super) struct Checked {
+pub(crate) struct Checked {
     first: u64,
     count: u64,
 }
 
 impl Checked {
     /// Knows the pool's frames; the lowest and the highest that are free now bound it.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         FREE.with_borrow(|free| {
             let lowest = free.iter().min().copied().unwrap_or_default() as u64 >> p2m::PAGE_SHIFT;
             let highest = free.iter().max().copied().unwrap_or_default() as u64 >> p2m::PAGE_SHIFT;

@@ -1,6 +1,5 @@
 //! 1:1 mappings and look-ups, beside other crates' page tables.
 
-mod frames;
 mod peers;
 
 use std::collections::BTreeSet;
@@ -10,8 +9,8 @@ use p2m::{
     OnConflict, P2m, P2mType, PAGE_SHIFT, PageSize, SecondLevel, Table,
 };
 
-use self::frames::{Checked, DirectMap};
 use self::peers::{Multiarch, Peer, X86_64};
+use crate::frames::{self, Checked, DirectMap};
 use crate::measure::Measurements;
 use crate::report::Row;
 
