@@ -17,6 +17,7 @@ mod option;
 mod parse;
 mod policy;
 mod resolve;
+mod seeds;
 mod table;
 
 // The models and checks of the crates' own tests, each where it belongs. Not every test needs all of them.
@@ -47,6 +48,7 @@ pub use option::option;
 pub use parse::parse;
 pub use policy::policy;
 pub use resolve::resolve;
+pub use seeds::{Seed, seeds};
 pub use table::table;
 
 /// A target: tries any bytes.

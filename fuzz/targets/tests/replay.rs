@@ -27,6 +27,10 @@ fn main() -> ExitCode {
             Ok(())
         }));
     }
+    trials.push(Trial::test("seeds_are_those_that_the_example_writes", || {
+        seeds_are_written();
+        Ok(())
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -40,4 +44,15 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
+}
+
+/// `cargo run -p fuzz-targets --example seeds` writes them.
+fn seeds_are_written() {
+    let seeds = fuzz_targets::seeds();
+    for seed in &seeds {
+        let path = folder_of("seeds", seed.target).join(seed.name);
+        assert!(fs::read(&path).is_ok_and(|bytes| bytes == seed.bytes), "{} is out of date", path.display());
+    }
+    let count: usize = TARGETS.iter().map(|(name, _)| files(&folder_of("seeds", name)).len()).sum();
+    assert_eq!(count, seeds.len(), "a file that is no seed");
 }
