@@ -101,10 +101,9 @@ fn read_table(mut from: impl Read) -> io::Result<Vec<u8>> {
 /// What it means that the machine's table cannot be read, and what to do.
 fn no_table(error: &io::Error) -> String {
     match error.kind() {
-        ErrorKind::NotFound => format!(
-            "it is not there: this machine has no Intel IOMMU, VT-d is switched off in its firmware setup, or this is not Linux; \
+        ErrorKind::NotFound => "it is not there: this machine has no Intel IOMMU, VT-d is switched off in its firmware setup, or this is not Linux; \
              to read another machine's table, give its file"
-        ),
+            .into(),
         ErrorKind::PermissionDenied => "it is for root alone: try again with sudo".into(),
         _ => format!("cannot be read: {error}"),
     }

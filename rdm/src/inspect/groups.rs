@@ -36,6 +36,8 @@ pub struct Link {
 /// Devices that belong together, as few as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// Counted from 1 among those of more than one device.
+    pub number: Option<usize>,
     /// By number, lowest first.
     pub devices: Vec<usize>,
     /// What holds them together: one link less than there are devices.
@@ -89,12 +91,13 @@ pub(super) fn groups(devices: &[Device], regions: &[Region], machine: Option<&Ma
 }
 
 /// Regions in the order of their pages: each meets the one that reaches furthest so far, or none that came before.
+/// A rejected region is never mapped, and one that spans all memory must not join all devices.
 fn join_overlaps(regions: &[Region], users: &[Vec<usize>], union: &mut Union) {
     let mut spans: Vec<_> = regions
         .iter()
         .enumerate()
         .filter(|&(number, _)| !users[number].is_empty())
-        .filter_map(|(number, region)| Some((region.pages()?, number)))
+        .filter_map(|(number, region)| Some((region.verdict.pages()?, number)))
         .collect();
     spans.sort_unstable();
     let mut furthest: Option<(u64, usize)> = None;
@@ -143,7 +146,7 @@ impl Union {
         for number in 0..self.parents.len() {
             let root = self.root(number);
             let place = *places.entry(root).or_insert_with(|| {
-                groups.push(Group { devices: Vec::new(), links: Vec::new() });
+                groups.push(Group { number: None, devices: Vec::new(), links: Vec::new() });
                 groups.len() - 1
             });
             groups[place].devices.push(number);
@@ -151,6 +154,9 @@ impl Union {
         for link in std::mem::take(&mut self.links) {
             let root = self.root(link.first);
             groups[places[&root]].links.push(link);
+        }
+        for (number, group) in (1..).zip(groups.iter_mut().filter(|group| group.devices.len() > 1)) {
+            group.number = Some(number);
         }
         groups
     }

@@ -9,7 +9,7 @@ mod read;
 pub mod sentence;
 pub mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use acpi_dmar::verdict::{
     FramesInUse, MemoryKind, MemoryRegion, PageRange, ReserveFrames, Verdict, judge_rmrr,
@@ -40,13 +40,6 @@ pub struct Unit {
     pub others: Vec<String>,
 }
 
-impl Unit {
-    /// Whether its scopes name `device` or a bridge above it.
-    fn names(&self, device: &Device) -> bool {
-        self.devices.contains(device) || device.bridges().any(|bridge| self.bridges.contains(&bridge))
-    }
-}
-
 /// A reserved region.
 #[derive(Debug)]
 pub struct Region {
@@ -65,12 +58,6 @@ pub struct Region {
 }
 
 impl Region {
-    /// Its pages, as far as its bounds make sense; also of one that is rejected for another reason.
-    #[must_use]
-    pub fn pages(&self) -> Option<PageRange> {
-        PageRange::covering(self.base, self.limit)
-    }
-
     /// How many bytes it has; `None` if its base is above its limit.
     #[must_use]
     pub fn bytes(&self) -> Option<u128> {
@@ -95,6 +82,14 @@ pub struct Report<'a> {
     pub groups: Vec<Group>,
     /// The machine that it was read for.
     pub machine: Option<&'a Machine>,
+    /// For each device, the regions that it uses and the unit that translates it, by number.
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    regions: Vec<usize>,
+    unit: Option<usize>,
 }
 
 impl<'a> Report<'a> {
@@ -111,6 +106,7 @@ impl<'a> Report<'a> {
             devices: Vec::new(),
             groups: Vec::new(),
             machine,
+            places: Vec::new(),
         };
         if let Some(dmar) = dmar {
             report.read(&dmar);
@@ -164,6 +160,7 @@ impl<'a> Report<'a> {
             devices.extend(machine.pci.addresses().map(Device::at));
         }
         self.devices = devices.into_iter().collect();
+        self.places = self.find_places();
         self.groups = groups::groups(&self.devices, &self.regions, self.machine);
     }
 
@@ -183,18 +180,51 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The unit that translates `device`: one that names it, else one that includes all of its segment.
-    #[must_use]
-    pub fn unit_of(&self, device: &Device) -> Option<&Unit> {
-        let of_segment = || self.units.iter().filter(|unit| unit.segment == device.segment);
-        of_segment().find(|unit| unit.names(device)).or_else(|| of_segment().find(|unit| unit.includes_all))
+    fn find_places(&self) -> Vec<Place> {
+        let mut users: HashMap<&Device, Vec<usize>> = HashMap::new();
+        let mut bridge_regions: HashMap<&Device, Vec<usize>> = HashMap::new();
+        for (number, region) in self.regions.iter().enumerate() {
+            region.devices.iter().for_each(|device| users.entry(device).or_default().push(number));
+            region.bridges.iter().for_each(|bridge| bridge_regions.entry(bridge).or_default().push(number));
+        }
+        let (mut named, mut bridges, mut all) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (number, unit) in self.units.iter().enumerate() {
+            for device in &unit.devices {
+                named.entry(device).or_insert(number);
+            }
+            for bridge in &unit.bridges {
+                bridges.entry(bridge).or_insert(number);
+            }
+            if unit.includes_all {
+                all.entry(unit.segment).or_insert(number);
+            }
+        }
+        let place = |device: &Device| {
+            let mut regions = users.get(device).cloned().unwrap_or_default();
+            let mut unit = named.get(device).copied();
+            // The nearest bridge is the most specific.
+            let above: Vec<_> = device.bridges().collect();
+            for bridge in above.iter().rev() {
+                regions.extend(bridge_regions.get(bridge).into_iter().flatten());
+                unit = unit.or_else(|| bridges.get(bridge).copied());
+            }
+            regions.sort_unstable();
+            regions.dedup();
+            Place { regions, unit: unit.or_else(|| all.get(&device.segment).copied()) }
+        };
+        self.devices.iter().map(place).collect()
     }
 
-    /// The regions of `device`, by number; also those of a bridge above it.
-    pub fn regions_of<'s>(&'s self, device: &'s Device) -> impl Iterator<Item = (usize, &'s Region)> {
-        self.regions.iter().enumerate().filter(move |(_, region)| {
-            region.devices.contains(device) || device.bridges().any(|bridge| region.bridges.contains(&bridge))
-        })
+    /// The unit that translates the device of a number: one that names it, else one that includes all of its segment.
+    #[must_use]
+    pub fn unit_of(&self, device: usize) -> Option<&Unit> {
+        self.units.get(self.places.get(device)?.unit?)
+    }
+
+    /// The regions of the device of a number, by number; also those of a bridge above it.
+    pub fn regions_of(&self, device: usize) -> impl Iterator<Item = (usize, &Region)> {
+        let numbers = self.places.get(device).map_or(&[][..], |place| &place.regions);
+        numbers.iter().map(|&number| (number, &self.regions[number]))
     }
 
     /// Whether the machine has `device`; `None` where there is no machine to look at.

@@ -12,7 +12,7 @@ use svg::node::element::path::Data;
 use svg::node::element::{Group as Node, Line, Path, Rectangle, Text, Title};
 
 use super::Report;
-use super::sentence::{region_name, sentence};
+use super::sentence::{Sentences, group_name, region_name};
 use super::text::verdict_text;
 
 const WIDTH: f64 = 1080.0;
@@ -56,6 +56,13 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
         .add(label(30.0, 32.0, file).set("font-size", 17).set("font-weight", "bold"))
         .add(label(30.0, 54.0, &summary(report)).set("fill", "#475569"));
     document = axis.draw(document);
+    for (device, place) in rows.places.iter().enumerate() {
+        let Some((row, hue)) = *place else { continue };
+        for (region, _) in report.regions_of(device) {
+            let Some((top, end, _)) = axis.place(report, region) else { continue };
+            document = document.add(connection(REGIONS.1, f64::midpoint(top, end), DEVICES.0, row, hue.1));
+        }
+    }
     for (index, region) in report.regions.iter().enumerate() {
         let Some((top, end, lane)) = axis.place(report, index) else { continue };
         let hue = match region.verdict {
@@ -63,17 +70,6 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
             _ => region.devices.first().and_then(|device| rows.hue_of(report, device)).unwrap_or(HUES[7]),
         };
         let left = REGIONS.0 + lane;
-        for (device, &(row, hue)) in report
-            .devices
-            .iter()
-            .zip(&rows.places)
-            .filter_map(|(device, place)| Some((device, place.as_ref()?)))
-        {
-            if report.regions_of(device).any(|(used, _)| used == index) {
-                document =
-                    document.add(connection(REGIONS.1, f64::midpoint(top, end), DEVICES.0, row, hue.1));
-            }
-        }
         let size = region.bytes().map_or_else(String::new, |bytes| Size(bytes).to_string());
         let mut shape = Rectangle::new()
             .set("x", left)
@@ -107,15 +103,19 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
 fn summary(report: &Report<'_>) -> String {
     let (regions, devices) = (report.regions.len(), report.devices.len());
     let together = report.groups.iter().filter(|group| group.devices.len() > 1).count();
-    let unplaced = report.regions.iter().filter(|region| region.pages().is_none()).count();
+    let unplaced = report.regions.iter().filter(|region| region.bytes().is_none()).count();
     let unplaced = if unplaced == 0 {
         String::new()
     } else {
         format!(", {unplaced} of them not drawn as their base is above their limit")
     };
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
-        "{regions} reserved regions{unplaced}; {devices} devices; {together} groups of devices that must stay together; {} errors",
-        report.errors.len()
+        "{}{unplaced}; {}; {} of devices that must stay together; {}",
+        count(regions, "reserved region"),
+        count(devices, "device"),
+        count(together, "group"),
+        count(report.errors.len(), "error")
     )
 }
 
@@ -131,7 +131,7 @@ const fn short(verdict: &Verdict) -> &'static str {
 /// The groups worth a frame: those with a region, or with more than one device.
 fn shown_groups(report: &Report<'_>) -> Vec<usize> {
     let lowest = |group: &super::Group| {
-        let regions = group.devices.iter().flat_map(|&device| report.regions_of(&report.devices[device]));
+        let regions = group.devices.iter().flat_map(|&device| report.regions_of(device));
         regions.map(|(_, region)| region.base).min()
     };
     let mut shown: Vec<_> = report
@@ -150,6 +150,8 @@ fn shown_groups(report: &Report<'_>) -> Vec<usize> {
 struct Axis {
     /// The pieces' edges, each with its height on the paper. Edges are exclusive ends, so 2^64 is one.
     edges: BTreeMap<u128, f64>,
+    /// Top and bottom of what lies between regions.
+    gaps: Vec<(f64, f64)>,
     /// How far each region is moved to the right.
     lanes: Vec<f64>,
     bottom: f64,
@@ -170,21 +172,25 @@ impl Axis {
         starts.sort_unstable();
         let mut at = TOP;
         let mut before: Option<u128> = None;
-        let (mut next, mut reached) = (0, 0);
+        let (mut next, mut reached, mut gaps) = (0, 0, Vec::new());
         for (&edge, height) in &mut edges {
             if let Some(before) = before {
-                at += if reached > before { piece(edge - before) } else { GAP };
+                if reached > before {
+                    at += piece(edge - before);
+                } else {
+                    gaps.push((at, at + GAP));
+                    at += GAP;
+                }
             }
             *height = at;
             before = Some(edge);
-            while let Some(&(start, end)) = starts.get(next).filter(|(start, _)| *start <= edge) {
-                debug_assert!(start <= edge);
+            while let Some(&(_, end)) = starts.get(next).filter(|(start, _)| *start <= edge) {
                 reached = reached.max(end);
                 next += 1;
             }
         }
         let bottom = at;
-        Self { lanes: lanes(&spans), edges, bottom }
+        Self { lanes: lanes(&spans), edges, gaps, bottom }
     }
 
     /// Top, bottom and lane of a region.
@@ -205,6 +211,11 @@ impl Axis {
                 .set("y2", self.bottom)
                 .set("stroke", "#94a3b8"),
         );
+        for &(top, end) in &self.gaps {
+            let gap = Line::new().set("x1", AXIS).set("y1", top + 4.0).set("x2", AXIS).set("y2", end - 4.0);
+            document = document
+                .add(gap.set("stroke", "white").set("stroke-width", 3).set("stroke-dasharray", "4 4"));
+        }
         let mut last = f64::MIN;
         for (edge, &height) in &self.edges {
             document = document.add(
@@ -287,6 +298,7 @@ impl Rows {
     fn draw(&self, report: &Report<'_>, shown: &[usize], mut document: Document) -> Document {
         for (&group, &(top, end)) in shown.iter().zip(&self.frames) {
             let members = &report.groups[group];
+            let sentences = Sentences::of(report, members);
             let (fill, edge) = members
                 .devices
                 .first()
@@ -302,9 +314,14 @@ impl Rows {
                     .set("fill", fill)
                     .set("stroke", edge),
             );
+            if members.devices.len() > 1 {
+                let words = format!("{}: must stay together", group_name(members));
+                let words = label(DEVICES.1 - 12.0, top + 17.0, &words).set("text-anchor", "end");
+                document = document.add(words.set("font-size", 12).set("fill", edge));
+            }
             for &device in &members.devices {
                 let Some((row, _)) = self.places[device] else { continue };
-                let (_, words) = sentence(report, members, device);
+                let (_, words) = sentences.sentence(device);
                 let name = &report.devices[device];
                 let known = report.machine.zip(name.address()).and_then(|(machine, address)| {
                     let (vendor, id) = machine.pci.id(address);

@@ -1,9 +1,12 @@
 //! For a device, one plain sentence on whether it can be passed through and with whom.
 
-use acpi_dmar::verdict::Verdict;
+use std::collections::{BTreeMap, BTreeSet};
 
+use acpi_dmar::pci_types::PciAddress;
+use acpi_dmar::verdict::{Rejection, Verdict};
+
+use super::Report;
 use super::groups::{Group, Reason};
-use super::{Region, Report};
 use crate::device::Device;
 use crate::machine::pci::Class;
 
@@ -20,64 +23,144 @@ pub enum Standing {
     Stays,
 }
 
-/// What can be done with the device of number `device` in `group`, and why.
-#[must_use]
-pub fn sentence(report: &Report<'_>, group: &Group, number: usize) -> (Standing, String) {
-    let device = &report.devices[number];
-    if report.is_present(device) == Some(false) {
-        return (Standing::Stays, format!("is not present{}", regions_wait(report, device)));
-    }
-    if report.unit_of(device).is_none() {
-        return (
-            Standing::Refused,
-            "cannot be passed through: no IOMMU unit of the table translates its DMA".into(),
-        );
-    }
-    if let Some((region, why)) = rejected(report, group, number) {
-        return (
-            Standing::Refused,
-            format!("cannot be passed through, unless relaxed: region {region} {why}"),
-        );
-    }
-    let others: Vec<_> = group.devices.iter().filter(|&&other| other != number).collect();
-    let given = given(report, group);
-    if report
-        .machine
-        .is_some_and(|machine| device.address().is_some_and(|address| machine.pci.is_bridge(address)))
-    {
-        return (Standing::Stays, "is a bridge and stays with the host".into());
-    }
-    let hint = hint(report, device);
-    if others.is_empty() {
-        return (Standing::Alone, format!("can be passed through alone{given}{hint}"));
-    }
-    let names: Vec<_> = others.iter().map(|&&other| report.devices[other].to_string()).collect();
-    (Standing::Together, format!("can be passed through only together with {}{given}{hint}", list(&names)))
+/// More of the others are counted, not named.
+const NAMED: usize = 4;
+
+/// The sentences of a group's devices.
+#[derive(Debug)]
+pub struct Sentences<'r> {
+    report: &'r Report<'r>,
+    group: &'r Group,
+    /// What a guest is given with the group.
+    given: String,
+    /// The first rejected region, with its device.
+    rejected: Option<(usize, usize, Rejection)>,
 }
 
-/// Why two devices are in one group, as a sentence.
-#[must_use]
-pub fn reason(report: &Report<'_>, link: &super::groups::Link) -> String {
-    let (first, second) = (&report.devices[link.first], &report.devices[link.second]);
-    match link.reason {
-        Reason::SharedRegion(region) => format!("{first} and {second} both use {}", region_name(region)),
-        Reason::Overlap(one, other) => {
-            let bytes = |region: &Region| (region.base, region.limit);
-            let ((base, limit), (other_base, other_limit)) =
-                (bytes(&report.regions[one]), bytes(&report.regions[other]));
-            let how =
-                if base <= other_limit && other_base <= limit { "overlaps" } else { "shares a page with" };
-            format!(
-                "{}, which {first} uses, {how} {}, which {second} uses",
-                region_name(one),
-                region_name(other)
-            )
-        }
-        Reason::BelowBridge => {
-            format!("{second} is below the bridge {first}, whose region is for all below it")
-        }
-        Reason::Requester(id) => format!("the DMA of {first} and {second} carries one requester id, {id}"),
+impl<'r> Sentences<'r> {
+    /// Of the devices in `group`.
+    #[must_use]
+    pub fn of(report: &'r Report<'_>, group: &'r Group) -> Self {
+        let mut regions: Vec<_> = group
+            .devices
+            .iter()
+            .flat_map(|&device| report.regions_of(device))
+            .filter(|(_, region)| region.verdict.pages().is_some())
+            .map(|(number, _)| number)
+            .collect();
+        regions.sort_unstable();
+        regions.dedup();
+        let names: Vec<_> = regions.into_iter().map(region_name).collect();
+        let given = match names.len() {
+            0 => "; no reserved region comes with it".into(),
+            1..=NAMED => format!("; the guest gets {} mapped 1:1", list(&names)),
+            count => format!("; the guest gets {count} regions mapped 1:1"),
+        };
+        let rejected = group.devices.iter().find_map(|&device| Some((device, rejected(report, device)?)));
+        let rejected = rejected.map(|(device, (region, why))| (device, region, why));
+        Self { report, group, given, rejected }
     }
+
+    /// What can be done with the device of number `number`, which is in the group, and why.
+    #[must_use]
+    pub fn sentence(&self, number: usize) -> (Standing, String) {
+        let report = self.report;
+        let device = &report.devices[number];
+        if report.is_present(device) == Some(false) {
+            return (Standing::Stays, format!("is not present{}", regions_wait(report, number)));
+        }
+        if self.is_bridge(device) {
+            return (Standing::Stays, "is a bridge and stays with the host".into());
+        }
+        if report.unit_of(number).is_none() {
+            let why = "no IOMMU unit of the table translates its DMA";
+            return (Standing::Refused, format!("cannot be passed through: {why}"));
+        }
+        if let Some((region, why)) = rejected(report, number) {
+            let region = region_name(region);
+            let sentence =
+                format!("cannot be passed through, unless relaxed: {region} is rejected, as {why}");
+            return (Standing::Refused, sentence);
+        }
+        if let Some((other, region, why)) = &self.rejected {
+            let (other, region) = (&report.devices[*other], region_name(*region));
+            let sentence = format!(
+                "cannot be passed through, unless relaxed: it must stay together with {other}, whose {region} is rejected, as {why}"
+            );
+            return (Standing::Refused, sentence);
+        }
+        let (given, hint) = (&self.given, hint(report, number));
+        let others: Vec<_> = self.group.devices.iter().filter(|&&other| other != number).collect();
+        match others.len() {
+            0 => (Standing::Alone, format!("can be passed through alone{given}{hint}")),
+            1..=NAMED => {
+                let names: Vec<_> = others.iter().map(|&&other| report.devices[other].to_string()).collect();
+                let names = list(&names);
+                (Standing::Together, format!("can be passed through only together with {names}{given}{hint}"))
+            }
+            count => {
+                let group = group_name(self.group);
+                let others = format!("the other {count} devices of {group}");
+                (
+                    Standing::Together,
+                    format!("can be passed through only together with {others}{given}{hint}"),
+                )
+            }
+        }
+    }
+
+    fn is_bridge(&self, device: &Device) -> bool {
+        let known = self.report.machine.zip(device.address());
+        known.is_some_and(|(machine, address)| machine.pci.is_bridge(address))
+    }
+}
+
+/// Why the devices of a group are in it, a sentence for each region, pair of regions, bridge and requester id.
+#[must_use]
+pub fn reasons(report: &Report<'_>, group: &Group) -> Vec<String> {
+    let mut told = BTreeSet::new();
+    let mut requesters: BTreeMap<PciAddress, Vec<usize>> = BTreeMap::new();
+    let mut sentences = Vec::new();
+    for link in &group.links {
+        let (first, second) = (&report.devices[link.first], &report.devices[link.second]);
+        match link.reason {
+            Reason::SharedRegion(region) => {
+                if told.insert(region) {
+                    let users = group
+                        .devices
+                        .iter()
+                        .filter(|&&device| report.regions_of(device).any(|(used, _)| used == region));
+                    let users: Vec<_> = users.map(|&device| report.devices[device].to_string()).collect();
+                    sentences.push(format!("{} use {}", list(&users), region_name(region)));
+                }
+            }
+            Reason::Overlap(one, other) => {
+                let (a, b) = (&report.regions[one], &report.regions[other]);
+                let overlap = a.base <= b.limit && b.base <= a.limit;
+                let how = if overlap { "overlaps" } else { "shares a page with" };
+                let (one, other) = (region_name(one), region_name(other));
+                sentences.push(format!("{one}, which {first} uses, {how} {other}, which {second} uses"));
+            }
+            Reason::BelowBridge => {
+                sentences
+                    .push(format!("{second} is below the bridge {first}, whose region is for all below it"));
+            }
+            Reason::Requester(id) => {
+                requesters.entry(id).or_insert_with(|| vec![link.first]).push(link.second)
+            }
+        }
+    }
+    for (id, devices) in requesters {
+        let names: Vec<_> = devices.iter().map(|&device| report.devices[device].to_string()).collect();
+        sentences.push(format!("the DMA of {} carries one requester id, {id}", list(&names)));
+    }
+    sentences
+}
+
+/// `G1` for the first group of several devices.
+#[must_use]
+pub fn group_name(group: &Group) -> String {
+    group.number.map(|number| format!("G{number}")).unwrap_or_default()
 }
 
 /// `R1` for the first region.
@@ -86,49 +169,24 @@ pub fn region_name(number: usize) -> String {
     format!("R{}", number + 1)
 }
 
-/// The first region of the group that stands in the way, and why.
-fn rejected(report: &Report<'_>, group: &Group, number: usize) -> Option<(String, String)> {
-    let own = std::iter::once(&number);
-    own.chain(&group.devices).find_map(|&member| {
-        report.regions_of(&report.devices[member]).find_map(|(index, region)| match region.verdict {
-            Verdict::Rejected(why) if member == number => {
-                Some((region_name(index), format!("is rejected, as {why}")))
-            }
-            Verdict::Rejected(why) => {
-                Some((region_name(index), format!("of {} is rejected, as {why}", report.devices[member])))
-            }
-            _ => None,
-        })
+/// The first region of a device that is rejected, and why.
+fn rejected(report: &Report<'_>, device: usize) -> Option<(usize, Rejection)> {
+    report.regions_of(device).find_map(|(number, region)| match region.verdict {
+        Verdict::Rejected(why) => Some((number, why)),
+        _ => None,
     })
 }
 
-/// What a guest is given with the group.
-fn given(report: &Report<'_>, group: &Group) -> String {
-    let mut regions: Vec<_> = group
-        .devices
-        .iter()
-        .flat_map(|&member| report.regions_of(&report.devices[member]))
-        .filter(|(_, region)| region.verdict.pages().is_some())
-        .map(|(index, _)| index)
-        .collect();
-    regions.sort_unstable();
-    regions.dedup();
-    if regions.is_empty() {
-        return "; it has no reserved region".into();
-    }
-    let names: Vec<_> = regions.into_iter().map(region_name).collect();
-    format!("; the guest gets {} mapped 1:1", list(&names))
-}
-
-fn regions_wait(report: &Report<'_>, device: &Device) -> String {
+fn regions_wait(report: &Report<'_>, device: usize) -> String {
     let names: Vec<_> = report.regions_of(device).map(|(index, _)| region_name(index)).collect();
     if names.is_empty() { String::new() } else { format!("; {} is kept for it", list(&names)) }
 }
 
 /// What the device's class says of its region.
-fn hint(report: &Report<'_>, device: &Device) -> &'static str {
+fn hint(report: &Report<'_>, number: usize) -> &'static str {
+    let device = &report.devices[number];
     let class = report.machine.zip(device.address()).map(|(machine, address)| machine.pci.class(address));
-    if report.regions_of(device).next().is_none() {
+    if report.regions_of(number).next().is_none() {
         return "";
     }
     match class {

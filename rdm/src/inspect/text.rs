@@ -7,7 +7,7 @@ use acpi_dmar::verdict::{Repairs, Verdict};
 use anstyle::{AnsiColor, Style};
 
 use super::groups::Group;
-use super::sentence::{Standing, reason, region_name, sentence};
+use super::sentence::{Sentences, Standing, group_name, reasons, region_name};
 use super::{Region, Report, Unit};
 use crate::device::Device;
 
@@ -50,8 +50,9 @@ pub fn write(report: &Report<'_>, file: &str, out: &mut impl Write) -> io::Resul
     }
     heading(out, "Devices", report.devices.len())?;
     for group in &report.groups {
+        let sentences = Sentences::of(report, group);
         for &number in &group.devices {
-            device(report, group, number, out)?;
+            device(report, &sentences, number, out)?;
         }
     }
     Ok(())
@@ -142,16 +143,21 @@ const fn verdict_style(verdict: &Verdict) -> Style {
 
 fn group(report: &Report<'_>, group: &Group, out: &mut impl Write) -> io::Result<()> {
     let names: Vec<_> = group.devices.iter().map(|&number| report.devices[number].to_string()).collect();
-    writeln!(out, "  {}", names.join(", "))?;
-    for link in &group.links {
-        writeln!(out, "       {}", reason(report, link))?;
+    writeln!(out, "  {:<4} {}", group_name(group), names.join(", "))?;
+    for reason in reasons(report, group) {
+        writeln!(out, "       {reason}")?;
     }
     Ok(())
 }
 
-fn device(report: &Report<'_>, group: &Group, number: usize, out: &mut impl Write) -> io::Result<()> {
+fn device(
+    report: &Report<'_>,
+    sentences: &Sentences<'_>,
+    number: usize,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let device = &report.devices[number];
-    let (standing, sentence) = sentence(report, group, number);
+    let (standing, sentence) = sentences.sentence(number);
     let style = match standing {
         Standing::Alone => GOOD,
         Standing::Together => CAREFUL,
