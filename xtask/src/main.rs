@@ -2,6 +2,7 @@
 
 mod bench;
 mod boot;
+mod fuzz;
 mod phase;
 mod test;
 mod tools;
@@ -34,6 +35,11 @@ const VERBS: &[Verb] = &[
         name: "test",
         about: "formatting, clippy, unit and integration tests, boot tests",
         run: test::run,
+    },
+    Verb {
+        name: "fuzz",
+        about: "look for inputs that break something (fuzz --help: targets and times)",
+        run: fuzz::run,
     },
 ];
 

@@ -112,7 +112,8 @@ fn strong(text: &str) -> String {
     paint("1", text)
 }
 
-fn paint(code: &str, text: &str) -> String {
+/// In a colour, where there are colours.
+pub(crate) fn paint(code: &str, text: &str) -> String {
     let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     if stderr().is_terminal() && !set("NO_COLOR") {
         format!("\x1b[{code}m{text}\x1b[0m")

@@ -160,7 +160,8 @@ pub(crate) fn qemu_version(program: &PathBuf) -> Result<String, String> {
     Ok(format!("QEMU {version}{old}"))
 }
 
-fn in_path(program: &str) -> Option<PathBuf> {
+/// Where a program is.
+pub(crate) fn in_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
