@@ -167,19 +167,21 @@ fn fuzz(nightly: &Nightly, target: String, seconds: u64) -> Result<Outcome, Stri
     command.arg(format!("-artifact_prefix={}/", findings.display()));
     eprintln!("\n{} {}", paint("1", &target), quiet(&spelled(&command)));
 
-    let started = Instant::now();
     let mut child =
         command.stderr(Stdio::piped()).spawn().map_err(|error| format!("cannot start cargo: {error}"))?;
-    let (mut runs, mut coverage) = (0, 0);
+    let (mut runs, mut coverage, mut started) = (0, 0, Instant::now());
     for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(|lines| lines.lines()) {
         let Ok(line) = line else { continue };
-        if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
+        if line.starts_with("INFO: Seed:") {
+            // What came before was building.
+            started = Instant::now();
+        } else if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
             runs = count.trim().parse().unwrap_or(runs);
         } else if let Some(rest) = line.split(" cov: ").nth(1) {
             coverage = rest.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(coverage);
         }
         // Each input that was new is a line, and so are the words to recommend and the statistics.
-        let noise = [" NEW ", " REDUCE ", " RELOAD ", "# Uses: ", "stat::"];
+        let noise = ["\tNEW ", "\tREDUCE ", "\tRELOAD ", "ecommended dictionary", "# Uses: ", "stat::"];
         if !noise.iter().any(|part| line.contains(part)) {
             eprintln!("{}", quiet(&line));
         }
