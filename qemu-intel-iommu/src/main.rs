@@ -9,6 +9,7 @@ mod boot;
 mod cmdline;
 mod crash;
 mod devices;
+mod guest;
 mod host;
 mod interrupts;
 mod machine;

@@ -5,5 +5,6 @@ mod hypercall;
 mod registers;
 mod setup;
 
+pub use frames::TableFrames;
 pub use hypercall::Caller;
 pub use setup::{HARDWARE_DOMAIN, Host, Space, UHCI, map_ram, new_space};

@@ -3,6 +3,7 @@
 pub mod machine;
 mod policy;
 pub mod selftest;
+mod walk;
 
 use alloc::string::String;
 
@@ -37,6 +38,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "devices", run: policy::devices },
     Scenario { name: "table", run: policy::table },
     Scenario { name: "selftest", run: |machine| run(selftest::STEPS, machine) },
+    Scenario { name: "nested", run: walk::nested },
 ];
 
 /// Something with options on it.

@@ -1,0 +1,132 @@
+//! The tables of nested paging, walked by the processor: a guest touches memory, and its exits say what the table says.
+
+mod probe;
+mod steps;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType, PageSize, Table};
+
+use crate::boot::exit::Exit;
+use crate::cmdline::Options;
+use crate::guest::Walker;
+use crate::guest::code::{self, Guest};
+use crate::guest::svm::Svm;
+use crate::host::TableFrames;
+use crate::machine::Machine;
+use crate::memory::{FRAME, FrameCounts, Shared, frames};
+use crate::scenario::{Context, text};
+
+/// `scenario=nested`.
+pub fn nested(machine: &'static mut Machine) -> Exit {
+    run::<Svm>(machine)
+}
+
+fn run<W: Walker>(machine: &'static mut Machine) -> Exit {
+    let steps = steps::all::<W>();
+    if machine.options.list_steps() {
+        return super::list(&steps);
+    }
+    match World::<W>::new(machine) {
+        Ok(mut world) => super::run(&steps, &mut world),
+        Err(error) => {
+            log::error!("no guest can be run: {error}");
+            super::done(0, 1)
+        }
+    }
+}
+
+/// Frames of a page of 2 MiB.
+const LARGE: u64 = PageSize::Size2M.frames();
+/// How many such pages the memory that guests touch has.
+const POOL: u64 = 3;
+
+/// What all steps share. Each makes a table of its own.
+pub struct World<W> {
+    machine: &'static Machine,
+    walker: W,
+    guest: Guest,
+    /// The memory that guests touch, somewhere in it [`POOL`] whole pages of 2 MiB.
+    pool: Shared,
+    before: FrameCounts,
+    /// Every access gets a value that no other had.
+    fresh: u32,
+}
+
+impl<W> Context for World<W> {
+    fn options(&self) -> Options<'static> {
+        self.machine.options
+    }
+}
+
+impl<W: Walker> World<W> {
+    fn new(machine: &'static Machine) -> Result<Self, String> {
+        let walker = W::start()?;
+        log::info!("{} walks pages of up to {:?}", W::NAME, walker.largest_page());
+        let guest = Guest::new::<W>().ok_or("no frame is left for the guest")?;
+        let pool = Shared::alloc((POOL + 1) * LARGE).ok_or("no frame is left for the guest's RAM")?;
+        Ok(Self { machine, walker, guest, pool, before: frames().counts(), fresh: 0x1234_5678 })
+    }
+
+    /// The first machine frame of the pool, at the start of a page of 2 MiB.
+    fn pool(&self) -> Mfn {
+        Mfn::new((self.pool.start() / FRAME).next_multiple_of(LARGE))
+    }
+
+    /// A new table in which there is the guest and nothing else.
+    fn trial(&mut self, step: &'static str) -> Result<Trial<'_, W>, String> {
+        let largest = self.walker.largest_page();
+        self.trial_with(step, largest)
+    }
+
+    fn trial_with(&mut self, step: &'static str, largest: PageSize) -> Result<Trial<'_, W>, String> {
+        let table = Table::new(self.walker.format(), TableFrames, 4, largest).map_err(text)?;
+        let (spoilt, guest) = (self.broken(step), self.guest.first());
+        let mut trial = Trial { world: self, table, spoilt, spoils: Vec::new(), reached: 0, stopped: 0 };
+        trial.map(Guest::HOME, code::FRAMES, guest, P2mType::RamRw, Access::all())?;
+        Ok(trial)
+    }
+}
+
+/// A table on trial.
+struct Trial<'w, W: Walker> {
+    world: &'w mut World<W>,
+    table: Table<W::Format, TableFrames>,
+    /// Whether the command line asks to spoil the step, and what is then spoilt.
+    spoilt: bool,
+    spoils: Vec<(Gfn, u64)>,
+    /// Accesses that reached memory, and such that were stopped.
+    reached: usize,
+    stopped: usize,
+}
+
+impl<W: Walker> Trial<'_, W> {
+    /// Maps `count` frames.
+    fn map(
+        &mut self,
+        gfn: Gfn,
+        count: u64,
+        mfn: Mfn,
+        p2m_type: P2mType,
+        access: Access,
+    ) -> Result<(), String> {
+        let mfn = p2m_type.has_frame().then_some(mfn);
+        self.table.map(gfns(gfn, count), Entry { p2m_type, mfn, access }).map_err(text)
+    }
+
+    /// Maps `count` frames of RAM with all access.
+    fn ram(&mut self, gfn: Gfn, count: u64, mfn: Mfn) -> Result<(), String> {
+        self.map(gfn, count, mfn, P2mType::RamRw, Access::all())
+    }
+
+    /// The pool's frame number `index`.
+    fn pool(&self, index: u64) -> Mfn {
+        Mfn::new(self.world.pool().raw() + index)
+    }
+}
+
+/// `count` frames from `gfn` on; the steps' own numbers never overflow.
+fn gfns(gfn: Gfn, count: u64) -> GfnRange {
+    GfnRange::with_len(gfn, count).unwrap_or_default()
+}
