@@ -5,9 +5,10 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
-use spin::mutex::TicketMutex;
 
 use crate::arena::{Arena, OutOfMemory};
+use crate::index::Index;
+use crate::lock::{Lock, Rank};
 use crate::platform::{DomId, Sbdf, SpaceId};
 use crate::registry::NONE;
 
@@ -112,7 +113,9 @@ impl<'k> KeyAdapter<'k> for BySbdf<'_> {
 /// The devices that are present.
 pub(crate) struct Devices<'m> {
     places: &'m [Device],
+    /// In order; single ones are found through the index.
     by_sbdf: RBTree<BySbdf<'m>>,
+    index: Index<'m>,
     free: u32,
 }
 
@@ -135,7 +138,7 @@ impl<'m> Devices<'m> {
             }
         })?;
         let free = if capacity == 0 { NONE } else { 0 };
-        Ok(Self { places, by_sbdf: RBTree::new(BySbdf::new()), free })
+        Ok(Self { places, by_sbdf: RBTree::new(BySbdf::new()), index: Index::new(capacity, arena)?, free })
     }
 
     pub(crate) fn at(&self, number: u32) -> Option<&'m Device> {
@@ -143,7 +146,7 @@ impl<'m> Devices<'m> {
     }
 
     pub(crate) fn find(&self, sbdf: Sbdf) -> Option<&'m Device> {
-        self.by_sbdf.find(&sbdf).clone_pointer()
+        self.index.find(sbdf, |number| self.at(number).filter(|device| device.sbdf() == sbdf))
     }
 
     /// The devices from `first` to `last`, both inclusive.
@@ -168,6 +171,7 @@ impl<'m> Devices<'m> {
         device.set_owner(owner);
         device.requester.set(requester);
         self.by_sbdf.insert(device);
+        self.index.insert(sbdf, device.number);
         Some(device)
     }
 
@@ -177,6 +181,8 @@ impl<'m> Devices<'m> {
 
     pub(crate) fn remove(&mut self, device: &'m Device) {
         if self.by_sbdf.find_mut(&device.sbdf()).remove().is_some() {
+            let sbdf_of = |number| self.places.get(number as usize).map(Device::sbdf);
+            self.index.remove(device.sbdf(), device.number, sbdf_of);
             device.chain.set(self.free);
             self.free = device.number;
         }
@@ -185,7 +191,6 @@ impl<'m> Devices<'m> {
 
 /// A requester id: what remapping hardware knows devices by. Devices behind a bridge to conventional PCI share one.
 pub(crate) struct Requester {
-    by_source: RBTreeAtomicLink,
     pub(crate) number: u32,
     source: Number,
     /// A present device that uses it; [`NONE`] in a free place.
@@ -210,25 +215,15 @@ impl Requester {
     }
 }
 
-intrusive_adapter!(BySource<'m> = &'m Requester: Requester { by_source => RBTreeAtomicLink });
-
-impl<'k> KeyAdapter<'k> for BySource<'_> {
-    type Key = Sbdf;
-
-    fn get_key(&self, requester: &'k Requester) -> Sbdf {
-        requester.source()
-    }
-}
-
 /// What the DMA of a requester goes through in quarantine: its devices' regions and nothing else. `None` when they have none: its DMA is blocked then.
-pub(crate) type Quarantine<S> = TicketMutex<Option<S>>;
+pub(crate) type Quarantine<S> = Lock<Option<S>>;
 
 /// The requester ids in use.
 pub(crate) struct Requesters<'m, S> {
     places: &'m [Requester],
     /// By the requesters' numbers.
     quarantines: &'m [Quarantine<S>],
-    by_source: RBTree<BySource<'m>>,
+    index: Index<'m>,
     free: u32,
 }
 
@@ -238,7 +233,6 @@ impl<'m, S> Requesters<'m, S> {
             let number = u32::try_from(index).unwrap_or(NONE);
             let next = number.saturating_add(1);
             Requester {
-                by_source: RBTreeAtomicLink::new(),
                 number,
                 source: Number::new(0),
                 first_user: Number::new(NONE),
@@ -248,9 +242,9 @@ impl<'m, S> Requesters<'m, S> {
                 translated: AtomicBool::new(false),
             }
         })?;
-        let quarantines: &'m [Quarantine<S>] = arena.slice(capacity, |_| TicketMutex::new(None))?;
+        let quarantines: &'m [Quarantine<S>] = arena.slice(capacity, |_| Lock::new(Rank::Tables, None))?;
         let free = if capacity == 0 { NONE } else { 0 };
-        Ok(Self { places, quarantines, by_source: RBTree::new(BySource::new()), free })
+        Ok(Self { places, quarantines, index: Index::new(capacity, arena)?, free })
     }
 
     pub(crate) fn of(&self, device: &Device) -> Option<&'m Requester> {
@@ -258,7 +252,9 @@ impl<'m, S> Requesters<'m, S> {
     }
 
     pub(crate) fn find(&self, source: Sbdf) -> Option<&'m Requester> {
-        self.by_source.find(&source).clone_pointer()
+        self.index.find(source, |number| {
+            self.places.get(number as usize).filter(|requester| requester.source() == source)
+        })
     }
 
     pub(crate) fn insert(&mut self, source: Sbdf) -> Option<&'m Requester> {
@@ -267,13 +263,14 @@ impl<'m, S> Requesters<'m, S> {
         requester.source.set(source.raw());
         requester.first_user.set(NONE);
         requester.users.set(0);
-        self.by_source.insert(requester);
+        self.index.insert(source, requester.number);
         Some(requester)
     }
 
     /// Frees the place and returns its quarantine space.
     pub(crate) fn remove(&mut self, requester: &'m Requester) -> Option<S> {
-        self.by_source.find_mut(&requester.source()).remove()?;
+        let source_of = |number| self.places.get(number as usize).map(Requester::source);
+        self.index.remove(requester.source(), requester.number, source_of);
         requester.chain.set(self.free);
         self.free = requester.number;
         self.quarantine(requester)?.lock().take()
@@ -290,7 +287,7 @@ pub(crate) struct Domain<S> {
     /// Its id, or [`NONE`] in a free place.
     id: Number,
     /// Its address space. The lock is the domain's table lock; it comes after the ownership lock, and no other table lock is taken under it.
-    pub(crate) space: TicketMutex<Option<S>>,
+    pub(crate) space: Lock<Option<S>>,
 }
 
 impl<S> Domain<S> {
@@ -318,7 +315,7 @@ pub(crate) fn domains<'m, S>(capacity: usize, arena: &mut Arena<'m>) -> Result<&
     let places = arena.slice(capacity, |index| Domain {
         number: u32::try_from(index).unwrap_or(NONE),
         id: Number::new(NONE),
-        space: TicketMutex::new(None),
+        space: Lock::new(Rank::Tables, None),
     })?;
     Ok(places)
 }

@@ -17,7 +17,7 @@
 #![no_std]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "lock-order"))]
 extern crate std;
 
 pub mod abi;
@@ -27,6 +27,8 @@ mod drhd;
 mod error;
 mod group;
 pub mod hypercall;
+mod index;
+mod lock;
 pub mod option;
 mod ownership;
 mod platform;

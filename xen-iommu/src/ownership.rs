@@ -9,12 +9,11 @@
 //!   regions all the time, so that giving a device back needs no memory.
 //!
 //! # Locks
-//! The ownership lock first, then one domain's table lock; never two table locks. The registry, and owners in it, are read without a lock.
+//! The ownership lock first, then one domain's table lock; never two table locks. The registry, and owners in it, are read without a lock. The feature
+//! `lock-order` checks that in tests.
 
 mod hotplug;
 mod transfer;
-
-use spin::mutex::TicketMutex;
 
 use p2m::AddressSpace;
 
@@ -22,6 +21,7 @@ use crate::arena::{Arena, OutOfMemory};
 use crate::device::{self, Device, Devices, Domain, Owner, Requesters};
 use crate::error::{AssignError, DomainError, Note};
 use crate::group::{Grouping, Link};
+use crate::lock::{Lock, Rank};
 use crate::platform::{DomId, RemappingHardware, Sbdf};
 use crate::registry::{Region, Registry, Scope};
 
@@ -63,7 +63,7 @@ pub struct Policy<'m, S, H> {
     groups: GroupPolicy,
     hardware_domain: DomId,
     domains: &'m [Domain<S>],
-    state: TicketMutex<State<'m, S, H>>,
+    state: Lock<State<'m, S, H>>,
 }
 
 /// What the ownership lock guards.
@@ -92,7 +92,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         if let Some(first) = domains.first() {
             first.occupy(hardware_domain, space);
         }
-        let state = TicketMutex::new(State { hardware, devices, requesters });
+        let state = Lock::new(Rank::Ownership, State { hardware, devices, requesters });
         Ok(Self { registry, groups, hardware_domain, domains, state })
     }
 

@@ -15,6 +15,7 @@ use intrusive_collections::{
 use p2m::{Mfn, MfnRange};
 
 use crate::arena::{Arena, OutOfMemory};
+use crate::index::Index;
 use crate::platform::{DomId, Sbdf};
 
 pub use search::{Overlapping, RegionsOf};
@@ -200,16 +201,14 @@ pub(crate) struct Cluster {
 
 /// That a region belongs to a device or to those below a bridge.
 struct Claim<'m> {
-    by_device: RBTreeAtomicLink,
-    below: SinglyLinkedListAtomicLink,
+    link: SinglyLinkedListAtomicLink,
     scope: Scope,
     region: &'m Region<'m>,
 }
 
 intrusive_adapter!(ByStart<'m> = &'m Region<'m>: Region<'m> { by_start => RBTreeAtomicLink });
 intrusive_adapter!(RejectedRegions<'m> = &'m Region<'m>: Region<'m> { rejected => SinglyLinkedListAtomicLink });
-intrusive_adapter!(ByDevice<'m> = &'m Claim<'m>: Claim<'m> { by_device => RBTreeAtomicLink });
-intrusive_adapter!(BelowBridges<'m> = &'m Claim<'m>: Claim<'m> { below => SinglyLinkedListAtomicLink });
+intrusive_adapter!(Claims<'m> = &'m Claim<'m>: Claim<'m> { link => SinglyLinkedListAtomicLink });
 
 impl<'m, 'k> KeyAdapter<'k> for ByStart<'m> {
     type Key = Mfn;
@@ -219,15 +218,12 @@ impl<'m, 'k> KeyAdapter<'k> for ByStart<'m> {
     }
 }
 
-impl<'m, 'k> KeyAdapter<'k> for ByDevice<'m> {
-    type Key = Sbdf;
-
-    fn get_key(&self, claim: &'k Claim<'m>) -> Sbdf {
-        match claim.scope {
-            Scope::Function(function) => function,
-            Scope::Below { bridge, .. } => bridge,
-        }
-    }
+/// That a region belongs to one function, in the order of functions.
+struct OfFunction<'m> {
+    function: Sbdf,
+    /// The order of registration, among those of one function.
+    order: u32,
+    region: &'m Region<'m>,
 }
 
 /// What is known of a region when it is registered.
@@ -247,8 +243,11 @@ pub struct RegionInfo {
 pub struct RegistryBuilder<'m> {
     by_start: RBTree<ByStart<'m>>,
     rejected: SinglyLinkedList<RejectedRegions<'m>>,
-    by_device: RBTree<ByDevice<'m>>,
-    below: SinglyLinkedList<BelowBridges<'m>>,
+    /// Claims by functions, and how many.
+    functions: SinglyLinkedList<Claims<'m>>,
+    function_count: u32,
+    /// Claims by bridges.
+    below: SinglyLinkedList<Claims<'m>>,
 }
 
 impl Default for RegistryBuilder<'_> {
@@ -256,8 +255,9 @@ impl Default for RegistryBuilder<'_> {
         Self {
             by_start: RBTree::new(ByStart::new()),
             rejected: SinglyLinkedList::new(RejectedRegions::new()),
-            by_device: RBTree::new(ByDevice::new()),
-            below: SinglyLinkedList::new(BelowBridges::new()),
+            functions: SinglyLinkedList::new(Claims::new()),
+            function_count: 0,
+            below: SinglyLinkedList::new(Claims::new()),
         }
     }
 }
@@ -295,15 +295,17 @@ impl<'m> RegistryBuilder<'m> {
         })?;
         let mut scope = scopes.iter();
         let claims: &'m [Claim<'m>] = arena.slice(scopes.len(), |_| Claim {
-            by_device: RBTreeAtomicLink::new(),
-            below: SinglyLinkedListAtomicLink::new(),
+            link: SinglyLinkedListAtomicLink::new(),
             scope: scope.next().copied().unwrap_or(placeholder),
             region,
         })?;
 
         for claim in claims {
             match claim.scope {
-                Scope::Function(_) => drop(self.by_device.insert(claim)),
+                Scope::Function(_) => {
+                    self.functions.push_front(claim);
+                    self.function_count = self.function_count.saturating_add(1);
+                }
                 Scope::Below { .. } => self.below.push_front(claim),
             }
         }
@@ -322,6 +324,7 @@ impl<'m> RegistryBuilder<'m> {
     pub fn freeze(self, arena: &mut Arena<'m>) -> Result<Registry<'m>, OutOfMemory> {
         let mut count = 0_u32;
         let mut highest = Mfn::new(0);
+        let mut regions = 0_usize;
         for region in &self.by_start {
             if count == 0 || region.range.start() >= highest {
                 count = count.saturating_add(1);
@@ -329,8 +332,10 @@ impl<'m> RegistryBuilder<'m> {
             region.cluster.store(count.saturating_sub(1), Ordering::Relaxed);
             highest = highest.max(region.range.end());
             region.highest_end.store(highest.raw(), Ordering::Relaxed);
+            regions = regions.saturating_add(1);
         }
-        let mut regions = self.by_start.iter().peekable();
+        let by_start = self.regions(regions, arena)?;
+        let mut regions = by_start.iter().peekable();
         let clusters = arena.slice(count as usize, |index| {
             let mut range: Option<MfnRange> = None;
             while let Some(region) = regions.next_if(|r| r.cluster.load(Ordering::Relaxed) as usize == index)
@@ -339,8 +344,52 @@ impl<'m> RegistryBuilder<'m> {
             }
             Cluster { range: range.unwrap_or_default(), first_user: AtomicU32::new(NONE) }
         })?;
-        drop(regions);
-        Ok(Registry { tables: self, clusters })
+        let starts = search::Starts::new(by_start, arena)?;
+        let by_function = self.claims(arena)?;
+        let mut index = Index::new(by_function.len(), arena)?;
+        let mut last = None;
+        for (number, claim) in (0_u32..).zip(by_function) {
+            if last.replace(claim.function) != Some(claim.function) {
+                index.insert(claim.function, number);
+            }
+        }
+        Ok(Registry {
+            by_start,
+            starts,
+            by_function,
+            index,
+            rejected: self.rejected,
+            below: self.below,
+            clusters,
+        })
+    }
+
+    /// The accepted regions in order.
+    fn regions(&self, count: usize, arena: &mut Arena<'m>) -> Result<&'m [&'m Region<'m>], OutOfMemory> {
+        let mut cursor = self.by_start.front();
+        let Some(first) = cursor.clone_pointer() else { return Ok(&[]) };
+        Ok(arena.slice(count, |_| {
+            let region = cursor.clone_pointer().unwrap_or(first);
+            cursor.move_next();
+            region
+        })?)
+    }
+
+    /// The claims by functions in order.
+    fn claims(&self, arena: &mut Arena<'m>) -> Result<&'m [OfFunction<'m>], OutOfMemory> {
+        let mut cursor = self.functions.front();
+        let Some(first) = cursor.clone_pointer() else { return Ok(&[]) };
+        let mut order = self.function_count;
+        let claims = arena.slice(self.function_count as usize, |_| {
+            let claim = cursor.clone_pointer().unwrap_or(first);
+            cursor.move_next();
+            // The list begins with the last one.
+            order = order.saturating_sub(1);
+            let (Scope::Function(function) | Scope::Below { bridge: function, .. }) = claim.scope;
+            OfFunction { function, order, region: claim.region }
+        })?;
+        claims.sort_unstable_by_key(|claim| (claim.function, claim.order));
+        Ok(claims)
     }
 }
 
@@ -369,23 +418,31 @@ fn without_repeats(sorted: &mut [Scope]) -> &[Scope] {
 
 /// The machine's reserved regions.
 pub struct Registry<'m> {
-    tables: RegistryBuilder<'m>,
+    by_start: &'m [&'m Region<'m>],
+    starts: search::Starts<'m>,
+    by_function: &'m [OfFunction<'m>],
+    /// Where the claims of a function begin.
+    index: Index<'m>,
+    rejected: SinglyLinkedList<RejectedRegions<'m>>,
+    below: SinglyLinkedList<Claims<'m>>,
     clusters: &'m [Cluster],
 }
 
 impl<'m> Registry<'m> {
     /// The accepted regions, lowest first.
     pub fn regions(&self) -> impl Iterator<Item = &'m Region<'m>> + '_ {
-        // The tree hands out references that live as long as itself; its elements live for 'm.
-        search::Ascending::new(self.tables.by_start.front())
+        self.by_start.iter().copied()
     }
 
     /// The regions that were rejected, last read first.
     pub fn rejected(&self) -> impl Iterator<Item = &Region<'m>> {
-        self.tables.rejected.iter()
+        self.rejected.iter()
     }
 
     pub(crate) fn cluster(&self, region: &Region<'_>) -> Option<&'m Cluster> {
         self.clusters.get(region.cluster.load(Ordering::Relaxed) as usize)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The policy's locks and their order: the ownership lock first, then one table lock (a domain's or a quarantine's), never two of those.
+//!
+//! The feature `lock-order` checks that at every lock taken, and panics where it is broken: tests run with it, hypervisors without.
+
+use core::ops::{Deref, DerefMut};
+
+use spin::mutex::{TicketMutex, TicketMutexGuard};
+
+/// Which lock it is, in the order in which one thread may take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// Who owns which device.
+    Ownership,
+    /// The tables of a domain or of a quarantine.
+    Tables,
+}
+
+/// A fair lock with its place in the order.
+pub(crate) struct Lock<T> {
+    rank: Rank,
+    mutex: TicketMutex<T>,
+}
+
+impl<T> Lock<T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, mutex: TicketMutex::new(value) }
+    }
+
+    /// Waits for the lock.
+    pub(crate) fn lock(&self) -> Guard<'_, T> {
+        // Checked before waiting: a broken order is told, not waited out.
+        let held = Held::take(self.rank);
+        Guard { value: self.mutex.lock(), _held: held }
+    }
+}
+
+/// The value, until dropped.
+pub(crate) struct Guard<'l, T> {
+    value: TicketMutexGuard<'l, T>,
+    _held: Held,
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+#[cfg(not(feature = "lock-order"))]
+use unchecked::Held;
+#[cfg(not(feature = "lock-order"))]
+mod unchecked {
+    /// Nothing, where the order is not checked.
+    pub(super) struct Held;
+
+    impl Held {
+        pub(super) const fn take(_: super::Rank) -> Self {
+            Self
+        }
+    }
+}
+
+#[cfg(feature = "lock-order")]
+use checked::Held;
+#[cfg(feature = "lock-order")]
+mod checked {
+    use std::cell::Cell;
+
+    use super::Rank;
+
+    std::thread_local! {
+        /// The highest lock that this thread holds.
+        static HIGHEST: Cell<Option<Rank>> = const { Cell::new(None) };
+    }
+
+    /// That this thread holds a lock.
+    pub(super) struct Held {
+        before: Option<Rank>,
+    }
+
+    impl Held {
+        pub(super) fn take(rank: Rank) -> Self {
+            let before = HIGHEST.get();
+            assert!(before < Some(rank), "lock order: {rank:?} taken while {before:?} is held");
+            HIGHEST.set(Some(rank));
+            Self { before }
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            HIGHEST.set(self.before);
+        }
+    }
+}
