@@ -73,7 +73,7 @@ fn visit_scopes(structure: &Structure<'_>, end: u32) {
             Ok(scope) => {
                 assert!(scope.offset() >= scope_end && scope.length() >= 6);
                 scope_end = scope.offset() + u32::from(scope.length());
-                assert_eq!(scope.path().count() * 2 + 6, scope.length().into());
+                assert_eq!(scope.path().count() * 2 + 6, usize::from(scope.length()));
                 assert_eq!(scope.path().len(), scope.path().count());
                 assert_eq!(scope.invalid_hop().is_none(), scope.path().all(|hop| hop.is_valid()));
                 let fixed = structure.segment().and_then(|segment| static_address(segment, &scope));
@@ -105,7 +105,7 @@ fn visit_fields(dmar: &Dmar<'_>, structure: &Structure<'_>) {
                 assert!(first.offset() <= andd.offset() && first.number() == andd.number());
             }
         }
-        Structure::Unknown(unknown) => assert_eq!(unknown.bytes().len(), unknown.length().into()),
+        Structure::Unknown(unknown) => assert_eq!(unknown.bytes().len(), usize::from(unknown.length())),
         _ => {}
     }
 }

@@ -12,6 +12,7 @@
 )]
 
 mod builder;
+mod inspect;
 mod machine;
 mod option;
 mod parse;
@@ -44,6 +45,7 @@ mod walker;
 mod world;
 
 pub use builder::builder;
+pub use inspect::inspect;
 pub use option::option;
 pub use parse::parse;
 pub use policy::policy;
@@ -59,6 +61,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("parse", parse),
     ("resolve", resolve),
     ("builder", builder),
+    ("inspect", inspect),
     ("table", table),
     ("policy", policy),
     ("option", option),

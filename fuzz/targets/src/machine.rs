@@ -1,5 +1,8 @@
 //! Machines from bytes: PCI functions and a memory map, as records of eight bytes.
 
+use std::collections::BTreeMap;
+
+use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
 use acpi_dmar::verdict::{FramesInUse, MemoryKind, MemoryRegion, PageRange, ReserveFrames};
 
 use crate::bus::{Bus, Function};
@@ -10,11 +13,24 @@ pub(crate) struct Machine {
     pub(crate) bus: Bus,
     pub(crate) memory: Vec<MemoryRegion>,
     pub(crate) allocator: Allocator,
+    /// What is in config space beside what the bus tells, by address and offset.
+    config: BTreeMap<PciAddress, Vec<(u8, u8)>>,
+    last: Option<PciAddress>,
+}
+
+/// Takes the bytes for a table, up to the length in its header, and the records of a machine behind it. The signature is put right; `None` if there are
+/// too few bytes for a header.
+pub(crate) fn split(data: &mut [u8]) -> Option<(&[u8], Machine)> {
+    let head = data.first_chunk_mut::<48>()?;
+    head[..4].copy_from_slice(b"DMAR");
+    let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+    let (table, records) = data.split_at(length.min(data.len()));
+    Some((table, Machine::new(records)))
 }
 
 impl Machine {
     /// Records of eight bytes: what is one, and what it is. A last one that is not whole is ignored.
-    pub(crate) fn new(records: &[u8]) -> Self {
+    fn new(records: &[u8]) -> Self {
         let mut machine = Self::default();
         for record in records.as_chunks::<8>().0 {
             machine.add(*record);
@@ -35,6 +51,7 @@ impl Machine {
                 };
                 let before = std::mem::take(&mut self.bus);
                 self.bus = before.with(segment.into(), bus, device & 31, function & 7, is);
+                self.last = Some(PciAddress::new(segment.into(), bus, device & 31, function & 7));
             }
             5 | 6 => {
                 let kind = match bytes[0] & 3 {
@@ -51,8 +68,32 @@ impl Machine {
                 let end = if what & 0x80 == 0 { start + length } else { start.saturating_sub(length) };
                 self.memory.push(MemoryRegion { start, end, kind });
             }
-            _ => self.allocator.refuses = !self.allocator.refuses,
+            _ if what & 8 == 0 => self.allocator.refuses = !self.allocator.refuses,
+            _ => {
+                let [offset, bytes @ ..] = bytes;
+                let Some(last) = self.last else { return };
+                self.config.entry(last).or_default().extend((offset..=u8::MAX).zip(bytes));
+            }
         }
+    }
+
+    /// The config space of each function.
+    #[allow(unsafe_code, reason = "config access is an unsafe trait method")]
+    pub(crate) fn config_spaces(&self) -> impl Iterator<Item = (PciAddress, Vec<u8>)> {
+        self.bus.functions.keys().map(|address| {
+            let mut config = Vec::new();
+            for offset in (0..0x100).step_by(4) {
+                let known = matches!(offset, 0 | 0x08 | 0x0c)
+                    || offset == 0x18 && matches!(self.bus.functions[address], Function::Bridge { .. });
+                // SAFETY: these buses are made of numbers.
+                let dword = if known { unsafe { self.bus.read(*address, offset) } } else { 0 };
+                config.extend_from_slice(&dword.to_le_bytes());
+            }
+            for (offset, byte) in self.config.get(address).into_iter().flatten() {
+                config[usize::from(*offset)] = *byte;
+            }
+            (*address, config)
+        })
     }
 
     /// What the map says of a page, by the rules' words: whether any byte of it is RAM, and whether any is known.

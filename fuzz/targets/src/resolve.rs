@@ -4,17 +4,13 @@ use acpi_dmar::verdict::{PageRange, Rejection, Repairs, Verdict, judge, judge_rm
 use acpi_dmar::{Dmar, Rmrr, Structure};
 
 use crate::bus::check_resolution;
-use crate::machine::Machine;
+use crate::machine::{Machine, split};
 
-/// The bytes are a table, up to the length in its header, and then a machine's records. The signature is put right.
+/// Takes the bytes for a table and a machine.
 pub fn resolve(data: &[u8]) {
     let mut data = data.to_vec();
-    let Some(head) = data.first_chunk_mut::<48>() else { return };
-    head[..4].copy_from_slice(b"DMAR");
-    let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-    let (table, records) = data.split_at(length.min(data.len()));
+    let Some((table, mut machine)) = split(&mut data) else { return };
     let Some(dmar) = Dmar::parse_lenient(table, |_| {}) else { return };
-    let mut machine = Machine::new(records);
     // A long list of long paths takes long.
     let mut scopes = 0;
     for structure in dmar.structures().flatten() {

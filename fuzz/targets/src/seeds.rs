@@ -20,7 +20,9 @@ pub fn seeds() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for (name, table) in shapes().into_iter().chain(errors()) {
         let bytes = table.build();
-        seeds.push(Seed { target: "resolve", name, bytes: [&bytes[..], &machine()].concat() });
+        let on_machine = [&bytes[..], &machine()].concat();
+        seeds.push(Seed { target: "resolve", name, bytes: on_machine.clone() });
+        seeds.push(Seed { target: "inspect", name, bytes: on_machine });
         seeds.push(Seed { target: "parse", name, bytes });
     }
     for (name, text) in OPTIONS {
@@ -184,6 +186,14 @@ fn machine() -> Vec<u8> {
         function(ENDPOINT, 0x41, 0, 0, 0, 0),
         function(2, 0, 0xd, 0, 0, 0),
         function(4, 0, 0x1a, 0, 0, 0),
+        // One with a capability list that goes round: a PCIe-to-PCI bridge's, and one without a meaning.
+        function(BRIDGE, 0, 6, 0, 7, 8),
+        [15, 0x06, 0x10, 0, 0, 0, 0, 0],
+        [15, 0x34, 0x40, 0, 0, 0, 0, 0],
+        [15, 0x40, 0x10, 0x50, 0x72, 0, 0, 0],
+        [15, 0x50, 0x09, 0x40, 0, 0, 0, 0],
+        function(ENDPOINT, 7, 1, 0, 0, 0),
+        function(ENDPOINT, 7, 2, 0, 0, 0),
         memory(ram, 0, 0xa0),
         memory(reserved, 0xe0, 0x20),
         memory(ram, 0x100, 0x7_0000),
