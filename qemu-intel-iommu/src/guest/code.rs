@@ -78,6 +78,8 @@ pub struct Guest {
 pub const FRAMES: u64 = 2 + LOWER_TABLES;
 /// Each maps 512 GiB.
 const LOWER_TABLES: u64 = 2;
+/// The first guest-physical address that the guest does not reach.
+pub const REACH: u64 = LOWER_TABLES << 39;
 
 /// Present, writable, accessed: a table. The marks are set beforehand, so that the guest's walks write nothing.
 const TABLE: u64 = 0x23;

@@ -54,7 +54,7 @@ impl<W: Walker> Trial<'_, W> {
 
     /// Has the guest touch `address`, and compares.
     pub(super) fn touch(&mut self, address: u64, touch: Touch) -> Result<(), String> {
-        let answer = self.answer(address, touch);
+        let answer = self.answer(address, touch)?;
         self.flush();
         let (value, before) = (self.fresh(), self.fresh());
         let (Answer::Reaches(places) | Answer::Stops { behind: places, .. }) = &answer;
@@ -107,7 +107,7 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// What the table says of it.
-    fn answer(&self, address: u64, touch: Touch) -> Answer {
+    fn answer(&self, address: u64, touch: Touch) -> Result<Answer, String> {
         let (mut places, mut stop) = (Vec::new(), None);
         for at in address..address + touch.len() {
             let there = self.at(at);
@@ -116,12 +116,16 @@ impl<W: Walker> Trial<'_, W> {
             if stop.is_none() && (place.is_none() || !granted.contains(needed(touch))) {
                 stop = Some((at, granted));
             }
+            ensure!(
+                place.is_none_or(|place| self.world.pool.range().contains(&place)),
+                "{there:?} at {at:#x} leads to memory of which the steps know nothing"
+            );
             places.extend(place);
         }
-        match stop {
+        Ok(match stop {
             None => Answer::Reaches(places),
             Some((address, granted)) => Answer::Stops { address, granted, behind: places },
-        }
+        })
     }
 
     /// What is at this guest-physical address.

@@ -1,0 +1,100 @@
+//! The steps, the same for every processor that walks.
+
+mod access;
+mod change;
+mod pages;
+
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::World;
+use crate::guest::Walker;
+use crate::guest::code::Touch;
+use crate::memory::frames;
+use crate::scenario::{Context, Outcome, Step, ensure};
+
+/// Bits 0 and 1 of a leaf are reads, or present, and writes in every format.
+const READ_BIT: u64 = 1 << 0;
+const WRITE_BIT: u64 = 1 << 1;
+/// Bits 2:0 make an entry that holds nothing one that grants everything, at machine address 0.
+const ALL_BITS: u64 = 7;
+/// An access of each kind.
+const EACH: &[Touch] = &[Touch::Read, Touch::Write, Touch::Execute];
+
+/// The steps in order.
+pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
+    vec![
+        Step { name: "page-4k", title: "a page of 4 KiB leads to its frame", run: pages::small },
+        Step { name: "page-2m", title: "a page of 2 MiB leads to its frames", run: pages::large },
+        Step { name: "page-1g", title: "a page of 1 GiB leads to its frames", run: pages::huge },
+        Step {
+            name: "addresses",
+            title: "every bit of a guest-physical address counts, beyond 4 and 512 GiB too",
+            run: pages::addresses,
+        },
+        Step {
+            name: "edges",
+            title: "a range that begins and ends off the large pages is reached to its last byte, and no further",
+            run: pages::edges,
+        },
+        Step {
+            name: "holes",
+            title: "where nothing is mapped, at any level, accesses are stopped",
+            run: pages::holes,
+        },
+        Step {
+            name: "small-pages",
+            title: "a table kept to pages of 4 KiB leads to the same frames",
+            run: pages::without_large,
+        },
+        Step {
+            name: "read-only",
+            title: "read-only memory can be read, and a write is stopped",
+            run: access::read_only,
+        },
+        Step {
+            name: "no-execute",
+            title: "memory without execute access can be read and written",
+            run: access::no_execute,
+        },
+        Step { name: "accesses", title: "every p2m access grants what it says", run: access::accesses },
+        Step { name: "types", title: "every p2m type grants what it says", run: access::types },
+        Step {
+            name: "log-dirty",
+            title: "writes are stopped while they are logged, and not before or after",
+            run: access::log_dirty,
+        },
+        Step { name: "unmap", title: "what is unmapped or moved is reached no more", run: change::unmap },
+        Step {
+            name: "split",
+            title: "a page that is cut and made whole again leads to the same frames",
+            run: change::split,
+        },
+        Step {
+            name: "identity",
+            title: "a reserved region is reached 1:1 while it is mapped",
+            run: change::identity,
+        },
+        Step {
+            name: "marks",
+            title: "the processor marks what was used and what was written",
+            run: change::marks,
+        },
+        Step {
+            name: "random",
+            title: "after each of many updates the processor sees what the table says",
+            run: change::random,
+        },
+        Step { name: "leaks", title: "every frame that the steps took was given back", run: leaks },
+    ]
+}
+
+fn leaks<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut now = frames().counts();
+    if world.broken("leaks") {
+        now.free -= 1;
+    }
+    ensure!(now == world.before, "{now}, where there were {}", world.before);
+    Ok(format!("{now}"))
+}

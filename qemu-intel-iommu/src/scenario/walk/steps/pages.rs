@@ -1,0 +1,144 @@
+//! Pages of every size, where they begin and end, and what is beside them.
+
+use alloc::format;
+use alloc::string::String;
+
+use p2m::{Gfn, Mfn, PageSize};
+
+use super::{ALL_BITS, EACH};
+use crate::guest::Walker;
+use crate::guest::code::{self, Touch};
+use crate::memory::FRAME;
+use crate::scenario::walk::{LARGE, Trial, World};
+use crate::scenario::{Outcome, ensure};
+
+use Touch::{Execute, Read, ReadByte, Write, WriteByte};
+
+/// Frames of a page of 1 GiB.
+const HUGE: u64 = PageSize::Size1G.frames();
+
+pub fn small<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("page-4k")?;
+    let gfn = Gfn::new(0x1234);
+    trial.ram(gfn, 1, trial.pool(7))?;
+    trial.spoil(gfn, FRAME);
+    for offset in [0, 0x7fc, FRAME - 8] {
+        trial.probe(gfn.raw() * FRAME + offset, EACH)?;
+    }
+    Ok(trial.seen())
+}
+
+pub fn large<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("page-2m")?;
+    let gfn = Gfn::new(5 * LARGE);
+    trial.ram(gfn, LARGE, trial.pool(LARGE))?;
+    trial.of_order(gfn, PageSize::Size2M.order())?;
+    trial.spoil(gfn, LARGE * FRAME);
+    for frame in [0, 1, LARGE / 2 + 3, LARGE - 1] {
+        trial.probe((gfn.raw() + frame) * FRAME + 0x10, EACH)?;
+    }
+    Ok(trial.seen())
+}
+
+pub fn huge<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("page-1g")?;
+    // Above 4 GiB.
+    let gfn = Gfn::new(6 * HUGE);
+    let pool = trial.pool(0).raw();
+    trial.ram(gfn, HUGE, Mfn::new(pool / HUGE * HUGE))?;
+    trial.of_order(gfn, PageSize::Size1G.order())?;
+    trial.spoil(gfn, HUGE * FRAME);
+    for frame in [0, 1, LARGE, 2 * LARGE - 1] {
+        trial.probe((gfn.raw() + (pool + frame) % HUGE) * FRAME + 0x10, EACH)?;
+    }
+    Ok(trial.seen())
+}
+
+pub fn addresses<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("addresses")?;
+    let bits = 12..trial.address_bits();
+    let gfns = bits.clone().map(|bit| Gfn::new(1 << (bit - 12)));
+    let last = Gfn::new((1 << (bits.end - 12)) - 1);
+    for (index, gfn) in (0..).zip(gfns.clone().chain([last])) {
+        trial.ram(gfn, 1, trial.pool(2 * index))?;
+        trial.spoil(gfn, FRAME);
+    }
+    for gfn in gfns.chain([last]) {
+        trial.probe(gfn.raw() * FRAME + 0x20, EACH)?;
+    }
+    Ok(format!("{}; {} address bits", trial.seen(), bits.end))
+}
+
+pub fn edges<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("edges")?;
+    // Three small pages, a large one, five small ones.
+    let (start, large, end) = (4 * LARGE - 3, 4 * LARGE, 5 * LARGE + 5);
+    trial.ram(Gfn::new(start), end - start, trial.pool(LARGE - 3))?;
+    for (frame, order) in [(start, 0), (large - 1, 0), (large, 9), (large + LARGE, 0), (end - 1, 0)] {
+        trial.of_order(Gfn::new(frame), order)?;
+    }
+    trial.spoil(Gfn::new(end), ALL_BITS);
+    let [first, large, small, beyond] = [start, large, large + LARGE, end].map(|frame| frame * FRAME);
+    trial.probe(first, &[ReadByte, WriteByte, Read, Write, Execute])?;
+    trial.probe(first - 1, &[ReadByte, WriteByte, Execute])?;
+    // Half in, half out.
+    trial.probe(first - 2, EACH)?;
+    // From a small page to a large one and on.
+    for border in [large, small] {
+        trial.probe(border - 1, &[ReadByte, WriteByte])?;
+        trial.probe(border - 2, EACH)?;
+        trial.probe(border, EACH)?;
+    }
+    trial.probe(beyond - 1, &[ReadByte, WriteByte])?;
+    trial.probe(beyond - 4, &[Read, Write])?;
+    trial.probe(beyond - 8, &[Execute])?;
+    trial.probe(beyond - 2, EACH)?;
+    trial.probe(beyond, &[ReadByte, WriteByte, Execute])?;
+    Ok(trial.seen())
+}
+
+pub fn holes<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("holes")?;
+    let there = Gfn::new(0x1234);
+    trial.ram(there, 1, trial.pool(7))?;
+    trial.spoil(Gfn::new(there.raw() + 1), ALL_BITS);
+    trial.probe(there.raw() * FRAME, EACH)?;
+    // The tables that lead to the page have holes at each level; behind the next entry for 1 GiB is the guest itself.
+    for (order, entries) in [(0, 1), (9, 1), (18, 2), (27, 1)] {
+        let gfn = Gfn::new(there.raw() + (entries << order));
+        trial.of_order(gfn, order)?;
+        trial.probe(gfn.raw() * FRAME + 0x30, EACH)?;
+    }
+    Ok(trial.seen())
+}
+
+pub fn without_large<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial_with("small-pages", PageSize::Size4K)?;
+    let gfn = Gfn::new(6 * LARGE);
+    trial.ram(gfn, LARGE, trial.pool(0))?;
+    trial.of_order(gfn, 0)?;
+    trial.spoil(Gfn::new(gfn.raw() + LARGE - 1), FRAME);
+    for frame in [0, 1, LARGE / 2, LARGE - 1] {
+        trial.probe((gfn.raw() + frame) * FRAME + 0x40, EACH)?;
+    }
+    trial.probe((gfn.raw() + LARGE) * FRAME - 1, &[ReadByte, WriteByte])?;
+    trial.probe((gfn.raw() + LARGE) * FRAME, EACH)?;
+    Ok(trial.seen())
+}
+
+impl<W: Walker> Trial<'_, W> {
+    /// The entry at `gfn` covers `1 << order` frames.
+    pub(super) fn of_order(&self, gfn: Gfn, order: u32) -> Result<(), String> {
+        let found = self.at(gfn.raw() * FRAME);
+        ensure!(found.order() == order, "{found:?} at {gfn} where order {order} was to be");
+        Ok(())
+    }
+
+    /// Bits of the guest-physical addresses that the guest can use and the processor has.
+    fn address_bits(&self) -> u32 {
+        let processor = x86::cpuid::CpuId::new()
+            .get_processor_capacity_feature_info()
+            .map_or(32, |capacity| u32::from(capacity.physical_address_bits()));
+        processor.min(code::REACH.trailing_zeros())
+    }
+}
