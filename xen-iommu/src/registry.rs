@@ -193,8 +193,10 @@ impl fmt::Debug for Region<'_> {
 }
 
 /// Regions that overlap, one leading to the next: mapped and owned as one. Regions that only touch are in clusters of their own.
-pub(crate) struct Cluster {
+pub(crate) struct Cluster<'m> {
     pub(crate) range: MfnRange,
+    /// Lowest first.
+    pub(crate) regions: &'m [&'m Region<'m>],
     /// A present device of a region in it, by its number in the ownership's table; [`NONE`] while all are absent.
     pub(crate) first_user: AtomicU32,
 }
@@ -335,14 +337,14 @@ impl<'m> RegistryBuilder<'m> {
             regions = regions.saturating_add(1);
         }
         let by_start = self.regions(regions, arena)?;
-        let mut regions = by_start.iter().peekable();
+        let mut left = by_start;
         let clusters = arena.slice(count as usize, |index| {
-            let mut range: Option<MfnRange> = None;
-            while let Some(region) = regions.next_if(|r| r.cluster.load(Ordering::Relaxed) as usize == index)
-            {
-                range = Some(range.map_or(region.range, |range| range.hull(&region.range)));
-            }
-            Cluster { range: range.unwrap_or_default(), first_user: AtomicU32::new(NONE) }
+            let is_other = |region: &&Region<'_>| region.cluster.load(Ordering::Relaxed) as usize != index;
+            let end = left.iter().position(is_other).unwrap_or(left.len());
+            let (regions, rest) = left.split_at_checked(end).unwrap_or((left, &[]));
+            left = rest;
+            let hull = regions.iter().map(|region| region.range).reduce(|range, other| range.hull(&other));
+            Cluster { range: hull.unwrap_or_default(), regions, first_user: AtomicU32::new(NONE) }
         })?;
         let starts = search::Starts::new(by_start, arena)?;
         let by_function = self.claims(arena)?;
@@ -425,7 +427,7 @@ pub struct Registry<'m> {
     index: Index<'m>,
     rejected: SinglyLinkedList<RejectedRegions<'m>>,
     below: SinglyLinkedList<Claims<'m>>,
-    clusters: &'m [Cluster],
+    clusters: &'m [Cluster<'m>],
 }
 
 impl<'m> Registry<'m> {
@@ -439,7 +441,7 @@ impl<'m> Registry<'m> {
         self.rejected.iter()
     }
 
-    pub(crate) fn cluster(&self, region: &Region<'_>) -> Option<&'m Cluster> {
+    pub(crate) fn cluster(&self, region: &Region<'_>) -> Option<&'m Cluster<'m>> {
         self.clusters.get(region.cluster.load(Ordering::Relaxed) as usize)
     }
 }

@@ -230,7 +230,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
     /// A domain other than `target` that keeps the region, or one that it overlaps, for devices that are not selected. Only a relaxed move gets here
     /// with one: a strict one has the whole group.
     fn held_elsewhere(&self, region: &'m Region<'m>, target: DomId) -> Option<DomId> {
-        self.policy.registry.overlapping(region.range()).find_map(|other| {
+        self.policy.registry.overlapping_with(region).find_map(|other| {
             let owner = other.owner().filter(|owner| *owner != target)?;
             self.is_used(other, owner).then_some(owner)
         })
@@ -361,23 +361,28 @@ impl<'m, S: AddressSpace, H: RemappingHardware> State<'m, S, H> {
                 other.owner() == Some(id)
                     && !self.devices_of(other).any(|device| device.owner() == Owner::Domain(id))
             };
-            let in_cluster = || policy.registry.overlapping(cluster.range);
-            if !in_cluster().any(is_unused) {
+            let (mut any_unused, mut any_kept) = (false, false);
+            for other in cluster.regions.iter().filter(|other| other.owner() == Some(id)) {
+                if is_unused(other) {
+                    any_unused = true;
+                } else {
+                    any_kept = true;
+                }
+            }
+            if !any_unused {
                 continue;
             }
             unmapped = true;
-            let is_kept = in_cluster().any(|other| other.owner() == Some(id) && !is_unused(other));
-            if !is_kept {
+            if !any_kept {
                 // All of it goes at once, so no page is cut.
                 if let Some(space) = domain.space.lock().as_mut() {
                     let _ = space.unmap_identity(cluster.range);
                 }
-                in_cluster()
-                    .filter(|other| other.owner() == Some(id))
-                    .for_each(|other| other.set_owner(None));
+                let owned = cluster.regions.iter().filter(|other| other.owner() == Some(id));
+                owned.for_each(|other| other.set_owner(None));
                 continue;
             }
-            for other in in_cluster().filter(|other| is_unused(other)) {
+            for other in cluster.regions.iter().rev().filter(|other| is_unused(other)) {
                 other.set_owner(None);
                 if unmap(&policy.registry, other, domain).is_err() {
                     other.set_owner(Some(id));

@@ -19,6 +19,16 @@ impl<'m> Registry<'m> {
         Overlapping { left: self.by_start.get(..below).unwrap_or(self.by_start).iter(), range }
     }
 
+    /// The accepted regions that have a frame in common with an accepted one, itself among them.
+    #[inline]
+    pub(crate) fn overlapping_with(&self, region: &Region<'_>) -> Overlapping<'_, 'm> {
+        match self.cluster(region).map(|cluster| cluster.regions) {
+            // Most regions are alone; they need no search.
+            Some(alone @ [_]) => Overlapping { left: alone.iter(), range: region.range },
+            _ => self.overlapping(region.range),
+        }
+    }
+
     /// The regions of `device`, accepted and rejected: those whose scope names it, then those of bridges that it is below. Each once. The device need
     /// not be known or present.
     #[inline]
