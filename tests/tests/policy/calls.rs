@@ -25,7 +25,7 @@ pub(crate) enum Failure {
 }
 
 /// Makes a call; whether it was refused.
-fn make(world: &World<'_>, call: &Call) -> bool {
+pub(crate) fn make(world: &World<'_>, call: &Call) -> bool {
     let policy = &world.policy;
     let mut ignore = |_| {};
     match call {
@@ -63,12 +63,12 @@ pub(crate) fn run(groups: GroupPolicy, strict: bool, calls: &[(Call, Failure)]) 
         let (before, free_before) = (world.snapshot(), frames.free_count());
         match failure {
             Failure::None => {}
-            Failure::Frames(left) => world.frames.left.set(Some(*left)),
-            Failure::Hardware(left) => world.told.borrow_mut().left = Some(*left),
+            Failure::Frames(left) => world.frames.limit(Some(*left)),
+            Failure::Hardware(left) => world.told.lock().unwrap().left = Some(*left),
         }
         let refused = make(&world, call);
-        world.frames.left.set(None);
-        world.told.borrow_mut().left = None;
+        world.frames.limit(None);
+        world.told.lock().unwrap().left = None;
         world.check(strict);
         if refused {
             assert_eq!(world.snapshot(), before, "{call:?} was refused under {failure:?}");
@@ -79,7 +79,12 @@ pub(crate) fn run(groups: GroupPolicy, strict: bool, calls: &[(Call, Failure)]) 
             );
         }
     }
-    // All back to where it began: no frame is lost.
+    put_back(&world, free);
+}
+
+/// All back to where it began: no frame is lost.
+pub(crate) fn put_back(world: &World<'_>, free: usize) {
+    let frames = world.frames;
     for id in [1, 2] {
         drop(world.policy.destroy_domain(DomId(id), &mut |_| {}));
     }
@@ -87,7 +92,7 @@ pub(crate) fn run(groups: GroupPolicy, strict: bool, calls: &[(Call, Failure)]) 
         let _ = world.policy.remove_device(device, &mut |_| {});
     }
     for (device, source) in DEVICES {
-        world.policy.add_device(device, source, || space(&frames), &mut |_| {}).unwrap();
+        world.policy.add_device(device, source, || space(frames), &mut |_| {}).unwrap();
     }
     world.check(true);
     let end = world.snapshot();

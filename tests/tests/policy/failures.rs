@@ -29,9 +29,9 @@ fn fails_whole(devices: &[Sbdf]) {
         let free = world.frames.free_count();
         let mut failed = 0;
         for frames in 0.. {
-            world.frames.left.set(Some(frames));
+            world.frames.limit(Some(frames));
             let done = assign();
-            world.frames.left.set(None);
+            world.frames.limit(None);
             world.check(true);
             if done.is_ok() {
                 break;
@@ -44,10 +44,10 @@ fn fails_whole(devices: &[Sbdf]) {
         back();
         assert_eq!(world.snapshot(), before);
         for calls in 0.. {
-            world.told.borrow_mut().left = Some(calls);
+            world.told.lock().unwrap().left = Some(calls);
             let done = assign();
-            let all_used = world.told.borrow().left.is_some();
-            world.told.borrow_mut().left = None;
+            let all_used = world.told.lock().unwrap().left.is_some();
+            world.told.lock().unwrap().left = None;
             world.check(true);
             if let Err(error) = done {
                 assert!(matches!(error, AssignError::Hardware { .. }), "{error:?}");

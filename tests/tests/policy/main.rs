@@ -12,4 +12,5 @@ mod calls;
 mod failures;
 mod hotplug;
 mod sequences;
+mod threads;
 mod world;

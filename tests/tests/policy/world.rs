@@ -1,10 +1,9 @@
 //! A made-up machine under the real policy: page frames that can run out, hardware that can fail, and a walker of tables of its own.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use acpi_dmar::verdict::{PageRange, Rejection, Verdict};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
@@ -42,22 +41,27 @@ pub(crate) const REGIONS: [(u64, u64, &[Sbdf]); 4] =
 /// Page frames that can be made to run out.
 pub(crate) struct Frames {
     frames: Vec<TableFrame>,
-    free: RefCell<Vec<u64>>,
+    free: Mutex<Vec<u64>>,
     /// Allocations that still succeed; all of them when `None`.
-    pub(crate) left: Cell<Option<u64>>,
+    left: Mutex<Option<u64>>,
 }
 
 impl Frames {
     pub(crate) fn new(count: u64) -> Self {
         Self {
             frames: (0..count).map(|_| TableFrame([const { AtomicU64::new(0) }; 512])).collect(),
-            free: RefCell::new((1..count).rev().collect()),
-            left: Cell::new(None),
+            free: Mutex::new((1..count).rev().collect()),
+            left: Mutex::new(None),
         }
     }
 
+    /// Lets so many allocations succeed; all of them when `None`.
+    pub(crate) fn limit(&self, left: Option<u64>) {
+        *self.left.lock().unwrap() = left;
+    }
+
     pub(crate) fn free_count(&self) -> usize {
-        self.free.borrow().len()
+        self.free.lock().unwrap().len()
     }
 
     /// The machine frame that VT-d would find for `gfn` (VT-d 9.8: bits 0 and 1 permissions, bit 7 a large page, 51:12 the address), where both
@@ -84,19 +88,19 @@ impl Frames {
 #[allow(unsafe_code, reason = "the frame source's promise")]
 unsafe impl FrameSource for Frames {
     fn allocate(&self) -> Option<Mfn> {
-        match self.left.get() {
+        match &mut *self.left.lock().unwrap() {
             Some(0) => return None,
-            Some(left) => self.left.set(Some(left - 1)),
+            Some(left) => *left -= 1,
             None => {}
         }
-        let frame = Mfn::new(self.free.borrow_mut().pop()?);
+        let frame = Mfn::new(self.free.lock().unwrap().pop()?);
         self.table(frame)?.0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
         Some(frame)
     }
 
     fn free(&self, frame: Mfn) {
-        assert!(!self.free.borrow().contains(&frame.raw()), "{frame} was freed twice");
-        self.free.borrow_mut().push(frame.raw());
+        assert!(!self.free.lock().unwrap().contains(&frame.raw()), "{frame} was freed twice");
+        self.free.lock().unwrap().push(frame.raw());
     }
 
     fn table(&self, frame: Mfn) -> Option<&TableFrame> {
@@ -131,25 +135,25 @@ impl Told {
 
 /// Hardware that does as told until it is to fail. A failed call changes nothing.
 #[derive(Clone, Default)]
-pub(crate) struct Hardware(pub Rc<RefCell<Told>>);
+pub(crate) struct Hardware(pub Arc<Mutex<Told>>);
 
 impl RemappingHardware for Hardware {
     fn attach(&mut self, source: Sbdf, _: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
-        let mut told = self.0.borrow_mut();
+        let mut told = self.0.lock().unwrap();
         told.call(HardwareError::NoFrames)?;
         told.attached.insert(source, root);
         Ok(())
     }
 
     fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError> {
-        let mut told = self.0.borrow_mut();
+        let mut told = self.0.lock().unwrap();
         told.call(HardwareError::TimedOut { unit: 0, operation: "invalidate the context cache" })?;
         told.attached.remove(&source);
         Ok(())
     }
 
     fn flush(&mut self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
-        self.0.borrow_mut().call(HardwareError::TimedOut { unit: 0, operation: "invalidate the IOTLB" })
+        self.0.lock().unwrap().call(HardwareError::TimedOut { unit: 0, operation: "invalidate the IOTLB" })
     }
 }
 
@@ -158,7 +162,7 @@ pub(crate) type Space<'f> = Table<SecondLevel, &'f Frames>;
 /// The policy on the machine.
 pub(crate) struct World<'f> {
     pub(crate) frames: &'f Frames,
-    pub(crate) told: Rc<RefCell<Told>>,
+    pub(crate) told: Arc<Mutex<Told>>,
     pub(crate) policy: Policy<'f, Space<'f>, Hardware>,
 }
 
@@ -197,7 +201,7 @@ impl<'f> World<'f> {
         let mut owners = Vec::new();
         self.policy.for_each_device(|device, source, owner| owners.push((device, source, owner)));
         let regions = self.policy.registry().regions().map(|region| region.owner()).collect();
-        let told = self.told.borrow();
+        let told = self.told.lock().unwrap();
         let attached = told.attached.iter().map(|(source, root)| (*source, root.root.raw())).collect();
         let reached = told.attached.iter().map(|(source, root)| (*source, self.reached(*root))).collect();
         Snapshot { owners, regions, attached, reached }
@@ -215,7 +219,7 @@ impl<'f> World<'f> {
 
     /// What must hold after every call, whatever its outcome.
     pub(crate) fn check(&self, strict: bool) {
-        let told = self.told.borrow();
+        let told = self.told.lock().unwrap();
         let owner_of = |device| self.policy.owner(device);
         for (start, end, devices) in REGIONS {
             for frame in [start, end - 1, (start + end) / 2] {

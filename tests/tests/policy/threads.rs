@@ -1,0 +1,165 @@
+//! Callers on several processors at once: nobody waits for ever, owners are never torn, and reading waits for nobody.
+//!
+//! The policy is built with `lock-order` here: a lock taken out of its order ends the test.
+
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use xen_iommu::abi::Abi;
+use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
+use xen_iommu::{DomId, GroupPolicy, Mode, Owner, Sbdf};
+
+use crate::calls::{Call, make, put_back};
+use crate::world::{B, C, D, DEVICES, E, F, Frames, World, space};
+
+/// Longer than any machine takes; what waits so long waits for ever.
+const PATIENCE: Duration = Duration::from_secs(300);
+const CALLERS: u64 = 4;
+const CALLS: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
+
+/// A sequence of numbers that is the same every time (Marsaglia's xorshift).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap_or(0) % end
+    }
+}
+
+fn call(numbers: &mut Numbers) -> Call {
+    let sets: [&[Sbdf]; 6] =
+        [&[DEVICES[0].0], &[B, C, D], &[E, F], &[B], &[DEVICES[6].0], &[DEVICES[7].0, E]];
+    let set = sets[numbers.below(sets.len())].to_vec();
+    let domain = u16::try_from(numbers.below(3)).unwrap_or(0);
+    match numbers.below(16) {
+        0..7 => Call::Assign(set, domain, Mode::Strict),
+        7..11 => Call::Deassign(set, domain),
+        11 => Call::Create(domain),
+        12 => Call::Destroy(domain),
+        13 | 14 => Call::Add(numbers.below(DEVICES.len())),
+        _ => Call::Remove(numbers.below(DEVICES.len())),
+    }
+}
+
+/// No group has two owners at any moment that a caller can see.
+fn check_groups(world: &World<'_>) {
+    let mut owners = Vec::new();
+    world.policy.for_each_device(|device, _, owner| owners.push((device, owner)));
+    for group in [&[B, C, D][..], &[E, F]] {
+        let of_group = owners.iter().filter(|(device, _)| group.contains(device));
+        let of_group: BTreeSet<_> = of_group.map(|(_, owner)| owner.to_string()).collect();
+        assert!(of_group.len() <= 1, "a group was seen with {of_group:?}");
+    }
+}
+
+/// A guest whose memory is one array.
+struct Memory([u8; 4096]);
+
+impl GuestMemory for Memory {
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), GuestFault> {
+        let from = usize::try_from(address).map_err(|_| GuestFault)?;
+        bytes.copy_from_slice(self.0.get(from..from + bytes.len()).ok_or(GuestFault)?);
+        Ok(())
+    }
+
+    fn is_guest_address(&self, address: u64) -> bool {
+        address < 4096
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), GuestFault> {
+        let from = usize::try_from(address).map_err(|_| GuestFault)?;
+        self.0.get_mut(from..from + bytes.len()).ok_or(GuestFault)?.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Asks for all regions, by Xen's hypercall; how many there are.
+fn query(world: &World<'_>) -> u32 {
+    let mut memory = Memory([0; 4096]);
+    memory.0[..24]
+        .copy_from_slice(&[1, 0, 0, 0, 64, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let registry = world.policy.registry();
+    reserved_device_memory_map(registry, &mut memory, Caller::Privileged, Abi::Native, 0, 0).unwrap();
+    u32::from_le_bytes(*memory.0[4..].first_chunk().unwrap())
+}
+
+#[test]
+fn callers_at_once_tear_nothing_and_wait_not_for_ever() {
+    let frames = Frames::new(1024);
+    let mut memory = vec![MaybeUninit::uninit(); 1 << 16];
+    let world = World::new(&frames, &mut memory, GroupPolicy::Refuse);
+    let free = frames.free_count();
+    for id in [1, 2] {
+        world.policy.create_domain(DomId(id), space(&frames).unwrap()).unwrap();
+    }
+    let (done, finished) = mpsc::channel();
+    let over = AtomicBool::new(false);
+    let granted = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (world, done, granted) = (&world, done.clone(), &granted);
+            scope.spawn(move || {
+                let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15 ^ caller << 32);
+                for _ in 0..CALLS {
+                    if !make(world, &call(&mut numbers)) {
+                        granted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    check_groups(world);
+                }
+                done.send(()).unwrap();
+            });
+        }
+        let (world, over) = (&world, &over);
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(query(world), 4);
+                for region in world.policy.registry().regions() {
+                    assert!(region.owner().is_none_or(|id| id.0 < 3));
+                }
+            }
+        });
+        for _ in 0..CALLERS {
+            if finished.recv_timeout(PATIENCE).is_err() {
+                over.store(true, Ordering::Relaxed);
+                panic!("a caller has not come to its end, or failed");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(
+        granted.into_inner() > usize::try_from(CALLERS * CALLS / 10).unwrap(),
+        "hardly any call was granted"
+    );
+    world.check(true);
+    put_back(&world, free);
+}
+
+/// The query and the registry are read while the ownership lock is held, and while a domain's table lock is.
+#[test]
+fn reading_waits_for_nobody() {
+    let frames = Frames::new(256);
+    let mut memory = vec![MaybeUninit::uninit(); 1 << 16];
+    let world = World::new(&frames, &mut memory, GroupPolicy::Refuse);
+    // On this very thread: a lock that is needed and held would never come.
+    assert_eq!(world.policy.with_hardware(|_| query(&world)), 4);
+    assert_eq!(world.policy.with_space(DomId(0), |_| query(&world)), Some(4));
+    let owner = world.policy.with_hardware(|_| world.policy.registry().regions().next().unwrap().owner());
+    assert_eq!(owner, Some(DomId(0)));
+}
+
+/// The check itself: calling the policy from under a table lock is a breach, and is told as one.
+#[test]
+#[should_panic(expected = "lock order: Ownership taken while Some(Tables) is held")]
+fn a_broken_lock_order_is_found() {
+    let frames = Frames::new(256);
+    let mut memory = vec![MaybeUninit::uninit(); 1 << 16];
+    let world = World::new(&frames, &mut memory, GroupPolicy::Refuse);
+    let _ = world.policy.with_space(DomId(0), |_| world.policy.owner(B) == Some(Owner::Quarantine));
+}
