@@ -21,6 +21,9 @@ pub(crate) struct Install {
     vacant: u64,
     identical: u64,
     other: u64,
+    /// The bits that any of the vacant entries has, and those that all have.
+    any_bits: u64,
+    all_bits: u64,
 }
 
 impl Edit for Install {
@@ -45,6 +48,8 @@ impl Edit for Install {
         let frames = end.wrapping_sub(start);
         if raw.is_vacant() {
             self.vacant = self.vacant.wrapping_add(frames);
+            self.any_bits |= raw.0;
+            self.all_bits &= raw.0;
         } else if raw.is_identical(gfn, self.access) {
             self.identical = self.identical.wrapping_add(frames);
         } else if self.on_conflict == OnConflict::Skip {
@@ -54,6 +59,11 @@ impl Edit for Install {
             return ControlFlow::Break(Refusal { gfn: Gfn::new(start), found });
         }
         ControlFlow::Continue(())
+    }
+
+    #[inline]
+    fn is_uniform(&self) -> bool {
+        self.identical == 0 && self.other == 0 && self.any_bits == self.all_bits
     }
 }
 
@@ -126,7 +136,17 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         }
         let seed = Seed::identity(self.format(), access, self.largest_level());
         let marks = F::ACCESSED | F::DIRTY;
-        let mut edit = Install { seed, marks, access, on_conflict, vacant: 0, identical: 0, other: 0 };
+        let mut edit = Install {
+            seed,
+            marks,
+            access,
+            on_conflict,
+            vacant: 0,
+            identical: 0,
+            other: 0,
+            any_bits: 0,
+            all_bits: u64::MAX,
+        };
         match self.inspect(&mut edit, gfns) {
             Ok(frames) => Ok(IdentityPlan { edit, gfns, frames }),
             Err(Refusal { gfn, found }) => Err(IdentityError::Conflict { gfn, found }),

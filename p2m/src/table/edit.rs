@@ -37,6 +37,12 @@ pub(crate) trait Edit {
     /// Looks at the frames `start..end` of a stretch that begins with such an entry, before anything is written; may refuse.
     fn inspect(&mut self, raw: Raw, gfn: u64, start: u64, end: u64) -> ControlFlow<Refusal>;
 
+    /// Whether [`inspect`](Self::inspect) has found one and the same entry in the whole range, without a machine frame: then writing need not look
+    /// where it ends.
+    fn is_uniform(&self) -> bool {
+        false
+    }
+
     /// What the whole range becomes, whatever is there.
     fn replacement(&self) -> Option<Seed> {
         None
@@ -186,7 +192,12 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
                 continue;
             };
             if whole && level <= seed.top {
-                let to = stretch_end(table, raw, level, from, end, self.edit.marks());
+                // At the lowest level there are no tables between.
+                let to = if level == 1 && self.edit.is_uniform() {
+                    end
+                } else {
+                    stretch_end(table, raw, level, from, end, self.edit.marks())
+                };
                 let new = seed.at(first, level);
                 if new != raw {
                     let entries = entries(table, level, from, to);

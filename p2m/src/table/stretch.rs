@@ -1,11 +1,13 @@
-//! Stretches of entries: the loops where the time goes, eight entries a round.
+//! Stretches of entries: the loops where the time goes, sixteen entries a round.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::{Raw, Seed, shift_of, span_of};
-use crate::frame::TableFrame;
+use crate::frame::{PAGE_SHIFT, TableFrame};
 
-const ROUND: usize = 8;
+const ROUND: usize = 16;
+/// What addresses in leaves of the lowest level grow by.
+const SMALL: u64 = 1 << PAGE_SHIFT;
 
 /// The entries of `table`, which is at `level`, for the frames `start..end`: whole entries, and not beyond the table.
 #[inline]
@@ -18,19 +20,29 @@ pub(super) fn entries(table: &TableFrame, level: u32, start: u64, end: u64) -> &
 }
 
 /// How many of `entries` say in turn what a stretch that begins with `first` and grows by `step` says, up to the bits of `marks`.
-#[inline]
 pub(super) fn alike(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
-    if step == 0 { equal(entries, first) } else { growing(entries, first, step, marks) }
+    // What the compiler knows takes an instruction less for each entry.
+    match step {
+        0 if first == Raw::NOTHING => equal(entries, Raw::NOTHING),
+        0 => equal(entries, first),
+        SMALL => growing(entries, first, SMALL, marks),
+        _ => growing(entries, first, step, marks),
+    }
 }
 
+#[inline(always)]
 fn equal(entries: &[AtomicU64], first: Raw) -> usize {
-    let same = |entry: &AtomicU64| entry.load(Ordering::Relaxed) == first.0;
+    let different = |entry: &AtomicU64| entry.load(Ordering::Relaxed) ^ first.0;
+    let same = |entry: &AtomicU64| different(entry) == 0;
     let (rounds, _) = entries.as_chunks::<ROUND>();
-    let done = rounds.iter().take_while(|round| round.iter().all(same)).count().wrapping_mul(ROUND);
+    // One branch a round.
+    let alike = |round: &[AtomicU64; ROUND]| round.iter().fold(0, |all, entry| all | different(entry)) == 0;
+    let done = rounds.iter().take_while(|round| alike(round)).count().wrapping_mul(ROUND);
     let rest = entries.get(done..).unwrap_or_default().iter().take_while(|entry| same(entry)).count();
     done.wrapping_add(rest)
 }
 
+#[inline(always)]
 fn growing(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
     let (rounds, _) = entries.as_chunks::<ROUND>();
     let mut expected = first.0;
