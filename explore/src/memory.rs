@@ -1,0 +1,230 @@
+//! Memory whose content can be taken down and put back at the same addresses: table frames, and all objects of the code under test. So a state that was
+//! reached once is gone on from without replaying the calls that led to it.
+
+#![allow(unsafe_code, reason = "bytes of objects are taken down and put back")]
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::mem::MaybeUninit;
+
+use p2m::TableFrame;
+
+/// Frames of the machine.
+pub const FRAMES: usize = 128;
+/// Words of memory for objects.
+const WORDS: usize = 4096;
+const FRAME_WORDS: usize = 512;
+
+#[repr(C, align(4096))]
+struct Bytes {
+    frames: [TableFrame; FRAMES],
+    objects: [u64; WORDS],
+}
+
+/// One block of memory; it is never given back.
+#[derive(Clone, Copy)]
+pub struct Block {
+    start: *mut Bytes,
+}
+
+impl Block {
+    /// A block of zeros.
+    #[must_use]
+    pub fn new() -> Self {
+        let layout = Layout::new::<Bytes>();
+        // SAFETY: the layout's size is not zero.
+        let start: *mut Bytes = unsafe { alloc_zeroed(layout) }.cast();
+        if start.is_null() {
+            handle_alloc_error(layout);
+        }
+        Self { start }
+    }
+
+    /// The frames.
+    #[must_use]
+    pub fn frames(&self) -> &'static [TableFrame; FRAMES] {
+        // SAFETY: the block is never given back, zeros are valid frames, and frames are made of atomics, so they may change behind a shared reference.
+        unsafe { &(*self.start).frames }
+    }
+
+    /// The memory for objects. To be called once: it belongs to the caller then.
+    #[must_use]
+    pub fn objects(&self) -> &'static mut [MaybeUninit<u8>] {
+        // SAFETY: the block is never given back, and the caller asks once.
+        unsafe {
+            let first = (&raw mut (*self.start).objects).cast::<MaybeUninit<u8>>();
+            std::slice::from_raw_parts_mut(first, WORDS * 8)
+        }
+    }
+
+    fn words(&self, part: Part) -> (*mut u64, usize) {
+        match part {
+            // SAFETY: the index is that of a frame.
+            Part::Frame(index) => (unsafe { (&raw mut (*self.start).frames[index]).cast() }, FRAME_WORDS),
+            // SAFETY: a place in the block; nothing is read.
+            Part::Objects => (unsafe { (&raw mut (*self.start).objects).cast() }, WORDS),
+        }
+    }
+
+    /// Copies a part to `to`. No call into the code under test may be under way.
+    fn take_down(&self, part: Part, to: &mut [u64]) {
+        let (from, count) = self.words(part);
+        assert_eq!(to.len(), count, "one part");
+        // SAFETY: the part has `count` words; nobody writes meanwhile, since a block belongs to one thread. Padding that was never written is zero from the
+        // allocation on or left over from earlier objects: bytes, whatever they are.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), count) };
+    }
+
+    /// Copies a part back.
+    fn put_back(&self, part: Part, from: &[u64]) {
+        let (to, count) = self.words(part);
+        assert_eq!(from.len(), count, "one part");
+        // SAFETY: as above. The bytes were taken down from here, so all objects in them are as they were then, at the same addresses, and nothing outside
+        // the block points to an object that came later.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, count) };
+    }
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Frame(usize),
+    Objects,
+}
+
+/// A block's content.
+#[derive(Clone)]
+pub struct Image {
+    frames: Box<[u64]>,
+    objects: Box<[u64]>,
+}
+
+impl Image {
+    /// What is in the block.
+    #[must_use]
+    pub fn of(block: &Block) -> Self {
+        let mut image = Self { frames: vec![0; FRAMES * FRAME_WORDS].into(), objects: vec![0; WORDS].into() };
+        image.take_down(block, u128::MAX);
+        image
+    }
+
+    /// Takes down the objects and these frames.
+    pub fn take_down(&mut self, block: &Block, frames: u128) {
+        block.take_down(Part::Objects, &mut self.objects);
+        for index in bits(frames) {
+            block.take_down(Part::Frame(index), self.frame_mut(index));
+        }
+    }
+
+    /// Puts the objects and these frames back.
+    pub fn put_back(&self, block: &Block, frames: u128) {
+        block.put_back(Part::Objects, &self.objects);
+        for index in bits(frames) {
+            let at = index * FRAME_WORDS;
+            block.put_back(Part::Frame(index), &self.frames[at..at + FRAME_WORDS]);
+        }
+    }
+
+    fn frame_mut(&mut self, index: usize) -> &mut [u64] {
+        &mut self.frames[index * FRAME_WORDS..(index + 1) * FRAME_WORDS]
+    }
+
+    /// The image in little room: the words that are not as the two before lead one to expect, of the objects and these frames.
+    #[must_use]
+    pub fn pack(&self, frames: u128) -> Box<[u64]> {
+        let mut packed = vec![frames as u64, (frames >> 64) as u64];
+        pack(&self.objects, &mut packed);
+        for index in bits(frames) {
+            pack(&self.frames[index * FRAME_WORDS..(index + 1) * FRAME_WORDS], &mut packed);
+        }
+        packed.into()
+    }
+
+    /// The image that was packed. Frames that were not are left as they are. Gives those that were.
+    pub fn unpack(&mut self, packed: &[u64]) -> u128 {
+        let frames = u128::from(packed[0]) | u128::from(packed[1]) << 64;
+        let mut rest = unpack(&packed[2..], &mut self.objects);
+        for index in bits(frames) {
+            rest = unpack(rest, self.frame_mut(index));
+        }
+        frames
+    }
+}
+
+/// The numbers of the bits that are set.
+pub fn bits(mut set: u128) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = set.trailing_zeros() as usize;
+        (set != 0).then(|| {
+            set &= set - 1;
+            bit
+        })
+    })
+}
+
+/// Writes, again and again: how many words follow in equal steps, and how many after them do not, and those.
+fn pack(words: &[u64], packed: &mut Vec<u64>) {
+    let expected = |at: usize| match at {
+        0 => 0,
+        1 => words[0],
+        _ => words[at - 1].wrapping_mul(2).wrapping_sub(words[at - 2]),
+    };
+    let mut at = 0;
+    while at < words.len() {
+        let start = at;
+        while at < words.len() && words[at] == expected(at) {
+            at += 1;
+        }
+        let run = at - start;
+        let other = at;
+        while at < words.len() && words[at] != expected(at) {
+            at += 1;
+        }
+        packed.push((run as u64) << 32 | (at - other) as u64);
+        packed.extend_from_slice(&words[other..at]);
+    }
+}
+
+fn unpack<'p>(mut packed: &'p [u64], words: &mut [u64]) -> &'p [u64] {
+    let mut at = 0;
+    while at < words.len() {
+        let (run, other) = ((packed[0] >> 32) as usize, (packed[0] & 0xffff_ffff) as usize);
+        for index in at..at + run {
+            words[index] = match index {
+                0 => 0,
+                1 => words[0],
+                _ => words[index - 1].wrapping_mul(2).wrapping_sub(words[index - 2]),
+            };
+        }
+        at += run;
+        words[at..at + other].copy_from_slice(&packed[1..=other]);
+        at += other;
+        packed = &packed[other + 1..];
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_comes_back() {
+        let mut words = vec![0_u64; 512];
+        for (index, word) in words.iter_mut().enumerate().skip(100).take(300) {
+            *word = 0x8000_0000 + (index as u64) * 4096;
+        }
+        words[7] = u64::MAX;
+        words[511] = 3;
+        let mut packed = Vec::new();
+        pack(&words, &mut packed);
+        assert!(packed.len() < 30, "{}", packed.len());
+        let mut back = vec![1; 512];
+        assert!(unpack(&packed, &mut back).is_empty());
+        assert_eq!(back, words);
+    }
+}
