@@ -220,6 +220,22 @@ fn on_a_machine_paths_are_followed_and_memory_is_known() {
 }
 
 /// How many things of the drawing say what they are: regions, and the devices in frames.
+#[test]
+fn a_picture_grows_as_its_table_does() {
+    let length = |count: u8| {
+        let shared = (0..count).map(|number| {
+            let base = 0x1000_0000 + u64::from(number) * 0x1000;
+            StructureBuilder::rmrr(0, base, base + 0xfff).scope(ScopeBuilder::bridge(0, &[(0x1c, 0)]))
+        });
+        let below = (0..count).map(|number| ScopeBuilder::endpoint(0, &[(0x1c, 0), (number, 0)]));
+        let below = below.fold(StructureBuilder::rmrr(0, 0x1000, 0x1fff), StructureBuilder::scope);
+        let bytes = table(shared.chain([below]));
+        picture::draw(&Report::new(&bytes, None), "table").to_string().len()
+    };
+    let (some, more) = (length(32), length(128));
+    assert!(more < 5 * some, "{some} bytes for 32 regions and devices, {more} for 128");
+}
+
 fn picture_titles(report: &Report<'_>) -> usize {
     let drawing = picture::draw(report, "table <&> \"quoted\" \u{1}").to_string();
     let document = roxmltree::Document::parse(&drawing).unwrap_or_else(|error| panic!("{error}\n{drawing}"));

@@ -1,4 +1,5 @@
-//! A table as a drawing (SVG): regions on an address axis at the left, devices at the right in frames of their groups, a line for each use.
+//! A table as a drawing (SVG): regions on an address axis at the left, devices at the right in frames of their groups, a line for each use that
+//! the table names.
 //!
 //! The axis is cut at every region's edges. A piece's height grows with the logarithm of its size, and what is between regions is a short gap, so
 //! that 4 KiB can be seen beside 1 GiB.
@@ -56,10 +57,11 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
         .add(label(30.0, 32.0, file).set("font-size", 17).set("font-weight", "bold"))
         .add(label(30.0, 54.0, &summary(report)).set("fill", "#475569"));
     document = axis.draw(document);
-    for (device, place) in rows.places.iter().enumerate() {
-        let Some((row, hue)) = *place else { continue };
-        for (region, _) in report.regions_of(device) {
-            let Some((top, end, _)) = axis.place(report, region) else { continue };
+    for (index, region) in report.regions.iter().enumerate() {
+        let Some((top, end, _)) = axis.place(report, index) else { continue };
+        // To the devices that the table names: what is below a bridge is in the bridge's frame, and a line to each of them from each region would make
+        // gigabytes of a table of 64 KiB.
+        for (row, hue) in region.devices.iter().filter_map(|device| rows.place_of(report, device)) {
             document = document.add(connection(REGIONS.1, f64::midpoint(top, end), DEVICES.0, row, hue.1));
         }
     }
@@ -67,7 +69,10 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
         let Some((top, end, lane)) = axis.place(report, index) else { continue };
         let hue = match region.verdict {
             Verdict::Rejected(_) => REJECTED,
-            _ => region.devices.first().and_then(|device| rows.hue_of(report, device)).unwrap_or(HUES[7]),
+            _ => {
+                let place = region.devices.first().and_then(|device| rows.place_of(report, device));
+                place.map_or(HUES[7], |(_, hue)| hue)
+            }
         };
         let left = REGIONS.0 + lane;
         let size = region.bytes().map_or_else(String::new, |bytes| Size(bytes).to_string());
@@ -290,9 +295,8 @@ fn place_devices(report: &Report<'_>, shown: &[usize]) -> Rows {
 }
 
 impl Rows {
-    fn hue_of(&self, report: &Report<'_>, device: &crate::device::Device) -> Option<Hue> {
-        let number = report.devices.binary_search(device).ok()?;
-        self.places[number].map(|(_, hue)| hue)
+    fn place_of(&self, report: &Report<'_>, device: &crate::device::Device) -> Option<(f64, Hue)> {
+        self.places[report.devices.binary_search(device).ok()?]
     }
 
     fn draw(&self, report: &Report<'_>, shown: &[usize], mut document: Document) -> Document {
