@@ -100,6 +100,11 @@ pub fn init() {
     }
 }
 
+/// The selector of the task state segment and its address: what a VM exit has to load.
+pub fn task() -> (u16, u64) {
+    (TASK.bits(), TASK_STATE.get().map_or(0, |task| (&raw const *task).addr() as u64))
+}
+
 /// How many breakpoint exceptions were taken and returned from.
 pub fn breakpoints() -> u64 {
     BREAKPOINTS.load(Ordering::Relaxed)

@@ -3,6 +3,7 @@
 
 pub mod code;
 pub mod svm;
+pub mod vmx;
 
 use alloc::string::String;
 

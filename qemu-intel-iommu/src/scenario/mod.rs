@@ -39,6 +39,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "table", run: policy::table },
     Scenario { name: "selftest", run: |machine| run(selftest::STEPS, machine) },
     Scenario { name: "nested", run: walk::nested },
+    Scenario { name: "ept", run: walk::ept },
 ];
 
 /// Something with options on it.

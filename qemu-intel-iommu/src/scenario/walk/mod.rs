@@ -13,6 +13,7 @@ use crate::cmdline::Options;
 use crate::guest::Walker;
 use crate::guest::code::{self, Guest};
 use crate::guest::svm::Svm;
+use crate::guest::vmx::Vmx;
 use crate::host::TableFrames;
 use crate::machine::Machine;
 use crate::memory::{FRAME, FrameCounts, Shared, frames};
@@ -21,6 +22,11 @@ use crate::scenario::{Context, text};
 /// `scenario=nested`.
 pub fn nested(machine: &'static mut Machine) -> Exit {
     run::<Svm>(machine)
+}
+
+/// `scenario=ept`.
+pub fn ept(machine: &'static mut Machine) -> Exit {
+    run::<Vmx>(machine)
 }
 
 fn run<W: Walker>(machine: &'static mut Machine) -> Exit {
@@ -83,6 +89,8 @@ impl<W: Walker> World<W> {
     fn trial_with(&mut self, step: &'static str, largest: PageSize) -> Result<Trial<'_, W>, String> {
         let table = Table::new(self.walker.format(), TableFrames, 4, largest).map_err(text)?;
         let (spoilt, guest) = (self.broken(step), self.guest.first());
+        // Its top frame may be that of a table that is gone.
+        self.walker.flush(table.root());
         let mut trial = Trial { world: self, table, spoilt, spoils: Vec::new(), reached: 0, stopped: 0 };
         trial.map(Guest::HOME, code::FRAMES, guest, P2mType::RamRw, Access::all())?;
         Ok(trial)
