@@ -202,11 +202,36 @@ pub(crate) struct Requester {
     pub(crate) switched: AtomicBool,
     /// Whether a unit translates its DMA.
     pub(crate) translated: AtomicBool,
+    /// The number of a domain that its DMA may reach beside where its devices are; [`NONE`] where all is certain, [`NO_DOMAIN`] where it may reach
+    /// another place that is no domain's.
+    stray: Number,
 }
+
+/// See [`Requester::set_uncertain`].
+const NO_DOMAIN: u32 = NONE - 1;
 
 impl Requester {
     pub(crate) fn source(&self) -> Sbdf {
         Sbdf::from_raw(self.source.get())
+    }
+
+    /// Whether nobody knows where its DMA goes.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.stray.get() != NONE
+    }
+
+    /// Whether it may reach the domain of this number by a move that failed.
+    pub(crate) fn may_reach(&self, domain: u32) -> bool {
+        self.stray.get() == domain
+    }
+
+    /// From now on it may reach the domain of this number, or its quarantine, beside where its devices are.
+    pub(crate) fn set_uncertain(&self, domain: Option<u32>) {
+        self.stray.set(domain.unwrap_or(NO_DOMAIN));
+    }
+
+    pub(crate) fn set_certain(&self) {
+        self.stray.set(NONE);
     }
 
     /// Its quarantine's id; domains have the ids below.
@@ -240,6 +265,7 @@ impl<'m, S> Requesters<'m, S> {
                 chain: Number::new(if next as usize >= capacity { NONE } else { next }),
                 switched: AtomicBool::new(false),
                 translated: AtomicBool::new(false),
+                stray: Number::new(NONE),
             }
         })?;
         let quarantines: &'m [Quarantine<S>] = arena.slice(capacity, |_| Lock::new(Rank::Tables, None))?;
@@ -263,6 +289,7 @@ impl<'m, S> Requesters<'m, S> {
         requester.source.set(source.raw());
         requester.first_user.set(NONE);
         requester.users.set(0);
+        requester.set_certain();
         self.index.insert(source, requester.number);
         Some(requester)
     }

@@ -226,7 +226,8 @@ pub enum Note<'m> {
         /// Why.
         error: HardwareError,
     },
-    /// A move failed, and hardware did not take this requester back to where it was: what its DMA reaches is uncertain.
+    /// A move failed, and hardware did not take this requester back to where it was: what its DMA reaches is uncertain. Its devices are locked away
+    /// until the hardware does ([`Policy::is_uncertain`](crate::Policy::is_uncertain)).
     Uncertain {
         /// The requester.
         source: Sbdf,

@@ -14,6 +14,7 @@
 
 mod hotplug;
 mod transfer;
+mod uncertain;
 
 use p2m::AddressSpace;
 
@@ -130,6 +131,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         }
         let mut state = self.state.lock();
         let domain = self.domain(id).ok_or(DomainError::Unknown(id))?;
+        self.fetch_back_from(&mut state, domain)?;
         loop {
             let left = state.devices.all().find(|device| device.owner() == Owner::Domain(id));
             let Some(sbdf) = left.map(Device::sbdf) else { break };

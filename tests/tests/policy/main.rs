@@ -13,4 +13,5 @@ mod failures;
 mod hotplug;
 mod sequences;
 mod threads;
+mod uncertain;
 mod world;

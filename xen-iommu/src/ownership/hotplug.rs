@@ -41,7 +41,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             .fill_quarantine(&mut state, device, requester, new_space)
             .and_then(|()| self.settle(&mut state, device, requester, owner, notes));
         if let Err(error) = added {
-            if requester.users.get() == 0 {
+            // What the hardware may still use stays.
+            if requester.users.get() == 0 && !requester.is_uncertain() {
                 drop(state.requesters.remove(requester));
             }
             return Err(error);
@@ -69,6 +70,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         if is_last && requester.translated.load(Ordering::Relaxed) {
             let source = requester.source();
             state.hardware.detach(source).map_err(|error| AssignError::Hardware { device, error })?;
+            requester.set_certain();
         }
         let owner = place.owner();
         self.grouping(&state).leave(place);
@@ -163,12 +165,20 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             attach(&mut state.hardware, &state.requesters, requester, domain).map_err(AddError::Hardware)
         });
         let translated = match settled {
-            Ok(()) => true,
+            Ok(()) => {
+                requester.set_certain();
+                true
+            }
             Err(AddError::Hardware(HardwareError::NoUnit { .. })) => {
                 notes(Note::NotTranslated(device));
                 false
             }
             Err(error) => {
+                let is_new = requester.users.get() == 0;
+                if is_new && let Err(error) = state.hardware.detach(requester.source()) {
+                    requester.set_uncertain(None);
+                    notes(Note::Uncertain { source: requester.source(), error });
+                }
                 // The device is not counted so far, so what was mapped for it alone has no user.
                 if let Owner::Domain(id) = owner {
                     state.release(self, device, id, notes);

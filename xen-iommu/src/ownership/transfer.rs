@@ -42,6 +42,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
         let done = self
             .select(devices, whole_groups, target, mode)
             .and_then(|()| self.check_translated(target))
+            .and_then(|()| self.fetch_back())
             .and_then(|()| target_domain.map_or(Ok(()), |domain| self.map(domain, mode, notes)))
             .and_then(|()| self.switch(target_domain, notes));
         match done {
@@ -163,6 +164,19 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
                     error: HardwareError::NoUnit { source },
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Nothing moves from a place where it may not be.
+    fn fetch_back(&mut self) -> Result<(), AssignError<'m>> {
+        let mut next = self.first;
+        while let Some(device) = self.state.devices.at(next) {
+            next = device.chain.get();
+            let Some(requester) = self.state.requesters.of(device) else { continue };
+            self.policy
+                .fetch_back(self.state, requester, device.owner())
+                .map_err(|error| AssignError::Hardware { device: device.sbdf(), error })?;
         }
         Ok(())
     }
@@ -309,6 +323,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
                 Owner::Quarantine => None,
             };
             if let Err(error) = attach(&mut self.state.hardware, &self.state.requesters, requester, source) {
+                requester.set_uncertain(target.map(|domain| domain.number));
                 notes(Note::Uncertain { source: requester.source(), error });
             }
         }
