@@ -221,19 +221,22 @@ fn on_a_machine_paths_are_followed_and_memory_is_known() {
 
 /// How many things of the drawing say what they are: regions, and the devices in frames.
 #[test]
-fn a_picture_grows_as_its_table_does() {
-    let length = |count: u8| {
+fn text_and_picture_grow_as_their_table_does() {
+    let lengths = |count: u8| {
         let shared = (0..count).map(|number| {
             let base = 0x1000_0000 + u64::from(number) * 0x1000;
-            StructureBuilder::rmrr(0, base, base + 0xfff).scope(ScopeBuilder::bridge(0, &[(0x1c, 0)]))
+            StructureBuilder::rmrr(0, base, base + 0xfff)
+                .scope(ScopeBuilder::bridge(0, &[(0x1c, 0)]))
+                .scope(ScopeBuilder::endpoint(1, &[(number, 0)]))
         });
         let below = (0..count).map(|number| ScopeBuilder::endpoint(0, &[(0x1c, 0), (number, 0)]));
         let below = below.fold(StructureBuilder::rmrr(0, 0x1000, 0x1fff), StructureBuilder::scope);
         let bytes = table(shared.chain([below]));
-        picture::draw(&Report::new(&bytes, None), "table").to_string().len()
+        let report = Report::new(&bytes, None);
+        (text(&report).len(), picture::draw(&report, "table").to_string().len())
     };
-    let (some, more) = (length(32), length(128));
-    assert!(more < 5 * some, "{some} bytes for 32 regions and devices, {more} for 128");
+    let (some, more) = (lengths(32), lengths(128));
+    assert!(more.0 < 5 * some.0 && more.1 < 5 * some.1, "{some:?} bytes for 32 regions, {more:?} for 128");
 }
 
 fn picture_titles(report: &Report<'_>) -> usize {

@@ -59,8 +59,8 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
     document = axis.draw(document);
     for (index, region) in report.regions.iter().enumerate() {
         let Some((top, end, _)) = axis.place(report, index) else { continue };
-        // To the devices that the table names: what is below a bridge is in the bridge's frame, and a line to each of them from each region would make
-        // gigabytes of a table of 64 KiB.
+        // To the devices that the table names: what is below a bridge is in the frame of the bridge, and a line from each region to each of them would make
+        // hundreds of megabytes of a table of 64 KiB.
         for (row, hue) in region.devices.iter().filter_map(|device| rows.place_of(report, device)) {
             document = document.add(connection(REGIONS.1, f64::midpoint(top, end), DEVICES.0, row, hue.1));
         }

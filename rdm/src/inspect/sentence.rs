@@ -126,11 +126,15 @@ pub fn reasons(report: &Report<'_>, group: &Group) -> Vec<String> {
         match link.reason {
             Reason::SharedRegion(region) => {
                 if told.insert(region) {
-                    let users = group
-                        .devices
-                        .iter()
-                        .filter(|&&device| report.regions_of(device).any(|(used, _)| used == region));
-                    let users: Vec<_> = users.map(|&device| report.devices[device].to_string()).collect();
+                    // Those that the table names; what is below a bridge is told of by itself.
+                    let named = report.regions[region].devices.iter();
+                    let mut users: Vec<_> = named
+                        .filter_map(|device| report.devices.binary_search(device).ok())
+                        .filter(|device| group.devices.binary_search(device).is_ok())
+                        .collect();
+                    users.sort_unstable();
+                    let users: Vec<_> =
+                        users.into_iter().map(|device| report.devices[device].to_string()).collect();
                     sentences.push(format!("{} use {}", list(&users), region_name(region)));
                 }
             }
