@@ -38,7 +38,8 @@ Areas (all of them, when none is named):
   policy    registry, groups and moving devices, on a large machine
 
   --json    one JSON object a line: area, case, instructions; peer (the crate, where it is not ours),
-            bound (where there is a target; for each unit where there is a unit)
+            bound (where there is a target; for each unit where there is a unit), unit, units, per
+            (instructions each unit), memory and memory_bound (bytes), note
 
 A bound that is not kept is shown as over, and is no failure.";
 
@@ -64,7 +65,7 @@ const AREAS: &[Area] = &[
         name: "p2m",
         title: "1:1 mappings and look-ups, second level; peers: long mode, mapping without looking first",
         measure: p2m::measure,
-        derive: |_| (),
+        derive: p2m::derive,
     },
     Area {
         name: "policy",

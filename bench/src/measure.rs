@@ -47,7 +47,12 @@ impl Measurements {
 
     /// Adds a note to the case measured last.
     pub(crate) fn note(&mut self, note: String) {
-        self.last = self.last.take().map(|row| row.note(note));
+        self.amend(|row| row.note(note));
+    }
+
+    /// Adds to the case measured last what shows only when it is done.
+    pub(crate) fn amend(&mut self, describe: impl FnOnce(Row) -> Row) {
+        self.last = self.last.take().map(describe);
     }
 
     fn tell(&mut self) {

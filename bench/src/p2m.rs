@@ -178,7 +178,7 @@ fn map_and_undo<F: Format>(
     assert!(done && frame_at((table, Gfn::new(case.start + 1))) == Some(Mfn::new(case.start + 1)));
     taken += table.table_frames() - before;
     measurements.note(match needed {
-        Some(needed) if needed == taken => format!("table frames: {taken}, as the layout needs"),
+        Some(needed) if needed == taken => self::taken(taken),
         Some(needed) => format!("table frames: {taken}, and the layout needs {needed}"),
         None => format!("table frames: {taken}"),
     });
@@ -211,7 +211,9 @@ fn formats<F: Format>(measurements: &mut Measurements, format: F, what: &str) {
     }
     for (name, gfn) in LOOK_UPS {
         let case = format!("{name}{what}: {ALL}");
-        measurements.call(&case, look_up, (&table, Gfn::new(gfn)), bounded);
+        measurements.call(&case, look_up, (&table, Gfn::new(gfn)), |row| {
+            bounded(row).note("the walk, and 12 to decode and store type and access")
+        });
     }
 }
 
@@ -304,7 +306,7 @@ fn fullness(measurements: &mut Measurements) {
 /// What the rest is made of.
 fn parts(measurements: &mut Measurements) {
     let frame = measurements.call(
-        "a frame from the pool, zeroed",
+        FRAME,
         |source: DirectMap| source.allocate(),
         DirectMap,
         |row| row.note("part of every row that takes table frames"),
@@ -343,6 +345,26 @@ fn parts(measurements: &mut Measurements) {
         (&far, Gfn::new(600 * GIB)),
         bounded,
     );
+}
+
+/// A frame that is zeroed.
+const FRAME: &str = "a frame from the pool, zeroed";
+
+/// Adds what a case takes that is bounded by its one new table, without the zeroing of that.
+pub(crate) fn derive(rows: &mut Vec<Row>) {
+    let Some(frame) = rows.iter().find(|row| row.case == FRAME).cloned() else { return };
+    let new = rows.iter().filter(|row| {
+        row.peer.is_none() && row.case.starts_with("1 GiB") && row.note.as_deref() == Some(&taken(1))
+    });
+    let less = |row: &Row| {
+        row.beyond(&frame, &format!("{}, less {FRAME}", row.case)).note("what it takes but for zeroing")
+    };
+    let less: Vec<Row> = new.map(less).collect();
+    rows.extend(less);
+}
+
+fn taken(frames: u64) -> String {
+    format!("table frames: {frames}, as the layout needs")
 }
 
 /// Measures.

@@ -28,7 +28,12 @@ pub(crate) struct Row {
     /// Instructions each unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) per: Option<f64>,
-    /// What else is to be known: memory that it took, what the count is made of.
+    /// Bytes of memory that are in use when it is done, where that is a target, and how many may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_bound: Option<u64>,
+    /// What else is to be known: table frames that it took, what the count is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
 }
@@ -51,6 +56,11 @@ impl Row {
     /// It did `units` of these.
     pub(crate) fn each(self, unit: &str, units: u64) -> Self {
         Self { unit: Some(unit.into()), units: Some(units), ..self }
+    }
+
+    /// It leaves `bytes` of memory in use, of which there may be `bound`.
+    pub(crate) fn memory(self, bytes: u64, bound: u64) -> Self {
+        Self { memory: Some(bytes), memory_bound: Some(bound), ..self }
     }
 
     pub(crate) fn note(self, note: impl Into<String>) -> Self {
@@ -128,10 +138,20 @@ pub(crate) fn table(rows: &[Row]) -> String {
             }
             .to_owned(),
         );
-        line.push(ours.and_then(|row| row.note.clone()).unwrap_or_default());
+        line.push(ours.map(remarks).unwrap_or_default());
         lines.push(line);
     }
     aligned(&lines)
+}
+
+/// The memory and the note.
+fn remarks(row: &Row) -> String {
+    let memory = row.memory.zip(row.memory_bound).map(|(bytes, bound)| {
+        let mib = |bytes: u64| decimal(bytes as f64 / f64::from(1 << 20));
+        let met = if bytes <= bound { "met" } else { "over" };
+        format!("memory in all: {} MiB, bound {} MiB, {met}", mib(bytes), mib(bound))
+    });
+    memory.into_iter().chain(row.note.clone()).collect::<Vec<_>>().join("; ")
 }
 
 /// Columns of the width of their widest cell; the first and the last to the left, the others to the right. A column without content is left out.
@@ -232,6 +252,18 @@ mod tests {
         );
         assert!(lines[1].ends_with("8/page  over"), "{text}");
         assert!(lines[2].contains(" 30   met  one page"), "{text}");
+    }
+
+    #[test]
+    fn memory_has_a_bound_of_its_own() {
+        let row = Row::new("policy", "make places").memory(25 << 20, 24 << 20).note("all of them");
+        assert!(
+            table(std::slice::from_ref(&row))
+                .ends_with("memory in all: 25 MiB, bound 24 MiB, over; all of them\n")
+        );
+        let value: Value = serde_json::from_str(&json(&[row])).unwrap();
+        assert_eq!(value["memory"], 25 << 20);
+        assert_eq!(value["memory_bound"], 24 << 20);
     }
 
     #[test]
