@@ -190,6 +190,7 @@ pub trait RemappingHardware {
     /// Drops translations of `space` that may be cached; returns when that is done.
     ///
     /// # Errors
-    /// [`HardwareError::TimedOut`] or [`HardwareError::QueueError`]; the old translations may then still be in use.
+    /// [`HardwareError::TimedOut`] or [`HardwareError::QueueError`]; the old translations may then still be in use. The next call for the space that
+    /// succeeds has dropped them too, whatever it asks for.
     fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError>;
 }

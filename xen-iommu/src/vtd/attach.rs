@@ -69,11 +69,12 @@ impl<R: Registers> Unit<'_, R> {
             self.in_doubt = true;
             return Err(error);
         }
+        // In doubt, translations of the space may be cached though no entry has its id any more, and whatever this flush is for, the tables behind
+        // them are free to be used again when it succeeds.
+        self.settle(frames)?;
         if flush.gfns.is_empty() || (flush.only_added && !capability.caching_mode()) {
             return Ok(());
         }
-        // In doubt, translations of the space may be cached though no entry has its id any more.
-        self.settle(frames)?;
         let Some(domain) = self.domains.id_of(space) else { return Ok(()) };
         let fits =
             |block: &Block| capability.page_selective() && block.order <= u32::from(capability.max_mask());
