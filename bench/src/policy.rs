@@ -8,12 +8,12 @@ use std::mem::MaybeUninit;
 use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
+use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion, PageRange, Verdict};
 use p2m::{
     Access, AddressSpace, DeviceRoot, Entry, Flush, Gfn, GfnRange, Identity, IdentityError, Mfn, MfnRange,
     OnConflict, PageSize, Run, SecondLevel, Seen, Table,
 };
-use xen_iommu::registry::{Registry, RegistryBuilder};
+use xen_iommu::registry::{Origin, RegionInfo, Registry, RegistryBuilder, Scope};
 use xen_iommu::verdict::Host;
 use xen_iommu::{
     Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, Sbdf, SpaceId,
@@ -254,6 +254,34 @@ fn boot(measurements: &mut Measurements, part: u32) -> World {
     policy
 }
 
+/// The same machine with conventional bridges: a bus's devices are below one, and have its regions together.
+fn boot_below_bridges(measurements: &mut Measurements, part: u32) {
+    let (regions, devices) = (REGIONS / part, DEVICES / part);
+    let mut arena = Arena::new(vec![MaybeUninit::uninit(); 2 * MEMORY].leak());
+    let mut builder = RegistryBuilder::default();
+    for index in 0..regions {
+        let (base, limit) = region(index);
+        let verdict = Verdict::Accepted(PageRange { start: base >> 12, end: (limit + 1) >> 12 });
+        let info = RegionInfo { base, limit, origin: Origin::Dmar { offset: 0 }, verdict };
+        let bus = (index / SHARING) as u8;
+        let bridge = Sbdf::new(0, 0, bus & 0x1f, bus >> 5);
+        let below = Scope::Below { bridge, first_bus: bus, last_bus: bus };
+        builder.add(&mut arena, info, std::iter::once(below)).unwrap();
+    }
+    let registry = builder.freeze(&mut arena).unwrap();
+    let policy = policy(registry, devices, &mut arena).unwrap();
+    let case = format!("{regions} regions of bridges, {devices} devices: add and group");
+    let note = "every device has sixteen regions";
+    assert!(
+        measurements.call(&case, add_all, (&policy, devices), |row| {
+            row.each("device", devices.into()).note(note)
+        })
+    );
+    let buses = devices / 256;
+    let device = Sbdf::new(0, (buses - 1) as u8, 7, 0);
+    assert!(policy.registry().regions_of(device).count() >= SHARING as usize);
+}
+
 /// Finding things on the whole machine.
 fn look_ups(measurements: &mut Measurements, policy: &World) {
     let registry = policy.registry();
@@ -321,6 +349,9 @@ pub(crate) fn measure(measurements: &mut Measurements) {
             look_ups(measurements, &policy);
             moves(measurements, &policy);
         }
+    }
+    for part in PARTS {
+        boot_below_bridges(measurements, part);
     }
 }
 

@@ -74,6 +74,14 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// The function, or the bridge.
+    fn named(&self) -> Sbdf {
+        let (Self::Function(named) | Self::Below { bridge: named, .. }) = *self;
+        named
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -220,7 +228,7 @@ impl<'m, 'k> KeyAdapter<'k> for ByStart<'m> {
     }
 }
 
-/// That a region belongs to one function, in the order of functions.
+/// That a region belongs to one function or bridge, in the order of those.
 struct OfFunction<'m> {
     function: Sbdf,
     /// The order of registration, among those of one function.
@@ -245,11 +253,10 @@ pub struct RegionInfo {
 pub struct RegistryBuilder<'m> {
     by_start: RBTree<ByStart<'m>>,
     rejected: SinglyLinkedList<RejectedRegions<'m>>,
-    /// Claims by functions, and how many.
-    functions: SinglyLinkedList<Claims<'m>>,
-    function_count: u32,
-    /// Claims by bridges.
-    below: SinglyLinkedList<Claims<'m>>,
+    /// How many, and of them those by bridges.
+    claims: SinglyLinkedList<Claims<'m>>,
+    claim_count: u32,
+    bridge_count: u32,
 }
 
 impl Default for RegistryBuilder<'_> {
@@ -257,9 +264,9 @@ impl Default for RegistryBuilder<'_> {
         Self {
             by_start: RBTree::new(ByStart::new()),
             rejected: SinglyLinkedList::new(RejectedRegions::new()),
-            functions: SinglyLinkedList::new(Claims::new()),
-            function_count: 0,
-            below: SinglyLinkedList::new(Claims::new()),
+            claims: SinglyLinkedList::new(Claims::new()),
+            claim_count: 0,
+            bridge_count: 0,
         }
     }
 }
@@ -279,7 +286,7 @@ impl<'m> RegistryBuilder<'m> {
         let placeholder = Scope::Function(Sbdf::from_raw(0));
         let all = arena.slice(scopes.count(), |_| each.next().unwrap_or(placeholder))?;
         all.sort_unstable();
-        let scopes = without_repeats(all);
+        let scopes = without_repeats(all, PartialEq::eq);
 
         let region: &'m Region<'m> = arena.object(Region {
             by_start: RBTreeAtomicLink::new(),
@@ -303,12 +310,10 @@ impl<'m> RegistryBuilder<'m> {
         })?;
 
         for claim in claims {
-            match claim.scope {
-                Scope::Function(_) => {
-                    self.functions.push_front(claim);
-                    self.function_count = self.function_count.saturating_add(1);
-                }
-                Scope::Below { .. } => self.below.push_front(claim),
+            self.claims.push_front(claim);
+            self.claim_count = self.claim_count.saturating_add(1);
+            if let Scope::Below { .. } = claim.scope {
+                self.bridge_count = self.bridge_count.saturating_add(1);
             }
         }
         if region.rejection().is_some() {
@@ -347,7 +352,8 @@ impl<'m> RegistryBuilder<'m> {
             Cluster { range: hull.unwrap_or_default(), regions, first_user: AtomicU32::new(NONE) }
         })?;
         let starts = search::Starts::new(by_start, arena)?;
-        let by_function = self.claims(arena)?;
+        let by_function = self.by_function(arena)?;
+        let below = search::Below::new(&self.claims, self.bridge_count, arena)?;
         let mut index = Index::new(by_function.len(), arena)?;
         let mut last = None;
         for (number, claim) in (0_u32..).zip(by_function) {
@@ -355,15 +361,7 @@ impl<'m> RegistryBuilder<'m> {
                 index.insert(claim.function, number);
             }
         }
-        Ok(Registry {
-            by_start,
-            starts,
-            by_function,
-            index,
-            rejected: self.rejected,
-            below: self.below,
-            clusters,
-        })
+        Ok(Registry { by_start, starts, by_function, index, below, rejected: self.rejected, clusters })
     }
 
     /// The accepted regions in order.
@@ -377,21 +375,24 @@ impl<'m> RegistryBuilder<'m> {
         })?)
     }
 
-    /// The claims by functions in order.
-    fn claims(&self, arena: &mut Arena<'m>) -> Result<&'m [OfFunction<'m>], OutOfMemory> {
-        let mut cursor = self.functions.front();
+    /// The claims in the order of the functions and bridges that they name.
+    fn by_function(&self, arena: &mut Arena<'m>) -> Result<&'m [OfFunction<'m>], OutOfMemory> {
+        let mut cursor = self.claims.front();
         let Some(first) = cursor.clone_pointer() else { return Ok(&[]) };
-        let mut order = self.function_count;
-        let claims = arena.slice(self.function_count as usize, |_| {
+        let mut order = self.claim_count;
+        let claims = arena.slice(self.claim_count as usize, |_| {
             let claim = cursor.clone_pointer().unwrap_or(first);
             cursor.move_next();
             // The list begins with the last one.
             order = order.saturating_sub(1);
-            let (Scope::Function(function) | Scope::Below { bridge: function, .. }) = claim.scope;
-            OfFunction { function, order, region: claim.region }
+            OfFunction { function: claim.scope.named(), order, region: claim.region }
         })?;
         claims.sort_unstable_by_key(|claim| (claim.function, claim.order));
-        Ok(claims)
+        // A region that names a bridge and what is below it is the bridge's once.
+        let is_same = |one: &OfFunction<'_>, other: &OfFunction<'_>| {
+            one.function == other.function && core::ptr::eq(one.region, other.region)
+        };
+        Ok(without_repeats(claims, is_same))
     }
 }
 
@@ -401,18 +402,14 @@ fn pages_of(verdict: &Verdict) -> MfnRange {
 }
 
 /// Moves the first of each run of equals to the front; what is behind is left out.
-fn without_repeats(sorted: &mut [Scope]) -> &[Scope] {
+fn without_repeats<T>(sorted: &mut [T], is_same: impl Fn(&T, &T) -> bool) -> &[T] {
     let mut kept = 0_usize;
-    let mut last = None;
     for index in 0..sorted.len() {
-        let Some(scope) = sorted.get(index).copied() else { break };
-        if last == Some(scope) {
+        let last = kept.checked_sub(1).and_then(|last| sorted.get(last));
+        if last.zip(sorted.get(index)).is_some_and(|(last, next)| is_same(last, next)) {
             continue;
         }
-        last = Some(scope);
-        if let Some(place) = sorted.get_mut(kept) {
-            *place = scope;
-        }
+        sorted.swap(kept, index);
         kept = kept.saturating_add(1);
     }
     sorted.get(..kept).unwrap_or_default()
@@ -425,8 +422,8 @@ pub struct Registry<'m> {
     by_function: &'m [OfFunction<'m>],
     /// Where the claims of a function begin.
     index: Index<'m>,
+    below: search::Below<'m>,
     rejected: SinglyLinkedList<RejectedRegions<'m>>,
-    below: SinglyLinkedList<Claims<'m>>,
     clusters: &'m [Cluster<'m>],
 }
 

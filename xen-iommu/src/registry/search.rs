@@ -3,10 +3,10 @@
 use core::slice;
 use core::sync::atomic::Ordering;
 
-use intrusive_collections::singly_linked_list;
+use intrusive_collections::SinglyLinkedList;
 use p2m::{Mfn, MfnRange};
 
-use super::{Claim, Claims, OfFunction, Region, Registry};
+use super::{Claim, Claims, OfFunction, Region, Registry, Scope};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
 
@@ -29,7 +29,8 @@ impl<'m> Registry<'m> {
         }
     }
 
-    /// The regions of `device`, accepted and rejected: those whose scope names it, then those of bridges that it is below. Each once. The device need
+    /// The regions of `device`, accepted and rejected: those whose scope names it, then those of bridges that it is below. Each once. Takes time
+    /// for those found, and logarithmic time where any scope is a bridge's. The device need
     /// not be known or present.
     #[inline]
     pub fn regions_of(&self, device: Sbdf) -> RegionsOf<'_, 'm> {
@@ -37,7 +38,7 @@ impl<'m> Registry<'m> {
             let from = self.by_function.get(number as usize..)?;
             from.first().filter(|claim| claim.function == device).map(|_| from)
         });
-        RegionsOf { device, claims: claims.unwrap_or_default().iter(), below: self.below.iter() }
+        RegionsOf { device, claims: claims.unwrap_or_default().iter(), below: self.below.above(device) }
     }
 }
 
@@ -125,7 +126,8 @@ pub struct RegionsOf<'t, 'm> {
     device: Sbdf,
     /// From the device's first on.
     claims: slice::Iter<'t, OfFunction<'m>>,
-    below: singly_linked_list::Iter<'t, Claims<'m>>,
+    /// Those with first buses up to the device's.
+    below: slice::Iter<'t, UnderBridge<'m>>,
 }
 
 impl<'m> Iterator for RegionsOf<'_, 'm> {
@@ -140,14 +142,88 @@ impl<'m> Iterator for RegionsOf<'_, 'm> {
             }
             self.claims = [].iter();
         }
-        self.below.find(|claim| claim.is_first_for(device)).map(|claim| claim.region)
+        loop {
+            let next = self.below.next_back()?;
+            if next.highest_last < bus_of(device) {
+                self.below = [].iter();
+                return None;
+            }
+            if next.claim.is_first_below_for(device) {
+                return Some(next.claim.region);
+            }
+        }
     }
 }
 
 impl Claim<'_> {
-    /// Whether this is the claim by which its region is found for `device`: of several scopes that cover it, the first.
-    fn is_first_for(&self, device: Sbdf) -> bool {
-        self.scope.covers(device)
-            && self.region.scopes.iter().find(|scope| scope.covers(device)) == Some(&self.scope)
+    /// Whether this is the claim by which its region is found for `device`, which is below the bridge: of several such scopes the first, and none where
+    /// a scope names the device.
+    fn is_first_below_for(&self, device: Sbdf) -> bool {
+        let mut scopes = self.region.scopes.iter();
+        !self.region.scopes.iter().any(|scope| scope.named() == device)
+            && scopes.find(|scope| scope.covers(device)) == Some(&self.scope)
+    }
+}
+
+/// Segment and bus.
+fn bus_of(device: Sbdf) -> u32 {
+    device.raw() >> 8
+}
+
+/// Claims by bridges, in the order of the first buses below them.
+pub(super) struct Below<'m> {
+    claims: &'m [UnderBridge<'m>],
+}
+
+struct UnderBridge<'m> {
+    first: u32,
+    /// The highest last bus of this one and those before.
+    highest_last: u32,
+    claim: &'m Claim<'m>,
+}
+
+impl<'m> Below<'m> {
+    /// Picks the `count` claims by bridges out of `all`.
+    pub(super) fn new(
+        all: &SinglyLinkedList<Claims<'m>>,
+        count: u32,
+        arena: &mut Arena<'m>,
+    ) -> Result<Self, OutOfMemory> {
+        let mut cursor = all.front();
+        let Some(some) = cursor.clone_pointer() else { return Ok(Self { claims: &[] }) };
+        let claims = arena.slice(count as usize, |_| {
+            loop {
+                let claim = cursor.clone_pointer();
+                cursor.move_next();
+                let (first, last, claim) = match claim {
+                    None => (0, 0, some),
+                    Some(claim) => match claim.scope {
+                        Scope::Function(_) => continue,
+                        Scope::Below { bridge, first_bus, last_bus } => {
+                            let bus = |bus| bus_of(Sbdf::new(bridge.segment(), bus, 0, 0));
+                            (bus(first_bus), bus(last_bus), claim)
+                        }
+                    },
+                };
+                return UnderBridge { first, highest_last: last, claim };
+            }
+        })?;
+        claims.sort_unstable_by_key(|below| below.first);
+        let mut highest = 0;
+        for below in claims.iter_mut() {
+            highest = below.highest_last.max(highest);
+            below.highest_last = highest;
+        }
+        Ok(Self { claims })
+    }
+
+    /// Those that begin no further up than `device`'s bus.
+    #[inline]
+    fn above(&self, device: Sbdf) -> slice::Iter<'_, UnderBridge<'m>> {
+        if self.claims.is_empty() {
+            return [].iter();
+        }
+        let end = self.claims.partition_point(|below| below.first <= bus_of(device));
+        self.claims.get(..end).unwrap_or_default().iter()
     }
 }

@@ -10,10 +10,10 @@ use super::*;
 fn scope() -> impl Strategy<Value = Scope> {
     prop_oneof![
         4 => (0_u32..24).prop_map(|raw| Scope::Function(Sbdf::from_raw(raw * 8))),
-        1 => (0_u8..2, 0_u8..2).prop_map(|(first_bus, more)| Scope::Below {
-            bridge: Sbdf::from_raw(0),
+        2 => (0_u32..4, 0_u8..4, 0_u8..4).prop_map(|(bridge, first_bus, last_bus)| Scope::Below {
+            bridge: Sbdf::from_raw(bridge * 8),
             first_bus,
-            last_bus: first_bus + more,
+            last_bus,
         }),
     ]
 }
@@ -58,7 +58,7 @@ proptest! {
                 prop_assert_eq!(found, expected.map(|region| place(region)).collect::<Vec<_>>());
             }
         }
-        for raw in 0..=(3 << 8) {
+        for raw in 0..=(5 << 8) {
             let device = Sbdf::from_raw(raw);
             let mut found: Vec<_> = registry.regions_of(device).map(place).collect();
             found.sort_unstable();
