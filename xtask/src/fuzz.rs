@@ -153,7 +153,7 @@ fn fuzz(nightly: &Nightly, target: String, seconds: u64) -> Result<Outcome, Stri
     }
     let before = files(&findings);
     // Tables are bytes, and may be long; what the other targets make of bytes is at its end long before.
-    let tables = matches!(target.as_str(), "parse" | "resolve" | "inspect");
+    let tables = matches!(target.as_str(), "parse" | "resolve" | "inspect" | "registry");
     let mut command = nightly.cargo();
     command.args(["fuzz", "run", "--fuzz-dir", "fuzz", &target]).arg(&corpus);
     command.arg(root().join("fuzz/seeds").join(&target));

@@ -17,6 +17,7 @@ mod machine;
 mod option;
 mod parse;
 mod policy;
+mod registry;
 mod resolve;
 mod seeds;
 mod table;
@@ -49,6 +50,7 @@ pub use inspect::inspect;
 pub use option::option;
 pub use parse::parse;
 pub use policy::policy;
+pub use registry::registry;
 pub use resolve::resolve;
 pub use seeds::{Seed, seeds};
 pub use table::table;
@@ -62,6 +64,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("resolve", resolve),
     ("builder", builder),
     ("inspect", inspect),
+    ("registry", registry),
     ("table", table),
     ("policy", policy),
     ("option", option),

@@ -22,7 +22,8 @@ pub fn seeds() -> Vec<Seed> {
         let bytes = table.build();
         let on_machine = [&bytes[..], &machine()].concat();
         seeds.push(Seed { target: "resolve", name, bytes: on_machine.clone() });
-        seeds.push(Seed { target: "inspect", name, bytes: on_machine });
+        seeds.push(Seed { target: "inspect", name, bytes: on_machine.clone() });
+        seeds.push(Seed { target: "registry", name, bytes: on_machine });
         seeds.push(Seed { target: "parse", name, bytes });
     }
     for (name, text) in OPTIONS {
