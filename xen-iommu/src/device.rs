@@ -80,6 +80,8 @@ pub(crate) struct Device {
     pub(crate) chain: Number,
     /// Part of the transfer under way.
     pub(crate) selected: AtomicBool,
+    /// Its regions may be left out where they are in the way.
+    relaxable: AtomicBool,
 }
 
 impl Device {
@@ -93,6 +95,14 @@ impl Device {
 
     pub(crate) fn set_owner(&self, owner: Owner) {
         self.owner.set(owner.encode());
+    }
+
+    pub(crate) fn is_relaxable(&self) -> bool {
+        self.relaxable.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_relaxable(&self, relaxable: bool) {
+        self.relaxable.store(relaxable, Ordering::Relaxed);
     }
 
     pub(crate) fn is_selected(&self) -> bool {
@@ -135,6 +145,7 @@ impl<'m> Devices<'m> {
                 group_len: Number::new(1),
                 chain: Number::new(if next as usize >= capacity { NONE } else { next }),
                 selected: AtomicBool::new(false),
+                relaxable: AtomicBool::new(false),
             }
         })?;
         let free = if capacity == 0 { NONE } else { 0 };
@@ -169,6 +180,7 @@ impl<'m> Devices<'m> {
         self.free = device.chain.get();
         device.sbdf.set(sbdf.raw());
         device.set_owner(owner);
+        device.set_relaxable(false);
         device.requester.set(requester);
         self.by_sbdf.insert(device);
         self.index.insert(sbdf, device.number);

@@ -22,6 +22,7 @@ extern crate std;
 
 pub mod abi;
 mod arena;
+mod class;
 mod device;
 mod drhd;
 mod error;
@@ -38,6 +39,7 @@ pub mod verdict;
 pub mod vtd;
 
 pub use arena::{Arena, OutOfMemory};
+pub use class::{DeviceClass, RelaxError};
 pub use device::Owner;
 pub use drhd::coverage;
 pub use error::{AddError, AssignError, DomainError, Note};

@@ -19,6 +19,7 @@ mod uncertain;
 use p2m::AddressSpace;
 
 use crate::arena::{Arena, OutOfMemory};
+use crate::class::{DeviceClass, RelaxError};
 use crate::device::{self, Device, Devices, Domain, Owner, Requesters};
 use crate::error::{AssignError, DomainError, Note};
 use crate::group::{Grouping, Link};
@@ -175,14 +176,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     ) -> Result<(), AssignError<'m>> {
         let mut state = self.state.lock();
         let transfer = self.transfer(&mut state);
-        for sbdf in devices {
-            match transfer.find(*sbdf)?.owner() {
-                Owner::Domain(owner) if owner != domain && owner != self.hardware_domain => {
-                    return Err(AssignError::Elsewhere { device: *sbdf, owner: Owner::Domain(owner) });
-                }
-                _ => {}
-            }
-        }
+        self.check_free(&transfer, devices, domain)?;
         transfer.run(devices, self.groups == GroupPolicy::MoveWhole, Owner::Domain(domain), mode, notes)
     }
 
@@ -192,12 +186,27 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// As for [`assign`](Self::assign).
     pub fn test_assign(&self, devices: &[Sbdf], domain: DomId, mode: Mode) -> Result<(), AssignError<'m>> {
         let mut state = self.state.lock();
-        self.transfer(&mut state).test(
-            devices,
-            self.groups == GroupPolicy::MoveWhole,
-            Owner::Domain(domain),
-            mode,
-        )
+        let transfer = self.transfer(&mut state);
+        self.check_free(&transfer, devices, domain)?;
+        transfer.test(devices, self.groups == GroupPolicy::MoveWhole, Owner::Domain(domain), mode)
+    }
+
+    /// Another domain's devices are not given away, the hardware domain's excepted.
+    fn check_free(
+        &self,
+        transfer: &transfer::Transfer<'_, 'm, S, H>,
+        devices: &[Sbdf],
+        domain: DomId,
+    ) -> Result<(), AssignError<'m>> {
+        for sbdf in devices {
+            match transfer.find(*sbdf)?.owner() {
+                Owner::Domain(owner) if owner != domain && owner != self.hardware_domain => {
+                    return Err(AssignError::Elsewhere { device: *sbdf, owner: Owner::Domain(owner) });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Takes devices from a domain into quarantine, all or none.
@@ -224,6 +233,22 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// Who owns a device; `None` when it is not present.
     pub fn owner(&self, device: Sbdf) -> Option<Owner> {
         self.state.lock().devices.find(device).map(Device::owner)
+    }
+
+    /// Lets the regions of a USB controller be left out where they are in the way, also of strict moves, until the device is removed: for hypervisors
+    /// whose administrator says so. It is off unless called. What is left out comes as a [`Note`], as under [`Mode::Relaxed`].
+    ///
+    /// # Errors
+    /// [`RelaxError`], for graphics above all: what they show pictures from is never left out silently.
+    pub fn relax(&self, device: Sbdf, class: DeviceClass) -> Result<(), RelaxError> {
+        let state = self.state.lock();
+        let place = state.devices.find(device).ok_or(RelaxError::UnknownDevice(device))?;
+        match class {
+            DeviceClass::Usb => place.set_relaxable(true),
+            DeviceClass::Graphics => return Err(RelaxError::Graphics(device)),
+            DeviceClass::Other => return Err(RelaxError::Other(device)),
+        }
+        Ok(())
     }
 
     /// Visits the present devices, lowest first, with the requester id that their DMA carries.

@@ -1,19 +1,21 @@
 //! What every boot test stands on: QEMU, the image, and questions about a run.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use machine::emulator::Emulator;
 use machine::image::{self, Messages};
 use machine::plan::{Options, Plan};
 use machine::qemu;
 use machine::record::{Level, Record};
 use machine::run::{Report, Run, StepVerdict, TIME_LIMIT, Verdict};
 
-/// QEMU and the image.
+/// The emulators and the image.
 pub(crate) struct Bench {
     qemu: PathBuf,
+    bochs: Option<PathBuf>,
     image: PathBuf,
 }
 
@@ -34,20 +36,33 @@ impl fmt::Display for Missing {
 }
 
 impl Bench {
-    /// Finds QEMU and builds the image.
+    /// Finds the emulators and builds the image.
     pub(crate) fn set_up() -> Result<Self, Missing> {
         let qemu = qemu::find().ok_or(Missing::Qemu)?;
         let image = image::build(Messages::Kept).map_err(|error| Missing::Image(error.to_string()))?;
-        Ok(Self { qemu, image })
+        Ok(Self { qemu, bochs: Emulator::Bochs.find(), image })
     }
 
     /// Boots.
     pub(crate) fn boot(&self, options: &Options) -> Boot {
         let invocation = Plan::new(options)
-            .and_then(|plan| plan.prepare(&self.qemu, &self.image, &image::boot_folder()))
+            .and_then(|plan| plan.prepare(self.program(plan.emulator), &self.image, &image::boot_folder()))
             .unwrap_or_else(|error| panic!("{error}"));
         let report = Run::start(&invocation, TIME_LIMIT).and_then(|run| run.finish(|_| ()));
         Boot { command: invocation.to_string(), report: report.unwrap_or_else(|error| panic!("{error}")) }
+    }
+
+    /// Whether Bochs is there.
+    pub(crate) fn has_bochs(&self) -> bool {
+        self.bochs.is_some()
+    }
+
+    fn program(&self, emulator: Emulator) -> &Path {
+        match (emulator, &self.bochs) {
+            (Emulator::Bochs, Some(bochs)) => bochs,
+            (Emulator::Bochs, None) => Path::new(emulator.program()),
+            (Emulator::Qemu, _) => &self.qemu,
+        }
     }
 
     /// The names of a scenario's steps.

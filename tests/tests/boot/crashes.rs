@@ -26,7 +26,7 @@ pub(crate) fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
                 let boot =
                     bench.boot(&Options { append: vec![format!("crash={kind}")], ..Options::default() });
                 if boot.report.ending != Ending::Status(STATUS_CRASHED) {
-                    return Err(boot.wrong(boot.report.ending.sentence()));
+                    return Err(boot.wrong(boot.report.ending.sentence(boot.report.emulator)));
                 }
                 match &boot.report.crash {
                     Some(text) if text.starts_with(word) => Ok(()),

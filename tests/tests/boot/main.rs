@@ -12,6 +12,7 @@ mod firmware;
 mod options;
 mod steps;
 mod tables;
+mod walkers;
 
 use std::env;
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = match Bench::set_up() {
         Ok(bench) => trials(&Arc::new(bench)),
-        Err(bench::Missing::Qemu) if env::var_os("BOOT_TESTS").is_none_or(|value| value != "required") => {
+        Err(bench::Missing::Qemu) if !required() => {
             vec![skipped("all", "QEMU is not installed; cargo xtask test installs it and runs them")]
         }
         Err(missing) => vec![Trial::test("set-up", move || Err(Failed::from(missing.to_string())))],
@@ -38,7 +39,13 @@ fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
     trials.extend(firmware::trials(bench));
     trials.extend(crashes::trials(bench));
     trials.extend(tables::trials(bench));
+    trials.extend(walkers::trials(bench));
     trials
+}
+
+/// Whether a tool that is missing is a failure.
+fn required() -> bool {
+    env::var_os("BOOT_TESTS").is_some_and(|value| value == "required")
 }
 
 /// A test for what cannot be tested here.

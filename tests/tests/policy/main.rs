@@ -11,6 +11,7 @@
 mod calls;
 mod failures;
 mod hotplug;
+mod relax;
 mod sequences;
 mod threads;
 mod uncertain;

@@ -111,7 +111,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
                 // The members that are not directly linked to this device are so to another selected one, or to one left out that is found there.
                 let Some(link) = grouping.link(device, other) else { continue };
                 // Regions can be left with the others under relaxed; one requester id cannot be in two places.
-                if mode == Mode::Strict || matches!(link, Link::RequesterId(_)) {
+                if mode_of(device, mode) == Mode::Strict || matches!(link, Link::RequesterId(_)) {
                     let (device, owner) = (device.sbdf(), other.owner());
                     return Err(AssignError::Group { device, other: other.sbdf(), owner, link });
                 }
@@ -182,7 +182,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
     }
 
     fn check_rejected(&self) -> Result<(), AssignError<'m>> {
-        for device in self.selected() {
+        for device in self.selected().filter(|device| !device.is_relaxable()) {
             let mut regions = self.policy.registry.regions_of(device.sbdf());
             if let Some(region) = regions.find(|region| region.rejection().is_some()) {
                 return Err(AssignError::RejectedRegion { device: device.sbdf(), region });
@@ -204,9 +204,9 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
             self.check_rejected()?;
         }
         // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the same frame, so it stays.
-        let on_conflict =
-            if mode == Mode::Relaxed || is_hardware_domain { OnConflict::Skip } else { OnConflict::Refuse };
         for device in self.selected() {
+            let relaxed = is_hardware_domain || mode_of(device, mode) == Mode::Relaxed;
+            let on_conflict = if relaxed { OnConflict::Skip } else { OnConflict::Refuse };
             for region in self.policy.registry.regions_of(device.sbdf()) {
                 if region.rejection().is_some() {
                     notes(Note::WithoutRejected { region });
@@ -439,6 +439,11 @@ fn unmap<'m, S: AddressSpace>(
         end = highest.map_or(left.start(), |kept| kept.start());
     }
     Ok(())
+}
+
+/// How strictly this device's regions are to be provided.
+fn mode_of(device: &Device, mode: Mode) -> Mode {
+    if device.is_relaxable() { Mode::Relaxed } else { mode }
 }
 
 /// Puts a device at the front of the chain of selected ones, once.
