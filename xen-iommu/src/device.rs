@@ -7,10 +7,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
 use crate::arena::{Arena, OutOfMemory};
+use crate::further_ids::FurtherIds;
 use crate::index::Index;
 use crate::lock::{Lock, Rank};
 use crate::platform::{DomId, Sbdf, SpaceId};
 use crate::registry::NONE;
+use crate::requester::Source;
 
 /// Who owns a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +216,8 @@ pub(crate) struct Requester {
     pub(crate) switched: AtomicBool,
     /// Whether a unit translates its DMA.
     pub(crate) translated: AtomicBool,
+    /// The distance of its phantom functions' ids, which go where it goes; 0 for none.
+    phantom_stride: Number,
     /// The number of a domain that its DMA may reach beside where its devices are; [`NONE`] where all is certain, [`NO_DOMAIN`] where it may reach
     /// another place that is no domain's.
     stray: Number,
@@ -225,6 +229,15 @@ const NO_DOMAIN: u32 = NONE - 1;
 impl Requester {
     pub(crate) fn source(&self) -> Sbdf {
         Sbdf::from_raw(self.source.get())
+    }
+
+    /// Its id and those of its phantom functions.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Sbdf> + use<> {
+        core::iter::once(self.source()).chain(self.phantoms().into_iter().flat_map(FurtherIds::iter))
+    }
+
+    fn phantoms(&self) -> Option<FurtherIds> {
+        FurtherIds::phantom(self.source(), self.phantom_stride.get() as u8)
     }
 
     /// Whether nobody knows where its DMA goes.
@@ -277,6 +290,7 @@ impl<'m, S> Requesters<'m, S> {
                 chain: Number::new(if next as usize >= capacity { NONE } else { next }),
                 switched: AtomicBool::new(false),
                 translated: AtomicBool::new(false),
+                phantom_stride: Number::new(0),
                 stray: Number::new(NONE),
             }
         })?;
@@ -295,14 +309,27 @@ impl<'m, S> Requesters<'m, S> {
         })
     }
 
-    pub(crate) fn insert(&mut self, source: Sbdf) -> Option<&'m Requester> {
+    /// The requester that `source` belongs to, as its phantom function too.
+    pub(crate) fn find_with_phantoms(&self, source: Sbdf) -> Option<&'m Requester> {
+        self.find(source).or_else(|| {
+            let function = source.function();
+            let bases = [4, 2, 1].map(|stride: u8| {
+                Sbdf::from_raw(source.raw() & !7 | u32::from(function & stride.wrapping_sub(1)))
+            });
+            let mut owners = bases.into_iter().filter_map(|base| self.find(base));
+            owners.find(|owner| owner.phantoms().is_some_and(|ids| ids.contains(source)))
+        })
+    }
+
+    pub(crate) fn insert(&mut self, source: Source) -> Option<&'m Requester> {
         let requester = self.places.get(self.free as usize)?;
         self.free = requester.chain.get();
-        requester.source.set(source.raw());
+        requester.source.set(source.id.raw());
+        requester.phantom_stride.set(source.phantom_stride.into());
         requester.first_user.set(NONE);
         requester.users.set(0);
         requester.set_certain();
-        self.index.insert(source, requester.number);
+        self.index.insert(source.id, requester.number);
         Some(requester)
     }
 

@@ -113,6 +113,13 @@ pub enum AddError<'m> {
     NoPlace,
     /// No address space could be made for its quarantine.
     NoSpace,
+    /// One of its phantom functions has the requester id of a device that is there, which no one can tell from it.
+    Phantom {
+        /// The new device.
+        device: Sbdf,
+        /// The requester id.
+        taken: Sbdf,
+    },
     /// It belongs together with a device that another domain has, so that their group would span two.
     Group {
         /// The new device.
@@ -144,6 +151,9 @@ impl fmt::Display for AddError<'_> {
             Self::Group { device, other, owner, link } => {
                 write!(f, "{device} belongs together with {other}, which {owner} has")?;
                 link.map_or(Ok(()), |link| write!(f, ": {link}"))
+            }
+            Self::Phantom { device, taken } => {
+                write!(f, "{device} has a phantom function {taken}, which is another device's requester id")
             }
             Self::Map { region, error } => write!(f, "region {region} cannot be mapped: {error}"),
             Self::Hardware(error) => error.fmt(f),

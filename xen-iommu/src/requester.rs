@@ -6,6 +6,22 @@
 
 use crate::platform::Sbdf;
 
+/// Under which requester ids a device's DMA comes: one, and those of its phantom functions where it has switched them on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The requester id.
+    pub id: Sbdf,
+    /// The distance of its phantom functions: the `stride` of [`phantom_functions`](crate::phantom_functions), or 0 where there are none, as below a
+    /// bridge that puts its own id in place of the device's.
+    pub phantom_stride: u8,
+}
+
+impl From<Sbdf> for Source {
+    fn from(id: Sbdf) -> Self {
+        Self { id, phantom_stride: 0 }
+    }
+}
+
 /// What a bridge does to the requester ids of what is below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BridgeKind {

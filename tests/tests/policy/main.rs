@@ -10,6 +10,7 @@
 
 mod calls;
 mod failures;
+mod functions;
 mod hotplug;
 mod relax;
 mod sequences;

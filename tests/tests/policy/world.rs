@@ -197,7 +197,7 @@ impl<'f> World<'f> {
         let registry = builder.freeze(&mut arena).unwrap();
         let hardware = Hardware::default();
         let told = hardware.0.clone();
-        let capacity = Capacity { devices: 8, requesters: 8, domains: 4 };
+        let capacity = Capacity { devices: 12, requesters: 12, domains: 4 };
         let first = (HARDWARE_DOMAIN, space(frames).unwrap());
         let policy = Policy::new(registry, groups, hardware, first, capacity, &mut arena).unwrap();
         let world = Self { frames, told, policy };

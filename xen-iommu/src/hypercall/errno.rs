@@ -47,7 +47,7 @@ impl From<&AddError<'_>> for Errno {
         match error {
             AddError::Present(_) => Self::EEXIST,
             AddError::NoPlace | AddError::NoSpace => Self::ENOMEM,
-            AddError::Group { .. } => Self::EPERM,
+            AddError::Group { .. } | AddError::Phantom { .. } => Self::EPERM,
             AddError::Map { error, .. } => error.into(),
             AddError::Hardware(error) => error.into(),
         }

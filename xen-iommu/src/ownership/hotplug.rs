@@ -4,15 +4,18 @@ use core::sync::atomic::Ordering;
 
 use p2m::{Access, AddressSpace, OnConflict, Seen};
 
-use super::transfer::{attach, flush};
+use super::transfer::{attach, detach, flush};
 use super::{Policy, State};
 use crate::device::{Domain, Owner, Requester};
 use crate::error::{AddError, AssignError, Note};
+use crate::further_ids::FurtherIds;
 use crate::group::Link;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
+use crate::requester::Source;
 
 impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
-    /// Makes a device known that has appeared, with the requester id that its DMA carries ([`requester_id`](crate::requester_id) finds it). It
+    /// Makes a device known that has appeared, with the requester id that its DMA carries ([`requester_id`](crate::requester_id) finds it) or, where it
+    /// uses phantom functions, a [`Source`] that says so. It
     /// belongs to the hardware domain from now on, or to quarantine where the rest of its group is; its regions are mapped there.
     /// `new_space` makes an empty address space for its quarantine; it is called when the device is the first of its requester id with a region.
     ///
@@ -21,10 +24,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     pub fn add_device(
         &self,
         device: Sbdf,
-        source: Sbdf,
+        source: impl Into<Source>,
         new_space: impl FnOnce() -> Option<S>,
         notes: &mut dyn FnMut(Note<'m>),
     ) -> Result<Owner, AddError<'m>> {
+        let source = source.into();
         let mut state = self.state.lock();
         if state.devices.find(device).is_some() {
             return Err(AddError::Present(device));
@@ -32,8 +36,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         if state.devices.is_full() {
             return Err(AddError::NoPlace);
         }
-        let owner = self.owner_for(&state, device, source)?;
-        let requester = match state.requesters.find(source) {
+        let known = state.requesters.find_with_phantoms(source.id);
+        let mut phantoms =
+            FurtherIds::phantom(source.id, source.phantom_stride).into_iter().flat_map(FurtherIds::iter);
+        if let Some(taken) = phantoms.find(|id| state.requesters.find(*id).is_some()) {
+            return Err(AddError::Phantom { device, taken });
+        }
+        let owner = self.owner_for(&state, device, known)?;
+        let requester = match known {
             Some(requester) => requester,
             None => state.requesters.insert(source).ok_or(AddError::NoPlace)?,
         };
@@ -68,8 +78,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         let requester = state.requesters.of(place).ok_or(AssignError::UnknownDevice(device))?;
         let is_last = requester.users.get() <= 1;
         if is_last && requester.translated.load(Ordering::Relaxed) {
-            let source = requester.source();
-            state.hardware.detach(source).map_err(|error| AssignError::Hardware { device, error })?;
+            detach(&mut state.hardware, requester)
+                .map_err(|error| AssignError::Hardware { device, error })?;
             requester.set_certain();
         }
         let owner = place.owner();
@@ -86,14 +96,18 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     }
 
     /// Whom a new device is to belong to: where those are that it belongs together with.
-    fn owner_for(&self, state: &State<'m, S, H>, device: Sbdf, source: Sbdf) -> Result<Owner, AddError<'m>> {
+    fn owner_for(
+        &self,
+        state: &State<'m, S, H>,
+        device: Sbdf,
+        requester: Option<&'m Requester>,
+    ) -> Result<Owner, AddError<'m>> {
         let grouping = self.grouping(state);
         let by_region = self.registry().regions_of(device).filter_map(|region| {
             let cluster = self.registry().cluster(region)?;
             state.devices.at(cluster.first_user.load(Ordering::Relaxed))
         });
-        let by_source =
-            state.requesters.find(source).and_then(|requester| state.devices.at(requester.first_user.get()));
+        let by_source = requester.and_then(|requester| state.devices.at(requester.first_user.get()));
         let hardware_domain = Owner::Domain(self.hardware_domain());
         let mut found = None;
         for other in by_region.chain(by_source) {
@@ -101,12 +115,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             if owner != Owner::Quarantine && owner != hardware_domain
                 || found.is_some_and(|found| found != owner)
             {
-                let same_source =
-                    state.requesters.of(other).is_some_and(|requester| requester.source() == source);
-                let link = if same_source {
-                    Some(Link::RequesterId(source))
-                } else {
-                    grouping.region_link(device, other.sbdf())
+                let link = match requester.filter(|requester| other.requester.get() == requester.number) {
+                    Some(requester) => Some(Link::RequesterId(requester.source())),
+                    None => grouping.region_link(device, other.sbdf()),
                 };
                 return Err(AddError::Group { device, other: other.sbdf(), owner, link });
             }
@@ -175,7 +186,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             }
             Err(error) => {
                 let is_new = requester.users.get() == 0;
-                if is_new && let Err(error) = state.hardware.detach(requester.source()) {
+                if is_new && let Err(error) = detach(&mut state.hardware, requester) {
                     requester.set_uncertain(None);
                     notes(Note::Uncertain { source: requester.source(), error });
                 }

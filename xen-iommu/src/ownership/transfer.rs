@@ -473,9 +473,17 @@ pub(super) fn attach<S: AddressSpace>(
         }
     };
     match root {
-        Some(root) => hardware.attach(requester.source(), space, root),
-        None => hardware.detach(requester.source()),
+        Some(root) => requester.ids().try_for_each(|id| hardware.attach(id, space, root)),
+        None => detach(hardware, requester),
     }
+}
+
+/// Blocks a requester.
+pub(super) fn detach(
+    hardware: &mut impl RemappingHardware,
+    requester: &Requester,
+) -> Result<(), HardwareError> {
+    requester.ids().try_for_each(|id| hardware.detach(id))
 }
 
 /// Flushes what is pending in a domain's address space.

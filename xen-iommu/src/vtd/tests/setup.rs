@@ -1,6 +1,7 @@
 //! Units that start, and units that do not; which unit a device has.
 
 use super::*;
+use crate::further_ids::FurtherIds;
 use crate::vtd::model::Trouble;
 use crate::vtd::registers::Global;
 use crate::vtd::unit::UnitError;
@@ -143,6 +144,9 @@ fn the_closest_scope_names_the_unit() {
             Coverage::Endpoint(device(0x18, 8)),
             Coverage::Endpoint(device(0, 0x10)),
             Coverage::Endpoint(device(0, 9)),
+            // Its phantom function 4, and virtual functions on the next bus.
+            Coverage::Further(FurtherIds::phantom(device(0, 9), 4).unwrap()),
+            Coverage::Further(FurtherIds { function: device(0, 9), offset: 0x107, stride: 2, count: 3 }),
         ],
         &[Coverage::All { segment: 1 }, buses(0, 0xff)],
         // A reversed range covers nothing.
@@ -165,6 +169,11 @@ fn the_closest_scope_names_the_unit() {
     assert_eq!(unit_of(device(0x18, 8)), Some(3), "an endpoint below both");
     assert_eq!(unit_of(device(0, 0x10)), Some(1), "named twice: the first");
     assert_eq!(unit_of(device(0, 9)), Some(3));
+    assert_eq!(unit_of(device(0, 13)), Some(3), "a phantom function");
+    for (devfn, unit) in [(0x10, 3), (0x12, 3), (0x14, 3), (0x11, 0), (0x16, 0)] {
+        let virtual_function = device(1, devfn);
+        assert_eq!(unit_of(virtual_function), Some(unit), "{virtual_function}");
+    }
     assert_eq!(unit_of(Sbdf::new(1, 3, 0, 0)), Some(4), "the bridge scope is in another segment");
     assert_eq!(unit_of(Sbdf::new(2, 0, 0, 0)), None);
 }
