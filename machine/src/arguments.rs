@@ -26,7 +26,8 @@ What to boot:
   --omit uhci         leave out the regions of the UHCI controller; its DMA must then fault
   --log LEVEL         error, warn, info, debug or trace
   --append WORDS      more words for the kernel command line
-  --scenario NAME     another scenario than devices (or table, with --dmar or --firmware)
+  --scenario NAME     another scenario than devices (or table, with --dmar or --firmware): table, selftest,
+                      nested (a guest under AMD's nested paging), ept (under Intel's, on Bochs)
   --firmware KIND     what the firmware says: good, bad-checksum, bad-length, huge-length, bad-signature, none or two
 
 What to show:
@@ -38,6 +39,7 @@ What to show:
 How to boot:
   --time-limit SECS   end QEMU after so long (30)
   --qemu PROGRAM      QEMU (else $QEMU, else qemu-system-x86_64 in the PATH)
+  --bochs PROGRAM     Bochs, which scenario ept boots on (else $BOCHS, else bochs in the PATH)
   --image FILE        the hypervisor (else it is built)
   -h, --help          this text
 
@@ -53,6 +55,7 @@ pub(crate) struct Arguments {
     pub(crate) dry_run: bool,
     pub(crate) time_limit: Duration,
     pub(crate) qemu: Option<PathBuf>,
+    pub(crate) bochs: Option<PathBuf>,
     pub(crate) image: Option<PathBuf>,
     pub(crate) help: bool,
 }
@@ -66,6 +69,7 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Argument
         dry_run: false,
         time_limit: TIME_LIMIT,
         qemu: None,
+        bochs: None,
         image: None,
         help: false,
     };
@@ -90,6 +94,7 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Argument
             Long("dry-run") => arguments.dry_run = true,
             Long("time-limit") => arguments.time_limit = seconds(&parser.value()?.string()?)?,
             Long("qemu") => arguments.qemu = Some(parser.value()?.into()),
+            Long("bochs") => arguments.bochs = Some(parser.value()?.into()),
             Long("image") => arguments.image = Some(parser.value()?.into()),
             Short('h') | Long("help") => arguments.help = true,
             other => return Err(other.unexpected()),
@@ -147,7 +152,7 @@ mod tests {
             assert!(known, "--{name}");
             count += 1;
         }
-        assert_eq!(count, 15);
+        assert_eq!(count, 16);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use machine::emulator::Emulator;
 use machine::image::{self, Messages};
 use machine::interrupt;
 use machine::json;
 use machine::plan::{Options, Plan};
-use machine::qemu;
 use machine::record::Record;
 use machine::run::{Ending, Report, Run, Verdict};
 use machine::show::{Show, Theme};
@@ -85,10 +85,15 @@ impl Watchers {
 
 fn boot(arguments: &Arguments) -> Result<ExitCode, Failed> {
     let plan = Plan::new(&arguments.options).map_err(start)?;
-    let found = match arguments.qemu.clone().or_else(qemu::find) {
+    let named = match plan.emulator {
+        Emulator::Qemu => &arguments.qemu,
+        Emulator::Bochs => &arguments.bochs,
+    };
+    let found = match named.clone().or_else(|| plan.emulator.find()) {
         Some(found) => found,
         None => {
-            return Err(start(format!("{} is not in the PATH; cargo xtask boot installs it", qemu::PROGRAM)));
+            let program = plan.emulator.program();
+            return Err(start(format!("{program} is not in the PATH; cargo xtask boot installs it")));
         }
     };
     let image = match &arguments.image {
@@ -142,15 +147,15 @@ fn code(report: &Report, verdict: &Verdict) -> ExitCode {
 }
 
 /// A step that the image does not know is not spoilt, and the boot would hold.
-fn check_step(arguments: &Arguments, qemu: &Path, image: &Path) -> Result<(), Failed> {
+fn check_step(arguments: &Arguments, program: &Path, image: &Path) -> Result<(), Failed> {
     let Some(step) = &arguments.options.break_step else { return Ok(()) };
     let options = Options { list_steps: true, break_step: None, ..arguments.options.clone() };
     let invocation = Plan::new(&options)
-        .and_then(|plan| plan.prepare(qemu, image, &image::boot_folder()))
+        .and_then(|plan| plan.prepare(program, image, &image::boot_folder()))
         .map_err(start)?;
     let report = Run::start(&invocation, arguments.time_limit)
         .and_then(|run| run.finish(|_| ()))
-        .map_err(|error| start(format!("cannot start {}: {error}", qemu.display())))?;
+        .map_err(|error| start(format!("cannot start {}: {error}", program.display())))?;
     let listing = report.listing().map_err(Failed::Start)?;
     if listing.iter().any(|(name, _)| name == step) {
         return Ok(());

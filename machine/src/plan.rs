@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::bochs::{self, NoRom};
+use crate::emulator::Emulator;
 use crate::firmware::{self, Firmware, NotATable, Table};
 use crate::layout::{self, Device};
 use crate::qemu::{self, CannotCompose, Invocation, TableFile};
 use crate::record::Level;
 use crate::stand_in::{self, Left};
+
+/// A processor of QEMU's with SVM, nested paging and pages of 1 GiB.
+const NESTED_PAGING: &str = "max,+svm,+npt";
 
 /// What the user asks for.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +43,10 @@ pub struct Options {
 /// A machine, and what is said to the hypervisor on it.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What the machine is.
+    pub emulator: Emulator,
+    /// QEMU's processor, where its own choice lacks something.
+    pub processor: Option<&'static str>,
     /// The devices besides the IOMMU.
     pub devices: Vec<Device>,
     /// The firmware's tables.
@@ -77,7 +86,10 @@ pub enum Error {
     /// QEMU's command line.
     #[error(transparent)]
     Compose(#[from] CannotCompose),
-    /// A file that QEMU is to read.
+    /// The ROM for Bochs.
+    #[error(transparent)]
+    Rom(#[from] NoRom),
+    /// A file that the emulator is to read.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file.
@@ -104,6 +116,8 @@ impl Plan {
         let mut words: Vec<String> = Vec::new();
         let mut plan = match &options.dmar {
             None => Self {
+                emulator: Emulator::Qemu,
+                processor: None,
                 devices: layout::devices(),
                 tables: options.firmware.tables(),
                 append: String::new(),
@@ -136,6 +150,11 @@ impl Plan {
         }
         words.extend(options.append.iter().cloned());
         plan.append = words.join(" ");
+        match options.scenario.as_deref() {
+            Some("nested") => plan.processor = Some(NESTED_PAGING),
+            Some("ept") => plan.emulator = Emulator::Bochs,
+            _ => {}
+        }
         Ok(plan)
     }
 
@@ -152,6 +171,8 @@ impl Plan {
         };
         let file = table_file_name(path, &bytes);
         Ok(Self {
+            emulator: Emulator::Qemu,
+            processor: None,
             devices: placement.devices,
             tables: vec![Table { file, bytes }],
             append: String::new(),
@@ -161,20 +182,23 @@ impl Plan {
         })
     }
 
-    /// Writes the tables into `folder` and composes QEMU's command.
+    /// Writes what the emulator reads into `folder` and composes its command. `program` is the emulator.
     ///
     /// # Errors
     /// When a file cannot be written or the command cannot be composed.
-    pub fn prepare(&self, qemu: &Path, image: &Path, folder: &Path) -> Result<Invocation, Error> {
+    pub fn prepare(&self, program: &Path, image: &Path, folder: &Path) -> Result<Invocation, Error> {
         let mut files = Vec::new();
         fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
+        if self.emulator == Emulator::Bochs {
+            return bochs::prepare(program, image, &self.append, folder, write);
+        }
         for table in &self.tables {
             let path = folder.join(&table.file);
             write(&path, &table.bytes).map_err(|source| Error::Write { path: path.clone(), source })?;
             files.push(TableFile { path, verbatim: !table.survives_acpitable() });
         }
-        let arguments = qemu::arguments(image, &self.devices, &files, &self.append)?;
-        Ok(Invocation { program: qemu.to_owned(), arguments })
+        let arguments = qemu::arguments(image, self.processor, &self.devices, &files, &self.append)?;
+        Ok(Invocation { emulator: self.emulator, program: program.to_owned(), arguments })
     }
 }
 
@@ -182,11 +206,14 @@ impl Plan {
 fn table_file_name(path: &Path, bytes: &[u8]) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let stem: String = stem.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
-    // FNV-1a.
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("dmar-{stem}-{:08x}.bin", hash >> 32)
+    format!("dmar-{stem}-{:08x}.bin", hash(bytes) >> 32)
+}
+
+/// FNV-1a.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Several boots may write the same file at once, and another QEMU may be reading it: it is replaced whole, and only when it differs.
@@ -229,6 +256,15 @@ mod tests {
             append(options),
             "rmrr=0xfff4-0xfff5=00:07.0 rmrr=0x10=00:03.0 rmrr=zz break=own-region omit=uhci log=debug list-steps a=b c d"
         );
+    }
+
+    #[test]
+    fn scenarios_get_the_machine_that_has_what_they_need() {
+        let plan =
+            |name: &str| Plan::new(&Options { scenario: Some(name.into()), ..Options::default() }).unwrap();
+        assert_eq!((plan("selftest").emulator, plan("selftest").processor), (Emulator::Qemu, None));
+        assert_eq!(plan("nested").processor, Some("max,+svm,+npt"));
+        assert_eq!(plan("ept").emulator, Emulator::Bochs);
     }
 
     #[test]

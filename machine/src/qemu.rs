@@ -1,15 +1,15 @@
 //! QEMU's command: found, composed, and printed so that it can be pasted into a shell.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::emulator::Emulator;
 use crate::layout::{self, Device};
 
 /// The program's name.
-pub const PROGRAM: &str = "qemu-system-x86_64";
+pub const PROGRAM: &str = Emulator::Qemu.program();
 
 /// The image's buffer for the kernel command line holds about 4 KiB, and what is longer overwrites what lies behind it without a word.
 const APPEND_LIMIT: usize = 4000;
@@ -17,6 +17,8 @@ const APPEND_LIMIT: usize = 4000;
 /// A program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
+    /// What the program is.
+    pub emulator: Emulator,
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
@@ -91,12 +93,13 @@ pub struct TableFile {
     pub verbatim: bool,
 }
 
-/// QEMU's arguments for a machine with these devices and tables.
+/// QEMU's arguments for a machine with this processor (else QEMU's own choice), these devices and tables.
 ///
 /// # Errors
 /// When the kernel command line or a file's name cannot be passed on.
 pub fn arguments(
     image: &Path,
+    processor: Option<&str>,
     devices: &[Device],
     tables: &[TableFile],
     append: &str,
@@ -114,6 +117,9 @@ pub fn arguments(
     // With ACPI off, SeaBIOS makes the tables, and ours is the only DMAR.
     push("-machine", "q35,acpi=off");
     push("-accel", "tcg");
+    if let Some(processor) = processor {
+        push("-cpu", processor);
+    }
     push("-m", &layout::RAM_MIB.to_string());
     push("-no-user-config", "");
     push("-nodefaults", "");
@@ -152,14 +158,7 @@ pub fn shown(path: &Path) -> String {
 
 /// Finds QEMU: what `QEMU` in the environment names, or the first in `PATH`.
 pub fn find() -> Option<PathBuf> {
-    match env::var_os("QEMU") {
-        Some(program) if !program.is_empty() => Some(program.into()),
-        _ => in_path(OsStr::new(PROGRAM), &env::var_os("PATH")?),
-    }
-}
-
-fn in_path(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
-    env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    Emulator::Qemu.find()
 }
 
 #[cfg(test)]
@@ -171,7 +170,7 @@ mod tests {
             TableFile { path: "t/dmar.bin".into(), verbatim: false },
             TableFile { path: "t/a,b.bin".into(), verbatim: true },
         ];
-        arguments(Path::new("image"), &layout::devices(), &tables, "rmrr=1-2=00:07.0 log=info").unwrap()
+        arguments(Path::new("image"), None, &layout::devices(), &tables, "rmrr=1-2=00:07.0 log=info").unwrap()
     }
 
     fn values<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
@@ -204,11 +203,14 @@ mod tests {
     fn what_qemu_would_misread_is_refused() {
         let long = "x".repeat(APPEND_LIMIT + 1);
         assert_eq!(
-            arguments(Path::new("image"), &[], &[], &long),
+            arguments(Path::new("image"), None, &[], &[], &long),
             Err(CannotCompose::AppendTooLong(APPEND_LIMIT + 1))
         );
         let tables = [TableFile { path: "a:b".into(), verbatim: false }];
-        assert_eq!(arguments(Path::new("image"), &[], &tables, ""), Err(CannotCompose::Colon("a:b".into())));
+        assert_eq!(
+            arguments(Path::new("image"), None, &[], &tables, ""),
+            Err(CannotCompose::Colon("a:b".into()))
+        );
     }
 
     #[test]
@@ -231,19 +233,11 @@ mod tests {
 
     #[test]
     fn each_option_has_its_line() {
-        let invocation = Invocation { program: "qemu".into(), arguments: standard() };
+        let invocation =
+            Invocation { emulator: Emulator::Qemu, program: "qemu".into(), arguments: standard() };
         let lines = invocation.lines();
         assert_eq!(lines[0], "qemu");
         assert!(lines[1..].iter().all(|line| line.starts_with('-')));
         assert_eq!(lines.last().unwrap(), "-append 'rmrr=1-2=00:07.0 log=info'");
-    }
-
-    #[test]
-    fn programs_are_found_in_the_path() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("prog"), "").unwrap();
-        let path = env::join_paths([Path::new("/nowhere"), folder.path()]).unwrap();
-        assert_eq!(in_path(OsStr::new("prog"), &path), Some(folder.path().join("prog")));
-        assert_eq!(in_path(OsStr::new("other"), &path), None);
     }
 }

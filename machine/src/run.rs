@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::emulator::Emulator;
 use crate::interrupt;
 use crate::process;
 use crate::qemu::Invocation;
@@ -21,6 +22,8 @@ pub const STATUS_HELD: i32 = 33;
 pub const STATUS_FAILED: i32 = 35;
 /// QEMU's status after a panic or an exception.
 pub const STATUS_CRASHED: i32 = 37;
+/// Bochs's status, whatever happened.
+const BOCHS_STATUS: i32 = 1;
 /// How long a boot may take unless it is told otherwise. It takes a fraction of a second; a slow machine under load takes some.
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
@@ -100,7 +103,9 @@ pub struct Report {
     pub crash: Option<String>,
     /// Every record in order.
     pub records: Vec<Record>,
-    /// How QEMU ended.
+    /// What it ran on.
+    pub emulator: Emulator,
+    /// How that ended. Bochs's own status says nothing; here it has the one that QEMU would have had by the log.
     pub ending: Ending,
     /// From QEMU's start to its end.
     pub wall: Duration,
@@ -152,6 +157,7 @@ impl Run {
             done: None,
             crash: None,
             records: Vec::new(),
+            emulator: invocation.emulator,
             ending: Ending::Status(0),
             wall: Duration::ZERO,
             stderr: String::new(),
@@ -191,6 +197,10 @@ impl Run {
                     self.note(&record);
                     // A guest that prints without end never leaves this branch by itself.
                     self.look_at_the_clock();
+                    // Bochs's own words, between which the image's lines come.
+                    if self.report.emulator == Emulator::Bochs && matches!(record, Record::Raw(_)) {
+                        continue;
+                    }
                     return Some(record);
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -226,7 +236,10 @@ impl Run {
         };
         let mut report = self.report.clone();
         report.wall = self.started.elapsed();
-        report.ending = self.ended_by_us.unwrap_or_else(|| natural(status));
+        report.ending = self.ended_by_us.unwrap_or_else(|| match report.emulator {
+            Emulator::Qemu => natural(status),
+            Emulator::Bochs => report.told(natural(status)),
+        });
         // QEMU hears Ctrl-C too, and may have been the first to go.
         if self.ended_by_us.is_none()
             && let Some(signal) = interrupt::signal()
@@ -293,6 +306,7 @@ impl Run {
                 // A panic while reporting a panic says less than the first.
                 report.crash = report.crash.take().or_else(|| Some(record.to_string()));
             }
+            Record::Raw(_) if report.emulator == Emulator::Bochs => return,
             Record::Log { .. } | Record::Raw(_) => {}
         }
         report.records.push(record.clone());
@@ -343,6 +357,16 @@ impl Report {
         Ok(&self.listed)
     }
 
+    /// The status that the image would have given to QEMU, when Bochs ended as it always does and the log is at its end.
+    fn told(&self, ending: Ending) -> Ending {
+        match (ending, &self.crash, self.done) {
+            (Ending::Status(BOCHS_STATUS), Some(_), _) => Ending::Status(STATUS_CRASHED),
+            (Ending::Status(BOCHS_STATUS), None, Some((_, 0))) => Ending::Status(STATUS_HELD),
+            (Ending::Status(BOCHS_STATUS), None, Some(_)) => Ending::Status(STATUS_FAILED),
+            _ => ending,
+        }
+    }
+
     fn broken(&self) -> Option<String> {
         if let Some(sentence) = self.not_at_the_end() {
             return Some(sentence);
@@ -350,7 +374,7 @@ impl Report {
         let Some((passed, failed)) = self.done else {
             return Some(format!(
                 "{} without a DONE line, so the run was cut short{}.",
-                self.ending.sentence(),
+                self.ending.sentence(self.emulator),
                 self.place()
             ));
         };
@@ -375,14 +399,14 @@ impl Report {
         }
         let held = self.ending == Ending::Status(STATUS_HELD);
         if held != (failed == 0) {
-            return Some(format!("{}, but {failed} steps failed.", self.ending.sentence()));
+            return Some(format!("{}, but {failed} steps failed.", self.ending.sentence(self.emulator)));
         }
         None
     }
 
     /// The sentence for a boot that did not end as the image ends a run.
     fn not_at_the_end(&self) -> Option<String> {
-        let place = self.place();
+        let (place, emulator) = (self.place(), self.emulator);
         if let Some(text) = &self.crash
             && !matches!(self.ending, Ending::Interrupted(_))
         {
@@ -390,35 +414,38 @@ impl Report {
         }
         Some(match self.ending {
             Ending::TimeLimit(limit) => {
-                format!("The boot did not end within {} s{place}; QEMU was ended.", limit.as_secs_f32())
+                format!("The boot did not end within {} s{place}; {emulator} was ended.", limit.as_secs_f32())
             }
             Ending::Interrupted(signal) => {
-                format!("Interrupted by {}{place}; QEMU was ended.", signal_name(signal))
+                format!("Interrupted by {}{place}; {emulator} was ended.", signal_name(signal))
             }
             Ending::LogLimit => {
-                format!("The log grew beyond {} MiB{place}; QEMU was ended.", LOG_LIMIT >> 20)
+                format!("The log grew beyond {} MiB{place}; {emulator} was ended.", LOG_LIMIT >> 20)
             }
             Ending::Status(STATUS_CRASHED) => {
                 format!(
                     "{}{place}, as after a crash, but no line of the log says why.",
-                    self.ending.sentence()
+                    self.ending.sentence(self.emulator)
                 )
             }
             Ending::Status(STATUS_HELD | STATUS_FAILED) => return None,
             Ending::Status(0) => format!(
                 "{}{place}: a reset or a triple fault, or somebody closed it. The boot did not come to its end.",
-                self.ending.sentence()
+                self.ending.sentence(self.emulator)
             ),
+            Ending::Status(BOCHS_STATUS) if emulator == Emulator::Bochs => {
+                format!("{}{place}: {}", self.ending.sentence(emulator), last_line(&self.stderr))
+            }
             Ending::Status(1) if !self.stderr.trim().is_empty() => {
-                format!("QEMU did not start the machine: {}", last_line(&self.stderr))
+                format!("{emulator} did not start the machine: {}", last_line(&self.stderr))
             }
             Ending::Status(_) => {
                 format!(
                     "{}{place}, which the image never gives. The boot did not come to its end.",
-                    self.ending.sentence()
+                    self.ending.sentence(self.emulator)
                 )
             }
-            Ending::Signal(_) => format!("{}{place}.", self.ending.sentence()),
+            Ending::Signal(_) => format!("{}{place}.", self.ending.sentence(self.emulator)),
         })
     }
 
@@ -434,12 +461,12 @@ impl Report {
 }
 
 impl Ending {
-    /// How QEMU ended, as the begin of a sentence.
-    pub fn sentence(self) -> String {
+    /// How the emulator ended, as the begin of a sentence.
+    pub fn sentence(self, emulator: Emulator) -> String {
         match self {
-            Self::Status(status) => format!("QEMU ended with status {status}"),
-            Self::Signal(signal) => format!("QEMU was ended by {}", signal_name(signal)),
-            Self::TimeLimit(_) | Self::Interrupted(_) | Self::LogLimit => "We ended QEMU".into(),
+            Self::Status(status) => format!("{emulator} ended with status {status}"),
+            Self::Signal(signal) => format!("{emulator} was ended by {}", signal_name(signal)),
+            Self::TimeLimit(_) | Self::Interrupted(_) | Self::LogLimit => format!("We ended {emulator}"),
         }
     }
 }
@@ -452,7 +479,9 @@ fn signal_name(number: i32) -> String {
 }
 
 fn last_line(text: &str) -> &str {
-    text.trim_end().lines().last().unwrap_or_default()
+    // Bochs draws a line below what it says last.
+    let mut lines = text.lines().rev().map(str::trim).filter(|line| !line.trim_matches('=').is_empty());
+    lines.next().unwrap_or_default()
 }
 
 fn natural(status: ExitStatus) -> Ending {

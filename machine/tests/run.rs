@@ -6,13 +6,18 @@
 
 use std::time::{Duration, Instant};
 
+use machine::emulator::Emulator;
 use machine::qemu::Invocation;
 use machine::run::{Ending, Report, Run, StepVerdict, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn run_for(script: &str, limit: Duration) -> Report {
-    let invocation = Invocation { program: "sh".into(), arguments: vec!["-c".into(), script.into()] };
+    let invocation = Invocation {
+        emulator: Emulator::Qemu,
+        program: "sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+    };
     Run::start(&invocation, limit).unwrap().finish(|_| ()).unwrap()
 }
 
@@ -145,13 +150,15 @@ fn the_listing_needs_a_boot_that_ends_well() {
 
 #[test]
 fn a_program_that_is_not_there_is_an_error() {
-    let invocation = Invocation { program: "/nowhere/qemu".into(), arguments: Vec::new() };
+    let invocation =
+        Invocation { emulator: Emulator::Qemu, program: "/nowhere/qemu".into(), arguments: Vec::new() };
     assert!(Run::start(&invocation, LIMIT).is_err());
 }
 
 #[test]
 fn dropping_a_run_ends_qemu() {
-    let invocation = Invocation { program: "sleep".into(), arguments: vec!["600".into()] };
+    let invocation =
+        Invocation { emulator: Emulator::Qemu, program: "sleep".into(), arguments: vec!["600".into()] };
     let run = Run::start(&invocation, LIMIT).unwrap();
     let id = run.id();
     drop(run);

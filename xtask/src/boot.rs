@@ -1,10 +1,10 @@
-//! `cargo xtask boot`: sees to QEMU, then becomes the `machine boot` command, so that a signal to this process reaches the one that watches QEMU.
+//! `cargo xtask boot`: sees to the emulator, then becomes the `machine boot` command, so that a signal to this process reaches the one that watches it.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use crate::phase::quiet;
-use crate::tools::{QEMU, qemu_version};
+use crate::tools::{BOCHS, QEMU, qemu_version};
 use crate::{cargo, root};
 
 /// Boots.
@@ -20,7 +20,12 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         .arg(root().join("machine/Cargo.toml"))
         .args(["--", "boot"]);
     if !has(&["-h", "--help"]) {
-        if !has(&["--qemu"]) {
+        let scenario = words.iter().filter_map(|word| word.to_str());
+        if scenario.into_iter().any(|word| ["ept", "--scenario=ept"].contains(&word)) {
+            if !has(&["--bochs"]) {
+                command.arg("--bochs").arg(BOCHS.have()?);
+            }
+        } else if !has(&["--qemu"]) {
             let qemu = QEMU.have()?;
             eprintln!("{}", quiet(&format!("{} ({})", qemu_version(&qemu)?, qemu.display())));
             command.arg("--qemu").arg(qemu);

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use crate::cargo;
 use crate::phase::{Phases, quiet};
-use crate::tools::{IASL, QEMU, qemu_version};
+use crate::tools::{BOCHS, IASL, QEMU, qemu_version};
 
 const IMAGE: &str = "qemu-intel-iommu/Cargo.toml";
 
@@ -18,11 +18,13 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         ));
     }
     let mut phases = Phases::new();
-    phases.phase("tools", "rustfmt, clippy, QEMU, iasl", || {
+    phases.phase("tools", "rustfmt, clippy, QEMU, Bochs, iasl", || {
         component("fmt", "rustfmt")?;
         component("clippy", "clippy")?;
         let qemu = QEMU.have()?;
         eprintln!("{}", quiet(&format!("{} ({})", qemu_version(&qemu)?, qemu.display())));
+        let bochs = BOCHS.have()?;
+        eprintln!("{}", quiet(&format!("Bochs ({})", bochs.display())));
         let iasl = IASL.have()?;
         eprintln!("{}", quiet(&format!("iasl ({})", iasl.display())));
         Ok(())

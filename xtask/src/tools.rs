@@ -39,6 +39,20 @@ pub(crate) const QEMU: Tool = Tool {
     ],
 };
 
+/// The machine with Intel's VMX and EPT. Nothing else of the package is used: the firmware is ours.
+pub(crate) const BOCHS: Tool = Tool {
+    program: "bochs",
+    variable: "BOCHS",
+    purpose: "the boot under EPT",
+    apt: "bochs",
+    others: &[
+        ("dnf", "sudo dnf install bochs-debugger, and name bochs-debugger in $BOCHS"),
+        ("pacman", "sudo pacman -S bochs"),
+        ("zypper", "sudo zypper install bochs"),
+        ("nix-env", "nix-shell -p bochs"),
+    ],
+};
+
 /// Another reading of the same tables.
 pub(crate) const IASL: Tool = Tool {
     program: "iasl",
