@@ -172,7 +172,7 @@ impl Host {
             let source = machine.pci.requester(function.address).unwrap_or(function.address);
             let mut notes = |note| log::debug!(target: "policy", "{note}");
             if let Err(error) =
-                self.policy.add_device(function.address.into(), source.into(), new_space, &mut notes)
+                self.policy.add_device(function.address.into(), Sbdf::from(source), new_space, &mut notes)
             {
                 log::warn!(target: "policy", "{}: {error}", function.address);
             }
