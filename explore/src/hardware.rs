@@ -184,13 +184,21 @@ impl Machine {
         *self.seen.borrow_mut() = Seen::default();
         self.failure.set(failure);
         self.watching.set(true);
-        self.observe();
+    }
+
+    /// Whether the call that is under way has not asked for frames or invalidations and has not written to a table.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let seen = self.seen.borrow();
+        seen.allocations == 0 && seen.invalidations == 0 && seen.wrong.is_none() && self.changed.get() == 0
     }
 
     /// Ends it: nothing fails any more.
     pub fn end(&self) -> Seen {
         self.failure.set(Failure::None);
-        self.observe();
+        if !self.is_quiet() {
+            self.observe();
+        }
         self.watching.set(false);
         *self.seen.borrow()
     }
@@ -275,6 +283,37 @@ impl Machine {
         found
     }
 
+    /// The same, from the lowest table on that the last walk went through, where that serves.
+    fn walk_on(&self, root: usize, levels: u32, gfn: u64, last: &mut Option<(u64, usize, u128)>) -> Found {
+        if let Some((first, frame, through)) = *last
+            && first == gfn >> 9
+        {
+            let entry = self.word(frame, (gfn & 511) as usize);
+            let mfn = (entry & 3 == 3).then_some(entry >> 12 & 0xff_ffff_ffff);
+            return Found { mfn, through };
+        }
+        let mut frame = root;
+        let mut through = 0;
+        for level in (0..levels).rev() {
+            through |= bit(frame);
+            if level == 0 {
+                *last = Some((gfn >> 9, frame, through));
+                return self.walk_on(root, levels, gfn, last);
+            }
+            let entry = self.word(frame, (gfn >> (9 * level) & 511) as usize);
+            let target = entry >> 12 & 0xff_ffff_ffff;
+            match index(target) {
+                Some(next) if entry & 3 == 3 && entry & 1 << 7 == 0 => frame = next,
+                _ => {
+                    let large = entry & 3 == 3 && entry & 1 << 7 != 0;
+                    let mfn = large.then(|| target + (gfn & ((1 << (9 * level)) - 1)));
+                    return Found { mfn, through };
+                }
+            }
+        }
+        Found { mfn: None, through }
+    }
+
     fn wrong(&self, wrong: Wrong) {
         let mut seen = self.seen.borrow_mut();
         seen.wrong = seen.wrong.or(Some(wrong));
@@ -301,8 +340,9 @@ impl Machine {
                     seen.wrong = seen.wrong.or(Some(Wrong::Malformed));
                     continue;
                 };
+                let mut last: Option<(u64, usize, u128)> = None;
                 for (probe, gfn) in self.layout.probes().iter().enumerate() {
-                    let found = self.walk(root, context.levels(), *gfn);
+                    let found = self.walk_on(root, context.levels(), *gfn, &mut last);
                     if found.through & !self.allocated.get() != 0 {
                         seen.wrong = seen.wrong.or(Some(Wrong::WalkedFree));
                     }
@@ -346,11 +386,12 @@ impl Machine {
         unit.contexts[requester].filter(|cached| *cached != self.read_context(&unit, requester))
     }
 
-    fn run_queue(&self) {
+    /// Whether caches may have changed.
+    fn run_queue(&self) -> bool {
         let mut unit = self.unit.borrow_mut();
         let mut seen = self.seen.borrow_mut();
         if unit.head == unit.tail || unit.status & Global::QUEUE.bits() == 0 {
-            return;
+            return false;
         }
         let number = seen.invalidations;
         seen.invalidations += 1;
@@ -367,11 +408,11 @@ impl Machine {
             if !stuck {
                 unit.faults |= FaultStatus::QUEUE_ERROR.bits();
             }
-            return;
+            return false;
         }
         let Some(ring) = index(unit.queue >> 12) else {
             seen.wrong = seen.wrong.or(Some(Wrong::Malformed));
-            return;
+            return false;
         };
         while unit.head != unit.tail {
             let at = (unit.head >> 3) as usize;
@@ -381,6 +422,7 @@ impl Machine {
             }
             unit.head = (unit.head + 16) & 0xfff;
         }
+        true
     }
 
     /// Whether it was a right one (VT-d 6.5.2).
@@ -585,17 +627,18 @@ impl Registers for &'static Machine {
                 _ => {
                     drop(unit);
                     self.wrong(Wrong::Malformed);
-                    return;
                 }
             }
         }
-        self.observe();
     }
 
     fn write64(&self, offset: u32, value: u64) {
-        // The driver has written context entries before.
-        self.touched.set(self.touched.get() | self.unit_frames());
-        self.observe();
+        let is_tail = offset == IQT;
+        if is_tail {
+            // The driver may have written context entries before.
+            self.touched.set(self.touched.get() | self.unit_frames());
+            self.observe();
+        }
         {
             let mut unit = self.unit.borrow_mut();
             match offset {
@@ -609,10 +652,9 @@ impl Registers for &'static Machine {
                 }
             }
         }
-        if offset == IQT {
-            self.run_queue();
+        if is_tail && self.run_queue() {
+            self.observe();
         }
-        self.observe();
     }
 
     fn relax(&self) {}

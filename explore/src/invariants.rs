@@ -9,7 +9,9 @@ use crate::machine::{
     DEVICES, DOMAINS, NAMES, PLACES, REGIONS, REQUESTERS, ram, region_of, requester, sbdf, users,
 };
 use crate::state::Keys;
-use crate::world::{Own, QUARANTINE, World};
+use crate::world::{Known, Own, QUARANTINE, World};
+
+type Meaning = ([Option<usize>; DEVICES], [Option<usize>; REGIONS], Known, Vec<(usize, u64, u64, u64)>);
 
 /// What does not hold.
 pub type Breach = String;
@@ -22,13 +24,17 @@ fn broken(holds: bool, breach: impl FnOnce() -> Breach) -> Result<(), Breach> {
 pub struct Before {
     /// The state.
     pub keys: Keys,
+    /// Who owned what.
+    pub owners: [Option<usize>; DEVICES],
+    /// Where the regions were mapped.
+    pub region_owners: [Option<usize>; REGIONS],
     /// By requester: the probes that it reached.
     pub reached: [u32; REQUESTERS],
     /// By domain: the top frame of the devices' table.
     pub roots: [u128; DOMAINS],
     /// The top frames of the tables that the requesters were attached to.
     pub attached: [u128; REQUESTERS],
-    /// Something cached was in doubt.
+    /// Something cached was in doubt, or a requester locked away.
     pub in_doubt: bool,
 }
 
@@ -47,10 +53,14 @@ impl World {
     pub fn before(&mut self) -> Before {
         Before {
             keys: self.keys(),
-            reached: self.reached(),
+            owners: self.owners(),
+            region_owners: self.region_owners(),
+            reached: self.surely_reached(),
             roots: [0, 1, 2].map(|domain| self.root_bit(domain)),
             attached: [0, 1, 2, 3].map(|requester| self.attached(requester)),
-            in_doubt: self.machine.in_doubt(),
+            in_doubt: self.machine.in_doubt()
+                || self.known.uncertain.contains(&true)
+                || (0..DEVICES).any(|device| self.policy.is_uncertain(sbdf(device))),
         }
     }
 
@@ -80,33 +90,68 @@ impl World {
         })?;
         self.judge_moments(before, step, outcome)?;
         if outcome.refused && !matches!(step.call, Call::Destroy(_)) {
-            broken(after.view == before.keys.view, || "refused, but owners or mappings changed".into())?;
             let uncertain = outcome.timed_out || outcome.uncertain.iter().any(|uncertain| *uncertain);
-            broken(uncertain || before.in_doubt || after.contexts == before.keys.contexts, || {
+            let doubtful = uncertain || before.in_doubt || self.machine.in_doubt();
+            broken(doubtful || after.contexts == before.keys.contexts, || {
                 "refused, but requesters were switched".into()
             })?;
-            let doubtful = before.in_doubt || self.machine.in_doubt();
-            broken(doubtful || after == &before.keys, || {
-                format!(
-                    "refused, but not all is as it was: {} frames in use before, {} after",
-                    before.keys.frames, after.frames
-                )
+            if after.view != before.keys.view {
+                // Large pages that were cut stay cut, see `AddressSpace::map_identity`; but they lead where they led.
+                let now = self.meaning();
+                self.back();
+                let then = self.meaning();
+                self.make(step, before.owners);
+                return broken(now == then, || "refused, but owners or mappings changed".into());
+            }
+            broken(doubtful || after.doubt == before.keys.doubt, || {
+                "refused, and caches are behind that were not".into()
             })?;
-            broken(after.frames <= before.keys.frames || doubtful, || {
-                "refused, and frames were lost".into()
+            broken(after.frames == before.keys.frames, || {
+                format!("refused, but {} frames are in use, and {} were", after.frames, before.keys.frames)
             })?;
+            // What an earlier flush that failed kept back may have come free.
+            let fewer = after.held.iter().zip(&before.keys.held).all(|(after, before)| after <= before);
+            broken(doubtful || fewer, || "refused, and frames wait for a flush".into())?;
         }
         Ok(())
+    }
+
+    /// Who owns what, and where the domains' tables lead.
+    fn meaning(&self) -> Meaning {
+        let mut runs: Vec<(usize, u64, u64, u64)> = Vec::new();
+        for domain in 0..DOMAINS {
+            for (table, (root, levels)) in self.roots(domain).into_iter().flatten().enumerate() {
+                self.each_leaf(root, levels, 0, &mut |gfn, len, mfn| {
+                    let table = domain * 2 + table;
+                    match runs.last_mut() {
+                        Some((last, at, run, first))
+                            if (*last, *at + *run, *first + *run) == (table, gfn, mfn) =>
+                        {
+                            *run += len;
+                        }
+                        _ => runs.push((table, gfn, len, mfn)),
+                    }
+                });
+            }
+        }
+        let known = Known { uncertain: Default::default(), ..self.known };
+        (self.owners(), self.region_owners(), known, runs)
     }
 
     /// What devices reached while the call went on.
     fn judge_moments(&self, before: &Before, step: Step, outcome: &Outcome) -> Result<(), Breach> {
         let seen = &outcome.seen;
-        let after = self.reached();
+        let after = self.surely_reached();
         let layout = self.setting.layout;
         for requester in 0..REQUESTERS {
-            // A requester that stays, or moves from one owner to another.
-            let lost = seen.lost[requester] & before.reached[requester] & after[requester];
+            let is_own = |device: &usize| {
+                let goes = matches!(step.call, Call::Remove(gone) if usize::from(gone) == *device);
+                crate::machine::requester(*device) == requester && before.owners[*device].is_some() && !goes
+            };
+            let own =
+                (0..DEVICES).filter(is_own).filter_map(region_of).filter(|region| !outcome.left[*region]);
+            let own = own.fold(0, |bits, region| bits | layout.probes_in(region));
+            let lost = own & seen.lost[requester] & before.reached[requester] & after[requester];
             broken(lost == 0, || {
                 let probe = layout.probes()[lost.trailing_zeros() as usize];
                 format!("requester {} did not reach frame {probe:#x} for a moment", NAMES[requester])

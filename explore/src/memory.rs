@@ -56,12 +56,18 @@ impl Block {
         }
     }
 
+    /// How many words of the memory for objects are in use, when so many bytes are left.
+    #[must_use]
+    pub fn used_words(left: usize) -> usize {
+        WORDS - left / 8
+    }
+
     fn words(&self, part: Part) -> (*mut u64, usize) {
         match part {
             // SAFETY: the index is that of a frame.
             Part::Frame(index) => (unsafe { (&raw mut (*self.start).frames[index]).cast() }, FRAME_WORDS),
             // SAFETY: a place in the block; nothing is read.
-            Part::Objects => (unsafe { (&raw mut (*self.start).objects).cast() }, WORDS),
+            Part::Objects(words) => (unsafe { (&raw mut (*self.start).objects).cast() }, words),
         }
     }
 
@@ -93,7 +99,8 @@ impl Default for Block {
 #[derive(Clone, Copy)]
 enum Part {
     Frame(usize),
-    Objects,
+    /// The first so many words.
+    Objects(usize),
 }
 
 /// A block's content.
@@ -104,17 +111,17 @@ pub struct Image {
 }
 
 impl Image {
-    /// What is in the block.
+    /// What is in the block, so many words of objects among it.
     #[must_use]
-    pub fn of(block: &Block) -> Self {
-        let mut image = Self { frames: vec![0; FRAMES * FRAME_WORDS].into(), objects: vec![0; WORDS].into() };
+    pub fn of(block: &Block, used: usize) -> Self {
+        let mut image = Self { frames: vec![0; FRAMES * FRAME_WORDS].into(), objects: vec![0; used].into() };
         image.take_down(block, u128::MAX);
         image
     }
 
     /// Takes down the objects and these frames.
     pub fn take_down(&mut self, block: &Block, frames: u128) {
-        block.take_down(Part::Objects, &mut self.objects);
+        block.take_down(Part::Objects(self.objects.len()), &mut self.objects);
         for index in bits(frames) {
             block.take_down(Part::Frame(index), self.frame_mut(index));
         }
@@ -122,7 +129,7 @@ impl Image {
 
     /// Puts the objects and these frames back.
     pub fn put_back(&self, block: &Block, frames: u128) {
-        block.put_back(Part::Objects, &self.objects);
+        block.put_back(Part::Objects(self.objects.len()), &self.objects);
         for index in bits(frames) {
             let at = index * FRAME_WORDS;
             block.put_back(Part::Frame(index), &self.frames[at..at + FRAME_WORDS]);

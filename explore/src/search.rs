@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::calls::{Call, Step, calls};
 use crate::hardware::Failure;
-use crate::invariants::Breach;
+use crate::invariants::{Before, Breach};
 use crate::world::{Saved, Setting, World};
 
 /// How far to go.
@@ -127,8 +127,9 @@ impl Search<'_> {
                 self.count.complete = false;
                 continue;
             }
+            let before = self.world.before();
             for call in &calls {
-                self.try_call(number, depth, *call)?;
+                self.try_call(number, depth, *call, &before)?;
             }
             self.count.queue = self.queue.len();
             if number.is_multiple_of(64) {
@@ -139,29 +140,32 @@ impl Search<'_> {
     }
 
     /// Makes a call without a failure, then with each.
-    fn try_call(&mut self, number: u32, depth: u32, call: Call) -> Result<(), Found> {
-        let seen = self.step(number, depth, Step { call, failure: Failure::None })?;
+    fn try_call(&mut self, number: u32, depth: u32, call: Call, before: &Before) -> Result<(), Found> {
+        let seen = self.step(number, depth, Step { call, failure: Failure::None }, before)?;
         if depth >= self.bounds.failures {
             return Ok(());
         }
         for at in 0..seen.0 {
-            self.step(number, depth, Step { call, failure: Failure::Frames(at) })?;
+            self.step(number, depth, Step { call, failure: Failure::Frames(at) }, before)?;
         }
         for at in 0..seen.1 {
             for failure in [Failure::TimeOut(at), Failure::TimeOuts(at), Failure::QueueError(at)] {
-                self.step(number, depth, Step { call, failure })?;
+                self.step(number, depth, Step { call, failure }, before)?;
             }
         }
         Ok(())
     }
 
     /// One step from the state that is loaded, and back. Gives how many allocations and invalidations there were.
-    fn step(&mut self, number: u32, depth: u32, step: Step) -> Result<(u32, u32), Found> {
-        let before = self.world.before();
-        let outcome = self.world.make(step);
-        let keys = self.world.keys();
+    fn step(&mut self, number: u32, depth: u32, step: Step, before: &Before) -> Result<(u32, u32), Found> {
+        let outcome = self.world.make(step, before.owners);
         self.count.calls += 1;
-        let judged = self.world.judge_call(&before, step, &outcome, &keys);
+        if outcome.quiet && self.world.region_owners() == before.region_owners {
+            self.world.back();
+            return Ok((0, 0));
+        }
+        let keys = self.world.keys();
+        let judged = self.world.judge_call(before, step, &outcome, &keys);
         judged.map_err(|breach| self.found(breach, number, Some(step)))?;
         let key = keys.number();
         if key != before.keys.number() && !self.numbers.contains_key(&key) {
@@ -194,7 +198,8 @@ impl Search<'_> {
     fn replay(&mut self, key: u128, number: u32, from: u32, step: Option<Step>) -> Result<(), Found> {
         self.replay.load(&self.boot[1]);
         for step in self.way(number) {
-            self.replay.make(step);
+            let owners = self.replay.owners();
+            self.replay.make(step, owners);
         }
         self.count.replayed += 1;
         if self.replay.keys().number() == key {

@@ -2,7 +2,7 @@
 //! lists in memory.
 
 use crate::hardware::child;
-use crate::machine::{DOMAINS, REQUESTERS};
+use crate::machine::{DEVICES, DOMAINS, REQUESTERS, sbdf};
 use crate::memory::FRAMES;
 use crate::world::World;
 
@@ -55,10 +55,12 @@ pub struct Keys {
     pub view: Hash,
     /// Where the requesters' context entries lead.
     pub contexts: Hash,
-    /// Caches that are behind, frames that wait for a flush.
+    /// Caches that are behind.
     pub doubt: Hash,
-    /// Frames in use, but for those of the remapping unit.
-    pub frames: usize,
+    /// Frames in use, but for those of the remapping unit and those that wait for a flush.
+    pub frames: u64,
+    /// Those, by domain.
+    pub held: [u64; DOMAINS],
 }
 
 impl Keys {
@@ -68,7 +70,8 @@ impl Keys {
         let mut hash = self.view;
         hash.hash(self.contexts);
         hash.hash(self.doubt);
-        hash.word(self.frames as u64);
+        hash.word(self.frames);
+        self.held.iter().for_each(|held| hash.word(*held));
         hash.number()
     }
 }
@@ -105,6 +108,9 @@ impl World {
         let mut contexts = Hash::default();
         let mut doubt = Hash::default();
         doubt.word(u64::from(self.machine.in_doubt()));
+        for device in 0..DEVICES {
+            contexts.word(u64::from(self.policy.is_uncertain(sbdf(device))));
+        }
         for requester in 0..REQUESTERS {
             contexts.word(u64::from(self.known.uncertain[requester]));
             let context = self.machine.context(requester);
@@ -121,12 +127,14 @@ impl World {
                 }
             }
         }
+        let mut held = [0; DOMAINS];
         for domain in 0..DOMAINS {
-            let held = self.policy.with_space(xen_iommu::DomId(domain as u16), |space| space.held_frames());
-            doubt.word(held.unwrap_or(0));
+            let waiting = |space: &mut crate::world::Space| space.held_frames();
+            held[domain] = self.policy.with_space(xen_iommu::DomId(domain as u16), waiting).unwrap_or(0);
         }
         let frames = self.machine.allocated() & !self.machine.unit_frames();
-        Keys { view, contexts, doubt, frames: frames.count_ones() as usize }
+        let frames = u64::from(frames.count_ones()) - held.iter().sum::<u64>();
+        Keys { view, contexts, doubt, frames, held }
     }
 
     fn hash_context(

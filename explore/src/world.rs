@@ -123,7 +123,7 @@ impl World {
                 .add_device(sbdf(device), source(requester(device)), || space(machine, false), &mut |_| {})
                 .expect("a device that can be added");
         }
-        let base = Image::of(&block);
+        let base = Image::of(&block, Block::used_words(arena.left()));
         let hashes: Box<[FrameHash; FRAMES]> = Box::new([FrameHash::default(); FRAMES]);
         Self {
             setting,
@@ -271,6 +271,23 @@ impl World {
             for (probe, gfn) in self.setting.layout.probes().iter().enumerate() {
                 if self.machine.reach(requester, probe).now == Some(*gfn) {
                     *bits |= 1 << probe;
+                }
+            }
+        }
+        reached
+    }
+
+    /// The same, where nothing cached leads elsewhere.
+    #[must_use]
+    pub fn surely_reached(&self) -> [u32; REQUESTERS] {
+        let mut reached = self.reached();
+        for (requester, bits) in reached.iter_mut().enumerate() {
+            if self.machine.stale_context(requester).is_some() {
+                *bits = 0;
+            }
+            for probe in 0..self.setting.layout.probes().len() {
+                if self.machine.reach(requester, probe).is_stale() {
+                    *bits &= !(1 << probe);
                 }
             }
         }
