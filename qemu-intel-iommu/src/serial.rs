@@ -24,6 +24,8 @@ mod register {
 
 /// Line status: the transmit buffer takes another byte.
 const TRANSMIT_EMPTY: u8 = 1 << 5;
+/// Line status: nothing is left to transmit, in the FIFO or on its way.
+const TRANSMITTED: u8 = 1 << 6;
 /// How often the line status is read before a byte is given up: no UART at all reads as 0xff, a stuck one must not stop the boot.
 const PATIENCE: u32 = 1 << 20;
 
@@ -136,15 +138,25 @@ impl Write for Port {
     }
 }
 
+/// Waits until the last byte has left, before the machine ends.
+pub fn drain() {
+    wait_for(TRANSMITTED);
+}
+
 fn write_byte(byte: u8) {
+    wait_for(TRANSMIT_EMPTY);
+    write_port(register::DATA, byte);
+}
+
+/// Waits for a bit of the line status, as long as patience lasts.
+fn wait_for(bit: u8) {
     for _ in 0..PATIENCE {
         // SAFETY: reading COM1's line status changes nothing but its error bits.
-        if unsafe { x86::io::inb(register::LINE_STATUS) } & TRANSMIT_EMPTY != 0 {
+        if unsafe { x86::io::inb(register::LINE_STATUS) } & bit != 0 {
             break;
         }
         core::hint::spin_loop();
     }
-    write_port(register::DATA, byte);
 }
 
 fn write_port(port: u16, value: u8) {

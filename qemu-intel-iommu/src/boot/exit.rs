@@ -3,6 +3,8 @@
 
 use core::arch::asm;
 
+use crate::serial;
+
 /// The port of `-device isa-debug-exit,iobase=0xf4,iosize=4`. QEMU ends with the status `(value << 1) | 1`.
 const PORT: u16 = 0xf4;
 
@@ -24,6 +26,7 @@ pub enum Exit {
 
 /// Ends the boot.
 pub fn exit(how: Exit) -> ! {
+    serial::drain();
     // SAFETY: the port belongs to isa-debug-exit and to nothing else on a q35 machine; without that device the write is ignored.
     unsafe { x86::io::outl(PORT, how as u32) };
     for byte in BOCHS_WORD {
