@@ -13,7 +13,7 @@ fn main() {
     for seed in &seeds {
         let folder = folder.join(seed.target);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(seed.name), &seed.bytes).unwrap();
+        fs::write(folder.join(&seed.name), &seed.bytes).unwrap();
     }
     println!("{} seeds", seeds.len());
 }

@@ -9,7 +9,7 @@ pub struct Seed {
     /// The target's name.
     pub target: &'static str,
     /// The file's name.
-    pub name: &'static str,
+    pub name: String,
     /// What the target is given.
     pub bytes: Vec<u8>,
 }
@@ -20,20 +20,20 @@ pub fn seeds() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for (name, table) in shapes().into_iter().chain(errors()) {
         let bytes = table.build();
+        let name = String::from(name);
         let on_machine = [&bytes[..], &machine()].concat();
-        seeds.push(Seed { target: "resolve", name, bytes: on_machine.clone() });
-        seeds.push(Seed { target: "inspect", name, bytes: on_machine.clone() });
-        seeds.push(Seed { target: "registry", name, bytes: on_machine });
+        seeds.push(Seed { target: "resolve", name: name.clone(), bytes: on_machine.clone() });
+        seeds.push(Seed { target: "inspect", name: name.clone(), bytes: on_machine.clone() });
+        seeds.push(Seed { target: "registry", name: name.clone(), bytes: on_machine });
         seeds.push(Seed { target: "parse", name, bytes });
     }
     for (name, text) in OPTIONS {
-        seeds.push(Seed { target: "option", name, bytes: text.into() });
+        seeds.push(Seed { target: "option", name: name.into(), bytes: text.into() });
     }
-    let names =
-        ["random-1", "random-2", "random-3", "random-4", "random-5", "random-6", "random-7", "random-8"];
-    for (target, length) in [("builder", 200), ("table", 120), ("policy", 80)] {
-        for (index, name) in names.into_iter().enumerate() {
-            seeds.push(Seed { target, name, bytes: random(index as u64 + 1, length * (index + 1)) });
+    for (target, count, length) in [("builder", 8, 200), ("table", 32, 60), ("policy", 8, 80)] {
+        for number in 1..=count {
+            let bytes = random(number, length * usize::try_from(number).unwrap());
+            seeds.push(Seed { target, name: format!("random-{number}"), bytes });
         }
     }
     seeds
@@ -155,6 +155,9 @@ fn errors() -> Vec<(&'static str, TableBuilder)> {
         ("region-all", bad(region(0, u64::MAX)).host_address_width(255)),
         ("region-not-on-pages", bad(region(0xe_8010, 0xe_ffef))),
         ("region-without-scope", bad(StructureBuilder::rmrr(0, 0xe_8000, 0xe_ffff))),
+        ("regions-share-a-page", bad(region(0x7fff_f000, 0x8000_0fff))),
+        ("bridge-to-itself", bad_scope(ScopeBuilder::bridge(0, &[(0x1c, 0), (1, 0)]))),
+        ("bridge-without-buses", bad_scope(ScopeBuilder::bridge(0, &[(0x1c, 0), (0, 0), (0, 0)]))),
         ("regions-overlap", bad(region(0x7f00_0000, 0x8000_0fff)).structure(region(0xe_0000, 0xe_8fff))),
     ]
 }
@@ -182,6 +185,7 @@ fn machine() -> Vec<u8> {
         function(BRIDGE, 2, 1, 0, 1, 0x3f),
         function(BRIDGE, 0, 0x1c, 0, 3, 6),
         function(BRIDGE, 3, 0, 0, 4, 6),
+        function(BRIDGE, 3, 1, 0, 3, 6),
         function(BRIDGE, 4, 0, 0, 6, 5),
         function(BRIDGE, 0x40, 2, 0, 0x41, 0x4f),
         function(ENDPOINT, 0x41, 0, 0, 0, 0),

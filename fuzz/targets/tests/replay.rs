@@ -50,7 +50,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn seeds_are_written() {
     let seeds = fuzz_targets::seeds();
     for seed in &seeds {
-        let path = folder_of("seeds", seed.target).join(seed.name);
+        let path = folder_of("seeds", seed.target).join(&seed.name);
         assert!(fs::read(&path).is_ok_and(|bytes| bytes == seed.bytes), "{} is out of date", path.display());
     }
     let count: usize = TARGETS.iter().map(|(name, _)| files(&folder_of("seeds", name)).len()).sum();
