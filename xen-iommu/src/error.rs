@@ -131,6 +131,17 @@ pub enum AddError<'m> {
         /// Why they belong together, where it is by a region or requester id of both.
         link: Option<Link<'m>>,
     },
+    /// A domain other than the hardware domain reaches its region on its own account, by a mapping that is not the policy's to remove.
+    ReachedBy {
+        /// The new device.
+        device: Sbdf,
+        /// Its region.
+        region: &'m Region<'m>,
+        /// The domain.
+        domain: DomId,
+        /// Where and what.
+        run: Run,
+    },
     /// Its region cannot be mapped.
     Map {
         /// The region.
@@ -154,6 +165,13 @@ impl fmt::Display for AddError<'_> {
             }
             Self::Phantom { device, taken } => {
                 write!(f, "{device} has a phantom function {taken}, which is another device's requester id")
+            }
+            Self::ReachedBy { device, region, domain, run } => {
+                write!(
+                    f,
+                    "region {region} of {device} is reached by {domain} itself, at guest frames {}",
+                    run.gfns
+                )
             }
             Self::Map { region, error } => write!(f, "region {region} cannot be mapped: {error}"),
             Self::Hardware(error) => error.fmt(f),

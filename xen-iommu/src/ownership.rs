@@ -16,7 +16,7 @@ mod hotplug;
 mod transfer;
 mod uncertain;
 
-use p2m::AddressSpace;
+use p2m::{AddressSpace, Run};
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::class::{DeviceClass, RelaxError};
@@ -280,6 +280,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
 
     fn domain(&self, id: DomId) -> Option<&'m Domain<S>> {
         self.domains.iter().find(|domain| domain.id() == Some(id))
+    }
+
+    /// A domain other than `target` that reaches the region on its own account.
+    fn reached_elsewhere(&self, region: &Region<'m>, target: &Domain<S>) -> Option<(DomId, Run)> {
+        self.domains.iter().filter(|domain| domain.number != target.number).find_map(|domain| {
+            let run = domain.space.lock().as_ref()?.mapped_otherwise(region.range())?;
+            Some((domain.id()?, run))
+        })
     }
 
     fn grouping<'s>(&'s self, state: &'s State<'m, S, H>) -> Grouping<'s, 'm, S> {

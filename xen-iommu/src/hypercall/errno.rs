@@ -48,6 +48,7 @@ impl From<&AddError<'_>> for Errno {
             AddError::Present(_) => Self::EEXIST,
             AddError::NoPlace | AddError::NoSpace => Self::ENOMEM,
             AddError::Group { .. } | AddError::Phantom { .. } => Self::EPERM,
+            AddError::ReachedBy { .. } => Self::EBUSY,
             AddError::Map { error, .. } => error.into(),
             AddError::Hardware(error) => error.into(),
         }

@@ -215,6 +215,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         };
         let regions = self.registry().regions_of(device).filter(|region| region.rejection().is_none());
         for region in regions.filter(|region| region.owner().is_none()) {
+            if let Some((domain, run)) = self.reached_elsewhere(region, domain) {
+                return Err(AddError::ReachedBy { device, region, domain, run });
+            }
             let mut report = |seen| {
                 if let Seen::Skipped(run) = seen {
                     notes(Note::Skipped { region, domain: id, run });

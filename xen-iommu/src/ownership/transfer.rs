@@ -264,14 +264,10 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
         region: &'m Region<'m>,
         target: &Domain<S>,
     ) -> Result<(), AssignError<'m>> {
-        for domain in self.policy.domains.iter().filter(|domain| domain.number != target.number) {
-            let Some(id) = domain.id() else { continue };
-            let run = domain.space.lock().as_ref().and_then(|space| space.mapped_otherwise(region.range()));
-            if let Some(run) = run {
-                return Err(AssignError::ReachedBy { device: device.sbdf(), region, domain: id, run });
-            }
+        match self.policy.reached_elsewhere(region, target) {
+            Some((domain, run)) => Err(AssignError::ReachedBy { device: device.sbdf(), region, domain, run }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes back what [`map`](Self::map) installed.
