@@ -14,8 +14,8 @@ use crate::qemu::{self, CannotCompose, Invocation, TableFile};
 use crate::record::Level;
 use crate::stand_in::{self, Left};
 
-/// A processor of QEMU's with SVM, nested paging and pages of 1 GiB.
-const NESTED_PAGING: &str = "max,+svm,+npt";
+/// A processor of QEMU's with SVM, nested paging, pages of 1 GiB, five levels, and addresses that take them.
+const NESTED_PAGING: &str = "max,+svm,+npt,phys-bits=52";
 
 /// What the user asks for.
 #[derive(Clone, Debug, Default)]
@@ -263,7 +263,7 @@ mod tests {
         let plan =
             |name: &str| Plan::new(&Options { scenario: Some(name.into()), ..Options::default() }).unwrap();
         assert_eq!((plan("selftest").emulator, plan("selftest").processor), (Emulator::Qemu, None));
-        assert_eq!(plan("nested").processor, Some("max,+svm,+npt"));
+        assert_eq!(plan("nested").processor, Some(NESTED_PAGING));
         assert_eq!(plan("ept").emulator, Emulator::Bochs);
     }
 

@@ -13,11 +13,12 @@ use machine::run::{Ending, Report, Run, StepVerdict, Verdict};
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn run_for(script: &str, limit: Duration) -> Report {
-    let invocation = Invocation {
-        emulator: Emulator::Qemu,
-        program: "sh".into(),
-        arguments: vec!["-c".into(), script.into()],
-    };
+    run_on(Emulator::Qemu, script, limit)
+}
+
+fn run_on(emulator: Emulator, script: &str, limit: Duration) -> Report {
+    let invocation =
+        Invocation { emulator, program: "sh".into(), arguments: vec!["-c".into(), script.into()] };
     Run::start(&invocation, limit).unwrap().finish(|_| ()).unwrap()
 }
 
@@ -110,6 +111,35 @@ fn qemus_own_complaint_is_passed_on() {
     assert!(matches!(report.verdict(), Verdict::Broken(sentence) if sentence.contains("no such device")));
     assert!(broken("exit 99").contains("status 99"));
     assert!(broken("kill -SEGV $$").contains("SIGSEGV"));
+}
+
+#[test]
+fn of_bochs_the_log_says_it_all() {
+    let bochs = |script: &str| run_on(Emulator::Bochs, script, LIMIT);
+    let held = bochs(
+        "echo ====; echo 'Next at t=0'; echo 'STEP a: x'; echo 'PASS a: x'; echo 'DONE passed=1 failed=0'; exit 1",
+    );
+    assert_eq!(held.verdict(), Verdict::Held);
+    // Its own words are no part of the log.
+    assert_eq!(held.records.len(), 3);
+    let failed = bochs("echo 'STEP a: x'; echo 'FAIL a: x'; echo 'DONE passed=0 failed=1'; exit 1");
+    assert_eq!(failed.verdict(), Verdict::StepsFailed(vec!["a".into()]));
+    for (script, parts) in [
+        ("echo 'STEP a: x'; echo 'PASS a: x'; exit 1", ["after step a", "Bochs ended with status 1"]),
+        (
+            "echo 'STEP a: x'; printf '[CPU0 ] shutdown\\n====\\n' >&2; exit 1",
+            ["in step a", "[CPU0 ] shutdown"],
+        ),
+        ("echo 'STEP a: x'; echo 'PANIC why'; exit 1", ["crashed in step a", "why"]),
+        ("echo 'STEP a: x'; echo 'PASS a: x'; echo 'DONE passed=1 failed=0'; exit 0", ["Bochs", "status 0"]),
+        (
+            "echo 'STEP a: x'; echo 'PASS a: x'; echo 'DONE passed=2 failed=0'; exit 1",
+            ["shows 1 steps", "2 and 0"],
+        ),
+    ] {
+        let Verdict::Broken(sentence) = bochs(script).verdict() else { panic!("{script}") };
+        assert!(parts.iter().all(|part| sentence.contains(part)), "{script}: {sentence}");
+    }
 }
 
 #[test]

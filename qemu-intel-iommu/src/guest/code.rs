@@ -69,17 +69,21 @@ pub fn stub<W: Walker>(value: u32) -> [u8; STUB] {
     [0xb8, a, b, c, d, x, y, z]
 }
 
-/// The guest's own memory: a frame of code, the top page table, and a table of 512 pages of 1 GiB for each entry in it.
+/// The guest's own memory: a frame of code, and two of page tables. They map the page of 1 GiB that all of it lies in at itself, and a window onto
+/// any guest-physical address.
 pub struct Guest {
     memory: Shared,
 }
 
-/// Frames of the guest's own.
-pub const FRAMES: u64 = 2 + LOWER_TABLES;
-/// Each maps 512 GiB.
-const LOWER_TABLES: u64 = 2;
-/// The first guest-physical address that the guest does not reach.
-pub const REACH: u64 = LOWER_TABLES << 39;
+/// Frames of the guest's own: code, the top page table, and the table with pages of 1 GiB below it.
+pub const FRAMES: u64 = 3;
+const TOP: u64 = FRAME;
+const PAGES: u64 = 2 * FRAME;
+
+/// The size of the pages.
+const PAGE_SIZE: u64 = 1 << 30;
+/// Where the window begins, in pages; it has two, for what lies across the end of the first.
+const WINDOW: u64 = 2;
 
 /// Present, writable, accessed: a table. The marks are set beforehand, so that the guest's walks write nothing.
 const TABLE: u64 = 0x23;
@@ -97,14 +101,9 @@ impl Guest {
             memory.copy_in(touch.offset(), touch.code());
             memory.copy_in(touch.offset() + touch.code().len() as u64, &W::CALL);
         }
-        let home = Self::home();
-        for lower in 0..LOWER_TABLES {
-            let table = (2 + lower) * FRAME;
-            memory.write64(FRAME + lower * 8, (home + table) | TABLE);
-            for page in 0..512 {
-                memory.write64(table + page * 8, (lower * 512 + page) << 30 | PAGE);
-            }
-        }
+        let page = HOME / PAGE_SIZE;
+        memory.write64(TOP, (HOME + PAGES) | TABLE);
+        memory.write64(PAGES + page * 8, (page * PAGE_SIZE) | PAGE);
         Some(Self { memory })
     }
 
@@ -113,13 +112,16 @@ impl Guest {
         Mfn::containing(self.memory.start())
     }
 
-    /// The state in which it touches `address`.
-    pub fn state(touch: Touch, address: u64, value: u32) -> State {
-        let home = Self::home();
-        State { rip: home + touch.offset(), cr3: home + FRAME, rax: value.into(), rdi: address }
-    }
-
-    fn home() -> u64 {
-        Self::HOME.raw() * FRAME
+    /// The state in which it touches the guest-physical `address`. The window is there then; what the processor knows of the guest's page tables is
+    /// to be forgotten.
+    pub fn state(&self, touch: Touch, address: u64, value: u32) -> State {
+        let first = address / PAGE_SIZE;
+        for page in [0, 1] {
+            self.memory.write64(PAGES + (WINDOW + page) * 8, ((first + page) * PAGE_SIZE) | PAGE);
+        }
+        let seen = WINDOW * PAGE_SIZE + address % PAGE_SIZE;
+        State { rip: HOME + touch.offset(), cr3: HOME + TOP, rax: value.into(), rdi: seen }
     }
 }
+
+const HOME: u64 = Guest::HOME.raw() * FRAME;

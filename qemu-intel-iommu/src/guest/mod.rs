@@ -2,10 +2,13 @@
 #![allow(unsafe_code)]
 
 pub mod code;
+mod deepen;
 pub mod svm;
 pub mod vmx;
 
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use p2m::{Access, DeviceRoot, Format, PageSize};
 
@@ -19,6 +22,8 @@ pub trait Walker: Sized {
     const CALL: [u8; 3];
     /// The bit of a leaf that decides whether instructions may be fetched. Bits 0 and 1, for reads and writes, are the same everywhere.
     const EXECUTE: u64;
+    /// Whether there are processors that walk five levels among those that the steps run on.
+    const FIVE_LEVELS: bool;
 
     /// Turns it on.
     ///
@@ -29,11 +34,25 @@ pub trait Walker: Sized {
     /// The format as this processor reads it.
     fn format(&self) -> Self::Format;
 
+    /// The format with other choices, which this processor takes as well.
+    fn formats(&self) -> Vec<Self::Format>;
+
+    /// How many levels it walks.
+    fn levels(&self) -> u8;
+
+    /// Goes over to tables of five levels, if the processor can.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn deepen(&mut self) -> Result<(), String> {
+        Err("the processor walks tables of four levels only".into())
+    }
+
     /// The largest page that it walks.
     fn largest_page(&self) -> PageSize;
 
-    /// What the hardware grants of what a table allows: not every format can say everything.
-    fn granted(&self, allowed: Access) -> Access;
+    /// What the hardware grants of what a table of this format allows: not every one can say everything.
+    fn granted(format: &Self::Format, allowed: Access) -> Access;
 
     /// Forgets every translation before the next [`run`](Self::run).
     fn flush(&mut self, root: DeviceRoot);
@@ -84,4 +103,32 @@ pub struct Violation {
     pub granted: Option<Access>,
     /// Whether the guest's own page tables were being read, and not what they lead to.
     pub in_guest_walk: bool,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call => f.write_str("the access went through"),
+            Self::Violation(violation) => write!(f, "{violation}"),
+            Self::Other { code, info: [first, second] } => {
+                write!(f, "exit {code:#x}, which says {first:#x} and {second:#x}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = if self.present { "something is mapped" } else { "nothing is mapped" };
+        let tried = match self.tried {
+            Access::EXECUTE => "a fetch",
+            Access::WRITE => "a write",
+            _ => "a read",
+        };
+        write!(f, "{tried} at {:#x} was stopped, where {there}", self.address)?;
+        if let Some(granted) = self.granted {
+            write!(f, " with {granted}")?;
+        }
+        if self.in_guest_walk { f.write_str(", in a walk of the guest's page tables") } else { Ok(()) }
+    }
 }

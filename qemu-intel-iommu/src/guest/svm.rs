@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::asm;
 
 use p2m::{Access, DeviceRoot, LongMode, PageSize};
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
+use crate::guest::deepen::deepen;
 use crate::guest::{Exit, State, Violation, Walker};
 use crate::memory::Shared;
 
@@ -72,6 +74,7 @@ pub struct Svm {
     /// Where the processor keeps the host's state meanwhile.
     _host_state: Shared,
     largest: PageSize,
+    levels: u8,
 }
 
 impl Walker for Svm {
@@ -80,6 +83,7 @@ impl Walker for Svm {
     // vmmcall
     const CALL: [u8; 3] = [0x0f, 0x01, 0xd9];
     const EXECUTE: u64 = 1 << 63;
+    const FIVE_LEVELS: bool = true;
 
     fn start() -> Result<Self, String> {
         let features = x86::cpuid::CpuId::new();
@@ -106,20 +110,50 @@ impl Walker for Svm {
         // Bit 26 of EDX in leaf 0x8000_0001, which the crate names and does not give as a whole.
         let huge = extended.is_some_and(|extended| extended.has_1gib_pages());
         set_up(&vmcb);
-        Ok(Self { vmcb, _host_state: host_state, largest: LongMode::largest_page(u32::from(huge) << 26) })
+        Ok(Self {
+            vmcb,
+            _host_state: host_state,
+            largest: LongMode::largest_page(u32::from(huge) << 26),
+            levels: 4,
+        })
     }
 
     fn format(&self) -> LongMode {
         LongMode::NESTED
     }
 
+    fn formats(&self) -> Vec<LongMode> {
+        let nested = LongMode::NESTED;
+        [
+            LongMode { no_execute: false, ..nested },
+            LongMode { global: true, ..nested },
+            LongMode { uncached_direct: true, ..nested },
+        ]
+        .into()
+    }
+
+    fn levels(&self) -> u8 {
+        self.levels
+    }
+
+    fn deepen(&mut self) -> Result<(), String> {
+        // The nested walk has as many levels as the host's own (15.25.3).
+        deepen()?;
+        self.levels = 5;
+        Ok(())
+    }
+
     fn largest_page(&self) -> PageSize {
         self.largest
     }
 
-    fn granted(&self, allowed: Access) -> Access {
+    fn granted(format: &LongMode, allowed: Access) -> Access {
         // There is no bit for reads: what is present can be read (5.4.1).
-        if allowed.contains(Access::READ) { allowed } else { Access::empty() }
+        match allowed.contains(Access::READ) {
+            true if format.no_execute => allowed,
+            true => allowed | Access::EXECUTE,
+            false => Access::empty(),
+        }
     }
 
     fn flush(&mut self, _: DeviceRoot) {

@@ -3,9 +3,10 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::asm;
 
-use p2m::{Access, DeviceRoot, Ept, PageSize};
+use p2m::{Access, DeviceRoot, Ept, MemoryType, PageSize};
 use x86::bits64::vmx::{vmclear, vmptrld, vmread, vmwrite, vmxoff, vmxon};
 use x86::controlregs::{Cr4, cr0, cr3, cr4, cr4_write};
 use x86::dtables::{DescriptorTablePointer, sgdt, sidt};
@@ -75,6 +76,8 @@ impl Walker for Vmx {
     // vmcall
     const CALL: [u8; 3] = [0x0f, 0x01, 0xc1];
     const EXECUTE: u64 = 1 << 2;
+    // Bochs has none.
+    const FIVE_LEVELS: bool = false;
 
     fn start() -> Result<Self, String> {
         if !x86::cpuid::CpuId::new().get_feature_info().is_some_and(|features| features.has_vmx()) {
@@ -125,16 +128,28 @@ impl Walker for Vmx {
         Ept { execute_only: self.capability & capability::EXECUTE_ONLY != 0, ..Ept::default() }
     }
 
+    fn formats(&self) -> Vec<Ept> {
+        let ept = self.format();
+        [
+            Ept { execute_only: false, ..ept },
+            // Bits that are for VT-d and for #VE, which is off.
+            Ept { snoop: true, suppress_ve: true, ..ept },
+            Ept { ram: MemoryType::WriteThrough, direct: MemoryType::WriteCombining, ..ept },
+            Ept { ram: MemoryType::WriteProtected, direct: MemoryType::WriteBack, ..ept },
+        ]
+        .into()
+    }
+
+    fn levels(&self) -> u8 {
+        4
+    }
+
     fn largest_page(&self) -> PageSize {
         Ept::largest_page(self.capability)
     }
 
-    fn granted(&self, allowed: Access) -> Access {
-        if allowed.contains(Access::READ) || self.capability & capability::EXECUTE_ONLY != 0 {
-            allowed
-        } else {
-            Access::empty()
-        }
+    fn granted(format: &Ept, allowed: Access) -> Access {
+        if allowed.contains(Access::READ) || format.execute_only { allowed } else { Access::empty() }
     }
 
     fn flush(&mut self, root: DeviceRoot) {

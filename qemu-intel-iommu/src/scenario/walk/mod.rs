@@ -82,12 +82,18 @@ impl<W: Walker> World<W> {
 
     /// A new table in which there is the guest and nothing else.
     fn trial(&mut self, step: &'static str) -> Result<Trial<'_, W>, String> {
-        let largest = self.walker.largest_page();
-        self.trial_with(step, largest)
+        let (format, largest) = (self.walker.format(), self.walker.largest_page());
+        self.trial_of(step, format, largest)
     }
 
-    fn trial_with(&mut self, step: &'static str, largest: PageSize) -> Result<Trial<'_, W>, String> {
-        let table = Table::new(self.walker.format(), TableFrames, 4, largest).map_err(text)?;
+    /// The same of another format, or with other pages.
+    fn trial_of(
+        &mut self,
+        step: &'static str,
+        format: W::Format,
+        largest: PageSize,
+    ) -> Result<Trial<'_, W>, String> {
+        let table = Table::new(format, TableFrames, self.walker.levels(), largest).map_err(text)?;
         let (spoilt, guest) = (self.broken(step), self.guest.first());
         // Its top frame may be that of a table that is gone.
         self.walker.flush(table.root());

@@ -3,12 +3,13 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use p2m::{Access, AddressSpace, FrameSource, Gfn, Mfn, P2mType, Translation};
 
 use super::Trial;
-use crate::guest::code::{self, Guest, Touch};
+use crate::guest::code::{self, Touch};
 use crate::guest::{Exit, State, Violation, Walker};
 use crate::host::TableFrames;
 use crate::memory::FRAME;
@@ -33,6 +34,17 @@ fn needed(touch: Touch) -> Access {
         Touch::ReadByte | Touch::Read => Access::READ,
         Touch::WriteByte | Touch::Write => Access::WRITE,
         Touch::Execute => Access::EXECUTE,
+    }
+}
+
+/// What a sentence calls it.
+fn name(touch: Touch) -> &'static str {
+    match touch {
+        Touch::ReadByte => "a byte read",
+        Touch::Read => "a word read",
+        Touch::WriteByte => "a byte written",
+        Touch::Write => "a word written",
+        Touch::Execute => "a jump",
     }
 }
 
@@ -66,20 +78,22 @@ impl<W: Walker> Trial<'_, W> {
         }
         let there = self.get(places);
         let given = if needed(touch) == Access::WRITE { value } else { before };
-        let mut state = Guest::state(touch, address, given);
+        let mut state = self.world.guest.state(touch, address, given);
+        self.world.walker.flush(self.table.root());
         let exit = self.run(&mut state)?;
-        let said =
-            |what: &str| format!("{touch:?} at {address:#x}, where there is {:?}: {what}", self.at(address));
+        let told = |what: &dyn fmt::Display| {
+            format!("{} at {address:#x}, where there is {:?}: {what}", name(touch), self.at(address))
+        };
         match (answer, exit) {
             (Answer::Reaches(places), Exit::Call) => {
                 let wanted = if touch.len() == 1 { value & 0xff } else { value };
                 let found = if needed(touch) == Access::WRITE { self.get(&places) } else { state.rax as u32 };
+                let place = places.first().copied().unwrap_or_default();
                 ensure!(
                     found == wanted,
                     "{}",
-                    said(&format!(
-                        "{found:#x} instead of {wanted:#x} at machine address {:#x?}",
-                        places.first()
+                    told(&format_args!(
+                        "{found:#x} instead of the {wanted:#x} of machine address {place:#x}"
                     ))
                 );
                 self.reached += 1;
@@ -92,16 +106,16 @@ impl<W: Walker> Trial<'_, W> {
                     granted: violation.granted.map(|_| granted),
                     in_guest_walk: false,
                 };
-                ensure!(
-                    violation == expected,
-                    "{}",
-                    said(&format!("{violation:x?} instead of {expected:x?}"))
-                );
-                ensure!(self.get(&behind) == there, "{}", said("it was stopped, and memory changed"));
+                ensure!(violation == expected, "{}", told(&format_args!("{violation}, and not: {expected}")));
+                ensure!(self.get(&behind) == there, "{}", told(&"it was stopped, and memory changed"));
                 self.stopped += 1;
             }
-            (Answer::Reaches(_), exit) => return Err(said(&format!("{exit:x?}"))),
-            (Answer::Stops { .. }, exit) => return Err(said(&format!("it was not stopped: {exit:x?}"))),
+            (Answer::Reaches(_), exit) => {
+                return Err(told(&format_args!("it was to go through, and {exit}")));
+            }
+            (Answer::Stops { .. }, exit) => {
+                return Err(told(&format_args!("it was to be stopped, and {exit}")));
+            }
         }
         Ok(())
     }
@@ -111,7 +125,7 @@ impl<W: Walker> Trial<'_, W> {
         let (mut places, mut stop) = (Vec::new(), None);
         for at in address..address + touch.len() {
             let there = self.at(at);
-            let granted = self.world.walker.granted(allowed(there.p2m_type(), there.access()));
+            let granted = W::granted(self.table.format(), allowed(there.p2m_type(), there.access()));
             let place = there.mfn().and_then(Mfn::address).map(|frame| frame + at % FRAME);
             if stop.is_none() && (place.is_none() || !granted.contains(needed(touch))) {
                 stop = Some((at, granted));

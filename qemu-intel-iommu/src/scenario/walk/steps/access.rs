@@ -1,12 +1,15 @@
 //! What p2m types and accesses grant.
 
+use alloc::format;
+use alloc::string::String;
+
 use p2m::{Access, Gfn, P2m, P2mType};
 
 use super::{ALL_BITS, EACH, READ_BIT, WRITE_BIT};
 use crate::guest::Walker;
 use crate::guest::code::Touch;
 use crate::memory::FRAME;
-use crate::scenario::walk::{LARGE, World, gfns};
+use crate::scenario::walk::{LARGE, Trial, World, gfns};
 use crate::scenario::{Outcome, ensure, text};
 
 const HERE: Gfn = Gfn::new(0x1234);
@@ -36,15 +39,37 @@ pub fn no_execute<W: Walker>(world: &mut World<W>) -> Outcome {
 
 pub fn accesses<W: Walker>(world: &mut World<W>) -> Outcome {
     let mut trial = world.trial("accesses")?;
-    for bits in 0..=Access::all().bits() {
-        let gfn = Gfn::new(HERE.raw() + 2 * u64::from(bits));
-        trial.map(gfn, 1, trial.pool(bits.into()), P2mType::RamRw, Access::from_bits_truncate(bits))?;
-        trial.spoil(gfn, READ_BIT);
-    }
-    for bits in 0..=Access::all().bits() {
-        trial.probe((HERE.raw() + 2 * u64::from(bits)) * FRAME + 0x80, EACH)?;
-    }
+    all_accesses(&mut trial, P2mType::RamRw)?;
     Ok(trial.seen())
+}
+
+pub fn formats<W: Walker>(world: &mut World<W>) -> Outcome {
+    let formats = world.walker.formats();
+    let (count, largest) = (formats.len(), world.walker.largest_page());
+    let (mut reached, mut stopped) = (0, 0);
+    for format in formats {
+        let mut trial = world.trial_of("format-options", format, largest)?;
+        for p2m_type in [P2mType::RamRw, P2mType::MmioDirect] {
+            all_accesses(&mut trial, p2m_type)?;
+        }
+        reached += trial.reached;
+        stopped += trial.stopped;
+    }
+    Ok(format!("{count} choices: {reached} accesses reached their memory, {stopped} were stopped"))
+}
+
+/// A page of this type with each access, and every way to touch it.
+fn all_accesses<W: Walker>(trial: &mut Trial<'_, W>, p2m_type: P2mType) -> Result<(), String> {
+    let gfns = (0..=Access::all().bits()).map(|bits| (Gfn::new(HERE.raw() + 2 * u64::from(bits)), bits));
+    for (gfn, bits) in gfns.clone() {
+        trial.map(gfn, 1, trial.pool(bits.into()), p2m_type, Access::from_bits_truncate(bits))?;
+    }
+    trial.spoils.clear();
+    trial.spoil(Gfn::new(HERE.raw() + 2 * u64::from(Access::READ_WRITE.bits())), READ_BIT);
+    for (gfn, _) in gfns {
+        trial.probe(gfn.raw() * FRAME + 0x80, EACH)?;
+    }
+    Ok(())
 }
 
 pub fn types<W: Walker>(world: &mut World<W>) -> Outcome {

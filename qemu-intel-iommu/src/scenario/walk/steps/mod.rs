@@ -24,7 +24,7 @@ const EACH: &[Touch] = &[Touch::Read, Touch::Write, Touch::Execute];
 
 /// The steps in order.
 pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
-    vec![
+    let mut steps = vec![
         Step { name: "page-4k", title: "a page of 4 KiB leads to its frame", run: pages::small },
         Step { name: "page-2m", title: "a page of 2 MiB leads to its frames", run: pages::large },
         Step { name: "page-1g", title: "a page of 1 GiB leads to its frames", run: pages::huge },
@@ -86,8 +86,21 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
             title: "after each of many updates the processor sees what the table says",
             run: change::random,
         },
-        Step { name: "leaks", title: "every frame that the steps took was given back", run: leaks },
-    ]
+        Step {
+            name: "format-options",
+            title: "a format's other choices grant what the table says too",
+            run: access::formats,
+        },
+    ];
+    if W::FIVE_LEVELS {
+        steps.push(Step {
+            name: "five-levels",
+            title: "a table of five levels leads to its frames",
+            run: pages::five_levels,
+        });
+    }
+    steps.push(Step { name: "leaks", title: "every frame that the steps took was given back", run: leaks });
+    steps
 }
 
 fn leaks<W: Walker>(world: &mut World<W>) -> Outcome {

@@ -7,7 +7,7 @@ use p2m::{Gfn, Mfn, PageSize};
 
 use super::{ALL_BITS, EACH};
 use crate::guest::Walker;
-use crate::guest::code::{self, Touch};
+use crate::guest::code::Touch;
 use crate::memory::FRAME;
 use crate::scenario::walk::{LARGE, Trial, World};
 use crate::scenario::{Outcome, ensure};
@@ -55,7 +55,20 @@ pub fn huge<W: Walker>(world: &mut World<W>) -> Outcome {
 }
 
 pub fn addresses<W: Walker>(world: &mut World<W>) -> Outcome {
-    let mut trial = world.trial("addresses")?;
+    let trial = world.trial("addresses")?;
+    every_bit(trial)
+}
+
+/// The same with five levels, where there are addresses that take them.
+pub fn five_levels<W: Walker>(world: &mut World<W>) -> Outcome {
+    world.walker.deepen()?;
+    let trial = world.trial("five-levels")?;
+    ensure!(trial.table.root().levels == 5, "the table has {} levels", trial.table.root().levels);
+    every_bit(trial)
+}
+
+/// A page at each power of two and one at the end.
+fn every_bit<W: Walker>(mut trial: Trial<'_, W>) -> Outcome {
     let bits = 12..trial.address_bits();
     let gfns = bits.clone().map(|bit| Gfn::new(1 << (bit - 12)));
     let last = Gfn::new((1 << (bits.end - 12)) - 1);
@@ -66,6 +79,8 @@ pub fn addresses<W: Walker>(world: &mut World<W>) -> Outcome {
     for gfn in gfns.chain([last]) {
         trial.probe(gfn.raw() * FRAME + 0x20, EACH)?;
     }
+    // Two bits at once lead nowhere.
+    trial.probe((1 << (bits.end - 1)) | (1 << (bits.end - 2)), EACH)?;
     Ok(format!("{}; {} address bits", trial.seen(), bits.end))
 }
 
@@ -113,7 +128,8 @@ pub fn holes<W: Walker>(world: &mut World<W>) -> Outcome {
 }
 
 pub fn without_large<W: Walker>(world: &mut World<W>) -> Outcome {
-    let mut trial = world.trial_with("small-pages", PageSize::Size4K)?;
+    let format = world.walker.format();
+    let mut trial = world.trial_of("small-pages", format, PageSize::Size4K)?;
     let gfn = Gfn::new(6 * LARGE);
     trial.ram(gfn, LARGE, trial.pool(0))?;
     trial.of_order(gfn, 0)?;
@@ -134,11 +150,11 @@ impl<W: Walker> Trial<'_, W> {
         Ok(())
     }
 
-    /// Bits of the guest-physical addresses that the guest can use and the processor has.
+    /// Bits of the guest-physical addresses that the table can map and the processor has.
     fn address_bits(&self) -> u32 {
         let processor = x86::cpuid::CpuId::new()
             .get_processor_capacity_feature_info()
             .map_or(32, |capacity| u32::from(capacity.physical_address_bits()));
-        processor.min(code::REACH.trailing_zeros())
+        processor.min((self.table.limit().raw() * FRAME).trailing_zeros())
     }
 }
