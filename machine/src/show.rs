@@ -205,7 +205,7 @@ impl<W: Write> Show<W> {
             }
             Verdict::Broken(sentence) => theme.paint(BAD, sentence),
         };
-        writeln!(self.out, "{sentence} {}", theme.paint(QUIET, format!("({wall} in QEMU)")))?;
+        writeln!(self.out, "{sentence} {}", theme.paint(QUIET, format!("({wall} in {})", report.emulator)))?;
         self.out.flush()
     }
 }
