@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use xen_iommu::{AssignError, DomId, GroupPolicy, Mode, Owner, Sbdf};
 
-use crate::world::{A, B, C, D, E, F, Frames, HARDWARE_DOMAIN, World, space};
+use crate::world::{A, B, C, D, E, F, Frames, HARDWARE_DOMAIN, REGIONS, World, space};
 
 pub(crate) const GUEST: DomId = DomId(1);
 
@@ -115,5 +115,39 @@ fn relaxed_leaves_a_region_with_those_who_use_it() {
         // When the others follow, the region comes along for all of them.
         world.policy.assign(&[C, D], GUEST, Mode::Strict, &mut |_| {}).unwrap();
         world.check(true);
+    });
+}
+
+#[test]
+fn strict_does_not_take_what_relaxed_has_left_out() {
+    with_world(GroupPolicy::Refuse, |world| {
+        let (start, _, _) = REGIONS[1];
+        let ram = p2m::Entry {
+            p2m_type: p2m::P2mType::RamRw,
+            mfn: Some(p2m::Mfn::new(0x7777)),
+            access: p2m::Access::READ_WRITE,
+        };
+        let gfns = p2m::GfnRange::new(p2m::Gfn::new(start), p2m::Gfn::new(start + 1)).unwrap();
+        world.policy.with_space(GUEST, |space| p2m::P2m::map(space, gfns, ram).unwrap()).unwrap();
+        world.policy.deassign(&[B, C, D], HARDWARE_DOMAIN, &mut |_| {}).unwrap();
+        let mut notes = Vec::new();
+        world.policy.assign(&[B], GUEST, Mode::Relaxed, &mut |note| notes.push(note.to_string())).unwrap();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        let before = world.snapshot();
+        let refused = world.policy.assign(&[C, D], GUEST, Mode::Strict, &mut |_| {});
+        assert!(matches!(refused, Err(AssignError::Map { device: C, .. })), "{refused:?}");
+        assert_eq!(world.snapshot(), before);
+        world.policy.assign(&[C, D], GUEST, Mode::Relaxed, &mut |note| notes.push(note.to_string())).unwrap();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        world.check(false);
+    });
+}
+
+#[test]
+fn a_test_refuses_what_belongs_to_another_domain() {
+    with_world(GroupPolicy::Refuse, |world| {
+        world.policy.assign(&[A], GUEST, Mode::Strict, &mut |_| {}).unwrap();
+        let refused = world.policy.test_assign(&[A], HARDWARE_DOMAIN, Mode::Strict);
+        assert!(matches!(refused, Err(AssignError::Elsewhere { device: A, .. })), "{refused:?}");
     });
 }

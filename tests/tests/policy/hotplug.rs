@@ -3,7 +3,7 @@
 use xen_iommu::{AddError, GroupPolicy, Link, Mode, Owner, Sbdf};
 
 use crate::failures::{GUEST, with_world};
-use crate::world::{B, C, D, E, F, HARDWARE_DOMAIN, World, space};
+use crate::world::{A, B, C, D, E, F, HARDWARE_DOMAIN, REGIONS, World, space};
 
 fn remove(world: &World<'_>, devices: &[Sbdf]) {
     for device in devices {
@@ -87,4 +87,38 @@ fn a_destroyed_domain_leaves_its_devices_in_quarantine_with_their_regions() {
         }
         assert!(world.policy.registry().regions_of(B).all(|region| region.owner().is_none()));
     });
+}
+
+#[test]
+fn a_device_is_not_added_where_another_domain_has_the_memory_of_its_region() {
+    let memory = |gfn: u64| p2m::Entry {
+        p2m_type: p2m::P2mType::MmioDirect,
+        mfn: Some(p2m::Mfn::new(gfn)),
+        access: p2m::Access::READ_WRITE,
+    };
+    // By a mapping of its own.
+    with_world(GroupPolicy::Refuse, |world| {
+        let (start, end, _) = REGIONS[0];
+        remove(world, &[A]);
+        let gfns = p2m::GfnRange::new(p2m::Gfn::new(start), p2m::Gfn::new(end)).unwrap();
+        world.policy.with_space(GUEST, |space| p2m::P2m::map(space, gfns, memory(start)).unwrap()).unwrap();
+        let before = world.snapshot();
+        let refused = world.policy.add_device(A, A, || space(world.frames), &mut |_| {});
+        assert!(matches!(refused, Err(AddError::ReachedBy { domain: GUEST, .. })), "{refused:?}");
+        assert_eq!(world.snapshot(), before);
+    });
+    // By a group that relaxed moves have left in several places.
+    for (theirs, ours) in [(B, C), (C, B)] {
+        with_world(GroupPolicy::Refuse, |world| {
+            world.policy.deassign(&[B, C, D], HARDWARE_DOMAIN, &mut |_| {}).unwrap();
+            world.policy.assign(&[theirs], GUEST, Mode::Relaxed, &mut |_| {}).unwrap();
+            world.policy.assign(&[ours], HARDWARE_DOMAIN, Mode::Relaxed, &mut |_| {}).unwrap();
+            for device in [D, ours] {
+                world.policy.remove_device(device, &mut |_| {}).unwrap();
+                let refused = world.policy.add_device(device, device, || space(world.frames), &mut |_| {});
+                assert!(matches!(refused, Err(AddError::Group { .. })), "{refused:?}");
+            }
+            world.check(false);
+        });
+    }
 }

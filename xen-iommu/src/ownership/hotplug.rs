@@ -6,11 +6,12 @@ use p2m::{Access, AddressSpace, OnConflict, Seen};
 
 use super::transfer::{attach, detach, flush};
 use super::{Policy, State};
-use crate::device::{Domain, Owner, Requester};
+use crate::device::{Device, Domain, Owner, Requester};
 use crate::error::{AddError, AssignError, Note};
 use crate::further_ids::FurtherIds;
 use crate::group::Link;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
+use crate::registry::Region;
 use crate::requester::Source;
 
 impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
@@ -123,7 +124,24 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             }
             found = Some(owner);
         }
-        Ok(found.unwrap_or(hardware_domain))
+        let owner = found.unwrap_or(hardware_domain);
+        self.check_holders(state, device, owner)?;
+        Ok(owner)
+    }
+
+    /// Where relaxed moves have left a group in several places, no other domain than the owner may have the memory of the device's regions.
+    fn check_holders(&self, state: &State<'m, S, H>, device: Sbdf, owner: Owner) -> Result<(), AddError<'m>> {
+        let grouping = self.grouping(state);
+        for region in self.registry().regions_of(device) {
+            let holder =
+                |other: &Region<'m>| other.owner().map(Owner::Domain).filter(|holder| *holder != owner);
+            let Some(holder) = self.registry().overlapping(region.range()).find_map(holder) else { continue };
+            let mut theirs = state.devices.all().filter(|other| other.owner() == holder).map(Device::sbdf);
+            let linked = theirs.find_map(|other| Some((other, grouping.region_link(device, other)?)));
+            let (other, link) = linked.map_or((device, None), |(other, link)| (other, Some(link)));
+            return Err(AddError::Group { device, other, owner: holder, link });
+        }
+        Ok(())
     }
 
     /// Maps the device's regions in its requester's quarantine.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use p2m::{Access, AddressSpace, OnConflict, Seen};
+use p2m::{Access, AddressSpace, Entry, GfnRange, IdentityError, OnConflict, P2mType, Run, Seen};
 
 use super::{Mode, Policy, State};
 use crate::device::{Device, Domain, Owner, Requester, Requesters};
@@ -212,7 +212,24 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
                     notes(Note::WithoutRejected { region });
                     continue;
                 }
-                if region.owner() == Some(id) || region.stage() != Stage::Idle {
+                if region.stage() != Stage::Idle {
+                    continue;
+                }
+                if region.owner() == Some(id) {
+                    // A relaxed move may have left out what was occupied; that stays out while devices there use the rest.
+                    for run in missing(region, domain) {
+                        if on_conflict == OnConflict::Refuse {
+                            let error = IdentityError::Conflict { gfn: run.gfns.start(), found: run.entry };
+                            return Err(AssignError::Map {
+                                device: device.sbdf(),
+                                region,
+                                domain: id,
+                                error,
+                            });
+                        }
+                        notes(Note::Skipped { region, domain: id, run });
+                    }
+                    region.set_stage(Stage::Left);
                     continue;
                 }
                 if let Some(holder) = self.held_elsewhere(region, id) {
@@ -440,6 +457,28 @@ fn unmap<'m, S: AddressSpace>(
 /// How strictly this device's regions are to be provided.
 fn mode_of(device: &Device, mode: Mode) -> Mode {
     if device.is_relaxable() { Mode::Relaxed } else { mode }
+}
+
+/// The runs in a region that `domain` does not map 1:1 as the policy would.
+fn missing<S: AddressSpace>(region: &Region<'_>, domain: &Domain<S>) -> impl Iterator<Item = Run> {
+    let gfns = region.range().identity();
+    let mut next = gfns.start();
+    core::iter::from_fn(move || {
+        while next < gfns.end() {
+            let run = domain.space.lock().as_ref().map(|space| space.look_up(next))?;
+            let gfn = next;
+            next = run.gfns.end();
+            let there = GfnRange::new(gfn, next.min(gfns.end()))?;
+            let Entry { p2m_type, mfn, access } = run.entry;
+            let is_whole = p2m_type == P2mType::MmioDirect
+                && access == Access::READ_WRITE
+                && mfn.is_some_and(|mfn| mfn.raw() == gfn.raw());
+            if !is_whole {
+                return Some(Run { gfns: there, ..run });
+            }
+        }
+        None
+    })
 }
 
 /// Puts a device at the front of the chain of selected ones, once.
