@@ -68,7 +68,9 @@ impl<W: Walker> Trial<'_, W> {
     pub(super) fn touch(&mut self, address: u64, touch: Touch) -> Result<(), String> {
         let answer = self.answer(address, touch)?;
         self.flush();
-        let (value, before) = (self.fresh(), self.fresh());
+        let value = self.fresh();
+        // Another in each of its bytes.
+        let before = !value;
         let (Answer::Reaches(places) | Answer::Stops { behind: places, .. }) = &answer;
         match (&answer, needed(touch)) {
             // Also where it is not to be reached, so that a wrong run is a short one.
@@ -79,6 +81,7 @@ impl<W: Walker> Trial<'_, W> {
         let there = self.get(places);
         let given = if needed(touch) == Access::WRITE { value } else { before };
         let mut state = self.world.guest.state(touch, address, given);
+        // The guest's window is another.
         self.world.walker.flush(self.table.root());
         let exit = self.run(&mut state)?;
         let told = |what: &dyn fmt::Display| {
