@@ -46,6 +46,6 @@ pub use drhd::coverage;
 pub use error::{AddError, AssignError, DomainError, Note};
 pub use further_ids::{FurtherIds, phantom_functions, virtual_functions};
 pub use group::Link;
-pub use ownership::{Capacity, GroupPolicy, Mode, Policy};
+pub use ownership::{Capacity, GroupPolicy, LateScope, Mode, Policy};
 pub use platform::{DomId, HardwareError, RemappingHardware, Sbdf, SpaceId};
 pub use requester::{BridgeKind, Source, UpstreamBridge, requester_id};

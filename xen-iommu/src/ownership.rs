@@ -12,11 +12,14 @@
 //! The ownership lock first, then one domain's table lock; never two table locks. The registry, and owners in it, are read without a lock. The feature
 //! `lock-order` checks that in tests.
 
+mod bridges;
 mod hotplug;
 mod transfer;
 mod uncertain;
 
 use p2m::{AddressSpace, Run};
+
+pub use bridges::LateScope;
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::class::{DeviceClass, RelaxError};
@@ -274,7 +277,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// Whether a device of the region is present. An accepted region without one is dormant.
     pub fn has_present_device(&self, region: &Region<'m>) -> bool {
         let state = self.state.lock();
-        let mut users = state.devices_of(region);
+        let mut users = state.devices_of(&self.registry, region);
         users.next().is_some()
     }
 
@@ -301,9 +304,13 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
 
 impl<'m, S, H> State<'m, S, H> {
     /// The present devices of a region. One that several of its scopes cover comes several times.
-    fn devices_of(&self, region: &Region<'m>) -> impl Iterator<Item = &'m Device> + '_ {
-        region.scopes().iter().flat_map(|scope| {
-            let (bridge, below) = match *scope {
+    fn devices_of<'s>(
+        &'s self,
+        registry: &'s Registry<'m>,
+        region: &'s Region<'m>,
+    ) -> impl Iterator<Item = &'m Device> + 's {
+        registry.scopes_of(region).flat_map(|scope| {
+            let (bridge, below) = match scope {
                 Scope::Function(function) => (function, None),
                 Scope::Below { bridge, first_bus, last_bus } => {
                     let first = Sbdf::new(bridge.segment(), first_bus, 0, 0);

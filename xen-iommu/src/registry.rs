@@ -1,8 +1,10 @@
 //! The reserved regions of the machine: which frames, for which devices, accepted or not.
 //!
 //! Built once at boot from the DMAR and the `rmrr=` option, then frozen: readers need no lock. Two things change later and stand in atomics, written
-//! under the ownership lock alone: which domain a region is mapped in, and where a cluster's present devices begin.
+//! under the ownership lock alone: which domain a region is mapped in, and where a cluster's present devices begin. So does what is found out later:
+//! which devices a scope means that led through an absent bridge.
 
+mod late;
 mod search;
 
 use core::fmt;
@@ -155,7 +157,8 @@ impl<'m> Region<'m> {
         }
     }
 
-    /// The devices that it belongs to, present or not; each once, in ascending order.
+    /// The devices that it belongs to, present or not, as far as was known at boot; each once, in ascending order. [`Registry::scopes_of`] has those that
+    /// were found since, too.
     #[must_use]
     pub fn scopes(&self) -> &'m [Scope] {
         self.scopes
@@ -257,6 +260,7 @@ pub struct RegistryBuilder<'m> {
     claims: SinglyLinkedList<Claims<'m>>,
     claim_count: u32,
     bridge_count: u32,
+    late: SinglyLinkedList<late::Lates<'m>>,
 }
 
 impl Default for RegistryBuilder<'_> {
@@ -267,6 +271,7 @@ impl Default for RegistryBuilder<'_> {
             claims: SinglyLinkedList::new(Claims::new()),
             claim_count: 0,
             bridge_count: 0,
+            late: SinglyLinkedList::new(late::Lates::new()),
         }
     }
 }
@@ -361,7 +366,8 @@ impl<'m> RegistryBuilder<'m> {
                 index.insert(claim.function, number);
             }
         }
-        Ok(Registry { by_start, starts, by_function, index, below, rejected: self.rejected, clusters })
+        let (rejected, late) = (self.rejected, self.late);
+        Ok(Registry { by_start, starts, by_function, index, below, late, rejected, clusters })
     }
 
     /// The accepted regions in order.
@@ -423,6 +429,7 @@ pub struct Registry<'m> {
     /// Where the claims of a function begin.
     index: Index<'m>,
     below: search::Below<'m>,
+    late: SinglyLinkedList<late::Lates<'m>>,
     rejected: SinglyLinkedList<RejectedRegions<'m>>,
     clusters: &'m [Cluster<'m>],
 }

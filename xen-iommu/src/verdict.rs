@@ -30,7 +30,8 @@ pub enum Finding<'a, 'm> {
         /// What is wrong.
         error: ScopeError,
     },
-    /// A device scope of an RMRR leads nowhere; the others of its structure count.
+    /// A device scope of an RMRR leads nowhere; the others of its structure count. Where a bridge is absent it is kept until one comes
+    /// ([`Policy::resolve_scopes`](crate::Policy::resolve_scopes)).
     Unresolved {
         /// The structure's offset in the table, in bytes.
         structure: u32,
@@ -116,7 +117,13 @@ impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
             verdict = verdict.dormant();
         }
         let origin = Origin::Dmar { offset: rmrr.offset() };
-        builder.add(arena, RegionInfo { base, limit, origin, verdict }, placed)
+        let region = builder.add(arena, RegionInfo { base, limit, origin, verdict }, placed)?;
+        for scope in rmrr.scopes().filter_map(Result::ok) {
+            if place(segment, &scope, dmar, pci).is_err_and(|error| error.is_absence()) {
+                builder.add_late(arena, region, scope.offset())?;
+            }
+        }
+        Ok(region)
     }
 
     /// Registers the regions of one `rmrr=` option's value, and reports what was made of each.
@@ -155,7 +162,7 @@ impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
 }
 
 /// Which devices a scope of an RMRR means. An endpoint that is absent is meant all the same: it may come.
-fn place(
+pub(crate) fn place(
     segment: u16,
     scope: &DeviceScope<'_>,
     dmar: &Dmar<'_>,

@@ -8,6 +8,7 @@
     reason = "a test that fails ends in a panic"
 )]
 
+mod bridges;
 mod calls;
 mod failures;
 mod functions;

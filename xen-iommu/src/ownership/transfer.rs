@@ -270,7 +270,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
     /// Whether a present device of the region stays with `owner`.
     fn is_used(&self, region: &Region<'m>, owner: DomId) -> bool {
         self.state
-            .devices_of(region)
+            .devices_of(&self.policy.registry, region)
             .any(|device| !device.is_selected() && device.owner() == Owner::Domain(owner))
     }
 
@@ -387,7 +387,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware> State<'m, S, H> {
             let Some(cluster) = policy.registry.cluster(region) else { continue };
             let is_unused = |other: &Region<'m>| {
                 other.owner() == Some(id)
-                    && !self.devices_of(other).any(|device| device.owner() == Owner::Domain(id))
+                    && !self
+                        .devices_of(&policy.registry, other)
+                        .any(|device| device.owner() == Owner::Domain(id))
             };
             let (mut any_unused, mut any_kept) = (false, false);
             for other in cluster.regions.iter().filter(|other| other.owner() == Some(id)) {

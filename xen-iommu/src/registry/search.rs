@@ -3,10 +3,10 @@
 use core::slice;
 use core::sync::atomic::Ordering;
 
-use intrusive_collections::SinglyLinkedList;
+use intrusive_collections::{SinglyLinkedList, singly_linked_list};
 use p2m::{Mfn, MfnRange};
 
-use super::{Claim, Claims, OfFunction, Region, Registry, Scope};
+use super::{Claim, Claims, OfFunction, Region, Registry, Scope, late};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
 
@@ -38,7 +38,8 @@ impl<'m> Registry<'m> {
             let from = self.by_function.get(number as usize..)?;
             from.first().filter(|claim| claim.function == device).map(|_| from)
         });
-        RegionsOf { device, claims: claims.unwrap_or_default().iter(), below: self.below.above(device) }
+        let (below, late) = (self.below.above(device), self.late.iter());
+        RegionsOf { registry: self, device, claims: claims.unwrap_or_default().iter(), below, late }
     }
 }
 
@@ -123,11 +124,14 @@ impl<'m> Iterator for Overlapping<'_, 'm> {
 
 /// See [`Registry::regions_of`].
 pub struct RegionsOf<'t, 'm> {
+    registry: &'t Registry<'m>,
     device: Sbdf,
     /// From the device's first on.
     claims: slice::Iter<'t, OfFunction<'m>>,
     /// Those with first buses up to the device's.
     below: slice::Iter<'t, UnderBridge<'m>>,
+    /// Those found since boot.
+    late: singly_linked_list::Iter<'t, late::Lates<'m>>,
 }
 
 impl<'m> Iterator for RegionsOf<'_, 'm> {
@@ -142,16 +146,16 @@ impl<'m> Iterator for RegionsOf<'_, 'm> {
             }
             self.claims = [].iter();
         }
-        loop {
-            let next = self.below.next_back()?;
+        while let Some(next) = self.below.next_back() {
             if next.highest_last < bus_of(device) {
                 self.below = [].iter();
-                return None;
+                break;
             }
             if next.claim.is_first_below_for(device) {
                 return Some(next.claim.region);
             }
         }
+        late::regions_of(&mut self.late, || self.registry.late.iter(), device)
     }
 }
 
