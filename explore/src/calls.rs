@@ -3,12 +3,12 @@
 use std::fmt;
 
 use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType};
-use xen_iommu::{AssignError, DomId, HardwareError, Mode, Note};
+use xen_iommu::{AssignError, DomId, GroupPolicy, HardwareError, Mode, Note};
 
 use crate::hardware::{Failure, Seen};
 use crate::machine::{
-    A, B, C, D, DEVICES, DOMAINS, E, NAMES, PLACES, REGIONS, REQUESTERS, ram, region_of, requester, sbdf,
-    source,
+    A, B, C, D, DEVICES, DOMAINS, E, NAMES, PLACES, REGIONS, REQUESTERS, is_linked, ram, region_of,
+    requester, sbdf, source,
 };
 use crate::world::{Own, World, space};
 
@@ -315,6 +315,11 @@ impl World {
                         let gfn = layout.place(usize::from(place));
                         (gfn, gfn + 1)
                     }
+                    Own::Direct if self.is_used(usize::from(domain), place) => {
+                        outcome.left_out = true;
+                        outcome.refused = true;
+                        return;
+                    }
                     Own::Direct => layout.regions()[place_region(place)],
                 };
                 self.own(domain, outcome, |space| space.unmap(one(start, end)).map_err(Some));
@@ -352,22 +357,37 @@ impl World {
             && (0..DOMAINS).all(|other| other == domain || self.known.own[other][place] != Own::Direct)
     }
 
+    /// Nor does it let a domain take that back while devices there use it.
+    fn is_used(&self, domain: usize, place: u8) -> bool {
+        let ranges = self.setting.layout.regions();
+        let (start, end) = ranges[place_region(place)];
+        let owners = self.owners();
+        (0..DEVICES).any(|device| {
+            let region = region_of(device).map(|region| ranges[region]);
+            owners[device] == Some(domain) && region.is_some_and(|(from, to)| from < end && start < to)
+        })
+    }
+
     /// What is known after the call.
     fn learn(&mut self, call: Call, before: [Option<usize>; DEVICES], outcome: &Outcome) {
         let owners = self.owners();
+        let mut places = (0..DEVICES).filter(|device| is_linked(*device)).filter_map(|device| owners[device]);
+        let first = places.next();
+        let is_torn = places.any(|owner| Some(owner) != first);
+        let may_tear = self.setting.groups == GroupPolicy::Refuse && matches!(call, Call::Assign(_, _, true));
+        self.known.torn = is_torn && (self.known.torn || may_tear);
         for device in 0..DEVICES {
-            if owners[device].is_none() {
-                self.known.relaxed[device] = false;
+            let Some(owner) = owners[device] else {
                 self.known.lacks[device] = false;
-            } else if owners[device] != before[device] {
-                let relaxed = matches!(call, Call::Assign(_, _, true));
-                self.known.relaxed[device] = relaxed;
+                continue;
+            };
+            if before[device] != Some(owner) {
                 self.known.lacks[device] = region_of(device).is_some_and(|region| outcome.left[region]);
             }
         }
         let reached = self.reached();
         for device in 0..DEVICES {
-            if let Some(region) = region_of(device).filter(|_| self.known.lacks[device]) {
+            if let Some(region) = region_of(device).filter(|_| self.known.lacks[device] && !outcome.refused) {
                 let wanted = self.setting.layout.probes_in(region);
                 self.known.lacks[device] = reached[requester(device)] & wanted != wanted;
             }

@@ -1,12 +1,10 @@
 //! What must hold. Judged by what hardware finds in memory and in its caches, and by rules of the machine that are written down here once more: the
 //! policy is asked only for what it reports.
 
-use xen_iommu::GroupPolicy;
-
 use crate::calls::{Call, Outcome, Step};
 use crate::hardware::{child, frames_of};
 use crate::machine::{
-    DEVICES, DOMAINS, NAMES, PLACES, REGIONS, REQUESTERS, ram, region_of, requester, sbdf, users,
+    DEVICES, DOMAINS, NAMES, PLACES, REGIONS, REQUESTERS, is_linked, ram, region_of, requester, sbdf, users,
 };
 use crate::state::Keys;
 use crate::world::{Known, Own, QUARANTINE, World};
@@ -24,6 +22,8 @@ fn broken(holds: bool, breach: impl FnOnce() -> Breach) -> Result<(), Breach> {
 pub struct Before {
     /// The state.
     pub keys: Keys,
+    /// What was known.
+    pub known: Known,
     /// Who owned what.
     pub owners: [Option<usize>; DEVICES],
     /// Where the regions were mapped.
@@ -36,6 +36,15 @@ pub struct Before {
     pub attached: [u128; REQUESTERS],
     /// Something cached was in doubt, or a requester locked away.
     pub in_doubt: bool,
+}
+
+impl Before {
+    /// Whether other devices with a device's requester id were there.
+    fn has_others(&self, device: usize) -> bool {
+        (0..DEVICES).any(|other| {
+            other != device && requester(other) == requester(device) && self.owners[other].is_some()
+        })
+    }
 }
 
 /// Name of an owner.
@@ -52,6 +61,7 @@ impl World {
     /// What is so now.
     pub fn before(&mut self) -> Before {
         Before {
+            known: self.known,
             keys: self.keys(),
             owners: self.owners(),
             region_owners: self.region_owners(),
@@ -106,7 +116,9 @@ impl World {
             broken(doubtful || after.doubt == before.keys.doubt, || {
                 "refused, and caches are behind that were not".into()
             })?;
-            broken(after.frames == before.keys.frames, || {
+            // The quarantine of a requester that has other devices stays once it is made, see `Policy::add_device`.
+            let made = matches!(step.call, Call::Add(device) if before.has_others(usize::from(device)));
+            broken(after.frames == before.keys.frames || made && after.frames > before.keys.frames, || {
                 format!("refused, but {} frames are in use, and {} were", after.frames, before.keys.frames)
             })?;
             // What an earlier flush that failed kept back may have come free.
@@ -146,6 +158,7 @@ impl World {
         for requester in 0..REQUESTERS {
             let is_own = |device: &usize| {
                 let goes = matches!(step.call, Call::Remove(gone) if usize::from(gone) == *device);
+                let goes = goes || before.known.lacks[*device] || before.known.uncertain[requester];
                 crate::machine::requester(*device) == requester && before.owners[*device].is_some() && !goes
             };
             let own =
@@ -189,7 +202,6 @@ impl World {
 
     /// Groups have one owner each.
     fn judge_owners(&self, owners: &[Option<usize>; DEVICES]) -> Result<(), Breach> {
-        let regions = self.setting.layout.regions();
         for one in 0..DEVICES {
             for other in 0..one {
                 let (Some(a), Some(b)) = (owners[one], owners[other]) else { continue };
@@ -203,13 +215,8 @@ impl World {
                     )
                 };
                 broken(a == b || requester(one) != requester(other), || told() + ", with one requester id")?;
-                let linked = match (region_of(one), region_of(other)) {
-                    (Some(x), Some(y)) => regions[x].0 < regions[y].1 && regions[y].0 < regions[x].1,
-                    _ => false,
-                };
-                let relaxed = self.known.relaxed[one] || self.known.relaxed[other];
-                let relaxed = relaxed && self.setting.groups == GroupPolicy::Refuse;
-                broken(a == b || !linked || relaxed, || told() + ", whose regions share memory")?;
+                let linked = is_linked(one) && is_linked(other);
+                broken(a == b || !linked || self.known.torn, || told() + ", whose regions share memory")?;
             }
         }
         Ok(())

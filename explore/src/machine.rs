@@ -61,6 +61,12 @@ pub fn region_of(device: usize) -> Option<usize> {
     }
 }
 
+/// Whether a device's region shares memory with those of others: the regions of A, B and C are one piece.
+#[must_use]
+pub fn is_linked(device: usize) -> bool {
+    matches!(region_of(device), Some(0 | 1))
+}
+
 /// The devices of a region.
 #[must_use]
 pub fn users(region: usize) -> &'static [usize] {
@@ -107,13 +113,13 @@ impl Layout {
         bits.fold(0, |bits, (index, _)| bits | 1 << index)
     }
 
-    /// Guest frames that toolstacks work on: one page that is in the first region and in the second, and one of the third.
+    /// Guest frames that toolstacks work on: one page that is in the first region alone, and one of the third.
     #[must_use]
     pub fn place(self, place: usize) -> u64 {
         match (self, place) {
-            (Self::Pages, 0) => 0x11,
+            (Self::Pages, 0) => 0x10,
             (Self::Pages, _) => 0x20,
-            (Self::Cut, 0) => 0x400,
+            (Self::Cut, 0) => 0x200,
             (Self::Cut, _) => 0x600,
         }
     }

@@ -90,7 +90,7 @@ impl World {
             view.word(owner.map_or(99, |owner| owner as u64));
         }
         let known = &self.known;
-        let flags = [&known.relaxed[..], &known.lacks[..]].concat();
+        let flags = [&[known.torn][..], &known.lacks[..]].concat();
         let flags = flags.iter().chain(known.lingers.iter().flatten());
         view.word(flags.fold(1, |word, flag| word << 1 | u64::from(*flag)));
         view.word(known.own.iter().flatten().fold(1, |word, own| word << 2 | *own as u64));

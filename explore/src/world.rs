@@ -56,9 +56,9 @@ pub enum Own {
 /// What the exploration knows of a state beside what it can look up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// By device: it was moved relaxed.
-    pub relaxed: [bool; DEVICES],
-    /// By device: that move was reported to have left its region out, or part of it.
+    /// Relaxed moves have left A, B and C in several places.
+    pub torn: bool,
+    /// By device: its move was reported to have left its region out, or part of it.
     pub lacks: [bool; DEVICES],
     /// By domain and place.
     pub own: [[Own; PLACES]; DOMAINS],
