@@ -231,12 +231,20 @@ impl Requester {
         Sbdf::from_raw(self.source.get())
     }
 
-    /// Its id and those of its phantom functions.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = Sbdf> + use<> {
-        core::iter::once(self.source()).chain(self.phantoms().into_iter().flat_map(FurtherIds::iter))
+    /// Does something with its id and with those of its phantom functions, up to the first failure.
+    #[inline]
+    pub(crate) fn try_for_each_id<E>(&self, mut each: impl FnMut(Sbdf) -> Result<(), E>) -> Result<(), E> {
+        each(self.source())?;
+        match self.phantoms() {
+            Some(phantoms) => phantoms.iter().try_for_each(each),
+            None => Ok(()),
+        }
     }
 
     fn phantoms(&self) -> Option<FurtherIds> {
+        if self.phantom_stride.get() == 0 {
+            return None;
+        }
         FurtherIds::phantom(self.source(), self.phantom_stride.get() as u8)
     }
 
@@ -275,6 +283,8 @@ pub(crate) struct Requesters<'m, S> {
     quarantines: &'m [Quarantine<S>],
     index: Index<'m>,
     free: u32,
+    /// Whether any requester ever had phantom functions, which few devices have.
+    has_phantoms: bool,
 }
 
 impl<'m, S> Requesters<'m, S> {
@@ -296,7 +306,7 @@ impl<'m, S> Requesters<'m, S> {
         })?;
         let quarantines: &'m [Quarantine<S>] = arena.slice(capacity, |_| Lock::new(Rank::Tables, None))?;
         let free = if capacity == 0 { NONE } else { 0 };
-        Ok(Self { places, quarantines, index: Index::new(capacity, arena)?, free })
+        Ok(Self { places, quarantines, index: Index::new(capacity, arena)?, free, has_phantoms: false })
     }
 
     pub(crate) fn of(&self, device: &Device) -> Option<&'m Requester> {
@@ -312,6 +322,9 @@ impl<'m, S> Requesters<'m, S> {
     /// The requester that `source` belongs to, as its phantom function too.
     pub(crate) fn find_with_phantoms(&self, source: Sbdf) -> Option<&'m Requester> {
         self.find(source).or_else(|| {
+            if !self.has_phantoms {
+                return None;
+            }
             let function = source.function();
             let bases = [4, 2, 1].map(|stride: u8| {
                 Sbdf::from_raw(source.raw() & !7 | u32::from(function & stride.wrapping_sub(1)))
@@ -326,6 +339,7 @@ impl<'m, S> Requesters<'m, S> {
         self.free = requester.chain.get();
         requester.source.set(source.id.raw());
         requester.phantom_stride.set(source.phantom_stride.into());
+        self.has_phantoms |= source.phantom_stride != 0;
         requester.first_user.set(NONE);
         requester.users.set(0);
         requester.set_certain();

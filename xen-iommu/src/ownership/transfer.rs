@@ -134,9 +134,15 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
     }
 
     fn unselect(&mut self) {
+        self.unmark(|_| {});
+    }
+
+    /// Takes every mark away, after `last` has seen each region.
+    fn unmark(&mut self, last: impl Fn(&Region<'_>)) {
         for device in self.selected() {
             device.selected.store(false, Ordering::Relaxed);
             for region in self.policy.registry.regions_of(device.sbdf()) {
+                last(region);
                 region.set_stage(Stage::Idle);
             }
             if let Some(requester) = self.state.requesters.of(device) {
@@ -358,17 +364,15 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
                 self.state.release(self.policy, device.sbdf(), id, notes);
             }
         }
-        for device in self.selected() {
-            for region in self.policy.registry.regions_of(device.sbdf()) {
-                if region.stage() == Stage::Mapped {
-                    region.set_stage(Stage::Idle);
-                    region.set_owner(match target {
-                        Owner::Domain(id) => Some(id),
-                        Owner::Quarantine => None,
-                    });
-                }
+        let owner = match target {
+            Owner::Domain(id) => Some(id),
+            Owner::Quarantine => None,
+        };
+        self.unmark(|region| {
+            if region.stage() == Stage::Mapped {
+                region.set_owner(owner);
             }
-        }
+        });
     }
 }
 
@@ -510,7 +514,7 @@ pub(super) fn attach<S: AddressSpace>(
         }
     };
     match root {
-        Some(root) => requester.ids().try_for_each(|id| hardware.attach(id, space, root)),
+        Some(root) => requester.try_for_each_id(|id| hardware.attach(id, space, root)),
         None => detach(hardware, requester),
     }
 }
@@ -520,7 +524,7 @@ pub(super) fn detach(
     hardware: &mut impl RemappingHardware,
     requester: &Requester,
 ) -> Result<(), HardwareError> {
-    requester.ids().try_for_each(|id| hardware.detach(id))
+    requester.try_for_each_id(|id| hardware.detach(id))
 }
 
 /// Flushes what is pending in a domain's address space.

@@ -86,6 +86,7 @@ impl<'m> Registry<'m> {
 }
 
 /// The regions of `device` by scopes found since boot, each once, without those that it has by others.
+#[cold]
 pub(super) fn regions_of<'t, 'm>(
     left: &mut singly_linked_list::Iter<'t, Lates<'m>>,
     all: impl Fn() -> singly_linked_list::Iter<'t, Lates<'m>>,
