@@ -77,7 +77,7 @@ impl Hasher for Same {
 }
 
 /// Every how many states one is reached anew from boot.
-const REPLAY_EVERY: usize = 1000;
+const REPLAY_EVERY: usize = 250;
 
 struct Search<'p> {
     world: World,
@@ -107,7 +107,7 @@ pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count
         numbers: HashMap::default(),
         origins: Vec::new(),
         queue: VecDeque::new(),
-        count: Count::default(),
+        count: Count { complete: true, ..Count::default() },
         progress,
     };
     let found = search.run().err();

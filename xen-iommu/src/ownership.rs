@@ -17,6 +17,7 @@ mod hotplug;
 mod transfer;
 mod uncertain;
 
+use p2m::faults::{Fault, is_broken};
 use p2m::{AddressSpace, Run};
 
 pub use bridges::LateScope;
@@ -137,7 +138,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         let domain = self.domain(id).ok_or(DomainError::Unknown(id))?;
         self.fetch_back_from(&mut state, domain)?;
         loop {
-            let left = state.devices.all().find(|device| device.owner() == Owner::Domain(id));
+            let is_left =
+                |device: &&Device| device.owner() == Owner::Domain(id) && !is_broken(Fault::ForgetDevices);
+            let left = state.devices.all().find(is_left);
             let Some(sbdf) = left.map(Device::sbdf) else { break };
             self.transfer(&mut state)
                 .run(&[sbdf], true, Owner::Quarantine, Mode::Strict, notes)
@@ -287,7 +290,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
 
     /// A domain other than `target` that reaches the region on its own account.
     fn reached_elsewhere(&self, region: &Region<'m>, target: &Domain<S>) -> Option<(DomId, Run)> {
-        self.domains.iter().filter(|domain| domain.number != target.number).find_map(|domain| {
+        let others = self.domains.iter().filter(|domain| domain.number != target.number);
+        others.filter(|_| !is_broken(Fault::IgnoreReached)).find_map(|domain| {
             let run = domain.space.lock().as_ref()?.mapped_otherwise(region.range())?;
             Some((domain.id()?, run))
         })

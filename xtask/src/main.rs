@@ -2,6 +2,7 @@
 
 mod bench;
 mod boot;
+mod explore;
 mod fuzz;
 mod phase;
 mod test;
@@ -30,6 +31,11 @@ const VERBS: &[Verb] = &[
         name: "boot",
         about: "boot the hypervisor under QEMU and show each step's verdict (boot --help: options)",
         run: boot::run,
+    },
+    Verb {
+        name: "explore",
+        about: "every call in every state of a small machine, with every failure (explore --help: bounds, faults)",
+        run: explore::run,
     },
     Verb {
         name: "test",
