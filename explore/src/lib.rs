@@ -1,5 +1,31 @@
 //! Exhaustive exploration of the real code: every call in every state that a small machine can get into, with a failure at every frame allocation and at
-//! every invalidation, and each state checked. See `cargo xtask explore --help`.
+//! every invalidation, and each state checked. `cargo xtask explore` runs it; see its `--help`.
+//!
+//! What runs is the policy, the page tables and the VT-d driver themselves, on frames, registers and a remapping unit in software. All their objects live
+//! in one block of memory at fixed addresses ([`memory`]), so that a state is gone back to by copying bytes; every so many states one is reached anew
+//! from boot on a second machine, and must be the same.
+//!
+//! - The machine ([`machine`]): A and B share a region, that of C overlaps it, D with a region of its own and E are behind one bridge; the hardware
+//!   domain, quarantine, two more domains.
+//! - The calls ([`calls`]): create, destroy, assign (strict, relaxed) and deassign for each device and for sets of them, add, remove; and a toolstack that
+//!   puts RAM in a region's place, maps it 1:1 by itself, and unmaps that.
+//! - The failures ([`hardware::Failure`]): no frames from the k-th allocation on; the k-th invalidation times out, or all from it on do, or the queue
+//!   reports an error there; for every k. Table writes cannot fail, so there hardware looks instead: after each, all devices are tried at all
+//!   frames, with caches that keep all they may.
+//! - What must hold ([`invariants`]): in each state, no frame of a region is reachable from two domains; owners, context entries, domain ids and
+//!   both tables agree; tables hold what is needed and no more; caches are not behind. During a call, no device loses its region, none gets at a
+//!   third table, none walks a freed one. A refused call leaves all as it was. From each state all can be given back, and nothing is left.
+//!
+//! # Bounds
+//! - States are told apart by what can be observed ([`state`]), not by the numbers of frames and ids, nor by the order of lists.
+//! - Failures come one to a call (or without end), and only in states of fewer calls than `--failures` says. Frames run out for good within a call.
+//!   An invalidation that times out is never done later.
+//! - One unit, with a queue and coherent, which does not cache what is not present; legacy context entries; no device TLBs.
+//! - Devices are tried at chosen frames of the regions ([`machine::Layout::probes`]); tables are read as a whole.
+//! - A toolstack maps a region by itself only while no other domain has it, and does not unmap that while devices there use it.
+//! - A large page that a refused call had to cut stays cut (see `p2m::AddressSpace::map_identity`): refused calls are held to where tables lead, not to
+//!   the sizes of pages. A requester's quarantine, once made for a second device that was then refused, stays until its devices go.
+//! - A requester that hardware did not take back, and said so, may be elsewhere than its owner until it is fetched back.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

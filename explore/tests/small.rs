@@ -1,4 +1,5 @@
 //! The code as it is, in as many states as there is time for.
+#![allow(clippy::indexing_slicing, reason = "a test that fails ends in a panic")]
 
 use explore::search::Bounds;
 use explore::settings::{Event, SETTINGS, explore_all};
