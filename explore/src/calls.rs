@@ -195,7 +195,7 @@ impl World {
             && self.machine.is_quiet()
             && self.owners() == owners;
         if outcome.quiet {
-            self.machine.end();
+            self.machine.end_quietly();
             return outcome;
         }
         outcome.seen = self.machine.end();

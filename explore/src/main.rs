@@ -3,12 +3,13 @@
 
 mod progress;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use explore::arguments::{Command, read};
 use explore::faults::{break_code, by_name};
-use explore::search::{Bounds, Explored};
+use explore::search::{Bounds, Count, Explored, Found};
 use explore::settings::{Event, SETTINGS, explore_all};
 
 use progress::Progress;
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
 fn run(bounds: Bounds, jobs: usize) -> bool {
     let start = Instant::now();
     let mut progress = Progress::new();
-    let mut all: Vec<Option<Explored>> = SETTINGS.iter().map(|_| None).collect();
+    let mut total = Count { complete: true, ..Count::default() };
+    let mut holds = true;
     explore_all(bounds, jobs, &mut |index, event| match event {
         Event::Progress(count) => {
             progress.show(index, &count);
@@ -45,47 +47,47 @@ fn run(bounds: Bounds, jobs: usize) -> bool {
         }
         Event::Done(explored) => {
             progress.done(index);
-            let holds = explored.found.is_none();
-            all[index] = Some(*explored);
-            holds
+            let Explored { count, time, found } = *explored;
+            progress.say(&format!(
+                "{}: {} states, {} calls, up to {} in a row, {:.1} s",
+                SETTINGS[index],
+                count.states,
+                count.calls,
+                count.depth,
+                time.as_secs_f64()
+            ));
+            total.add(&count);
+            if let Some(found) = &found {
+                holds = false;
+                progress.say(&way(found));
+            }
+            found.is_none()
         }
     });
     drop(progress);
-
-    let (mut states, mut calls, mut replayed, mut depth, mut complete, mut holds) = (0, 0, 0, 0, true, true);
-    for (setting, explored) in SETTINGS.iter().zip(&all) {
-        let Some(Explored { count, time, found }) = explored else { continue };
-        states += count.states;
-        calls += count.calls;
-        replayed += count.replayed;
-        depth = depth.max(count.depth);
-        complete &= count.complete;
-        println!(
-            "{setting}: {} states, {} calls, up to {} in a row, {:.1} s",
-            count.states,
-            count.calls,
-            count.depth,
-            time.as_secs_f64()
-        );
-        if let Some(found) = found {
-            holds = false;
-            println!("\nbroken: {}\nafter:", found.breach);
-            for (number, step) in found.steps.iter().enumerate() {
-                println!("  {}. {step}", number + 1);
-            }
-            println!();
-        }
-    }
     println!(
-        "{states} states, {calls} calls, up to {depth} in a row, {replayed} states reached anew from boot, in {:.0} s",
+        "{} states, {} calls, up to {} in a row, {} states reached anew from boot, in {:.0} s",
+        total.states,
+        total.calls,
+        total.depth,
+        total.replayed,
         start.elapsed().as_secs_f64()
     );
     if holds {
-        let all = if complete { "there are no more states" } else { "there are more states" };
+        let more = if total.complete { "there are no more" } else { "there are more" };
         println!(
-            "all held; bounds: {} states in each setting ({all}), failures in states of fewer than {} calls, one failure or an unending one in a call",
+            "all held; bounds: {} states in each setting ({more}), failures in states of fewer than {} calls",
             bounds.states, bounds.failures
         );
     }
     holds
+}
+
+/// A breach, and the shortest way to it.
+fn way(found: &Found) -> String {
+    let mut text = format!("\nbroken: {}\nafter boot", found.breach);
+    for (number, step) in found.steps.iter().enumerate() {
+        let _ = write!(text, "\n  {}. {step}", number + 1);
+    }
+    text + "\n"
 }

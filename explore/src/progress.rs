@@ -34,6 +34,11 @@ impl Progress {
         ));
     }
 
+    /// Prints a line above those that change.
+    pub(crate) fn say(&self, line: &str) {
+        self.lines.suspend(|| println!("{line}"));
+    }
+
     pub(crate) fn done(&mut self, index: usize) {
         if let Some((bar, _)) = self.bars.remove(&index) {
             bar.finish_and_clear();

@@ -37,6 +37,18 @@ pub struct Count {
     pub replayed: usize,
 }
 
+impl Count {
+    /// Counts another exploration too.
+    pub fn add(&mut self, other: &Self) {
+        self.states += other.states;
+        self.calls += other.calls;
+        self.queue += other.queue;
+        self.depth = self.depth.max(other.depth);
+        self.complete &= other.complete;
+        self.replayed += other.replayed;
+    }
+}
+
 /// A breach, and the way to it.
 #[derive(Clone, Debug)]
 pub struct Found {
