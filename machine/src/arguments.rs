@@ -27,7 +27,9 @@ What to boot:
   --log LEVEL         error, warn, info, debug or trace
   --append WORDS      more words for the kernel command line
   --scenario NAME     another scenario than devices (or table, with --dmar or --firmware): table, selftest,
-                      nested (a guest under AMD's nested paging), ept (under Intel's, on Bochs)
+                      nested (a guest under AMD's nested paging), ept (under Intel's, on Bochs),
+                      vtd-walk (a device on VT-d's tables), vtd-walk-4 (of four levels), vtd-walk-ept (on EPT's)
+  --memory MIB        so much memory (256); with --scenario memory, which needs none at a certain place
   --firmware KIND     what the firmware says: good, bad-checksum, bad-length, huge-length, bad-signature, none or two
 
 What to show:
@@ -86,6 +88,7 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Argument
             },
             Long("log") => options.log = Some(level(&parser.value()?.string()?)?),
             Long("append") => options.append.push(parser.value()?.string()?),
+            Long("memory") => options.memory = Some(memory(&parser.value()?.string()?)?),
             Long("scenario") => options.scenario = Some(parser.value()?.string()?),
             Long("firmware") => options.firmware = parser.value()?.parse()?,
             Long("list-steps") => options.list_steps = true,
@@ -102,6 +105,9 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Argument
     }
     if options.dmar.is_some() && options.firmware != Default::default() {
         return Err("--dmar gives the firmware's table, so there is no --firmware beside it".into());
+    }
+    if options.memory.is_some() && options.scenario.as_deref() != Some("memory") {
+        return Err("--memory moves what other scenarios look for; it goes with --scenario memory".into());
     }
     if options.list_steps && options.break_step.is_some() {
         return Err("--list-steps does no step, so there is none to --break".into());
@@ -123,6 +129,11 @@ fn colour(word: &str) -> Result<Colour, String> {
         "never" => Ok(Colour::Never),
         _ => Err(format!("--color {word}: it is auto, always or never")),
     }
+}
+
+fn memory(word: &str) -> Result<u32, String> {
+    let mib = word.parse().ok().filter(|mib| (128..=1 << 20).contains(mib));
+    mib.ok_or_else(|| format!("--memory {word}: it is MiB, 128 to 1048576"))
 }
 
 fn seconds(word: &str) -> Result<Duration, String> {
@@ -147,12 +158,12 @@ mod tests {
         let mut count = 0;
         for option in options {
             let name = option.split_whitespace().next().unwrap();
-            let value = ["", " 1", " uhci", " info", " good", " always"];
+            let value = ["", " 1", " uhci", " info", " good", " always", " 512 --scenario memory"];
             let known = value.iter().any(|value| parse(&format!("--{name}{value}")).is_ok());
             assert!(known, "--{name}");
             count += 1;
         }
-        assert_eq!(count, 16);
+        assert_eq!(count, 17);
     }
 
     #[test]
@@ -164,6 +175,8 @@ mod tests {
             ("--time-limit soon", "not a number"),
             ("--time-limit 0", "more than 0"),
             ("--time-limit nan", "more than 0"),
+            ("--memory 12 --scenario memory", "128 to"),
+            ("--memory 512", "goes with"),
             ("--firmware odd", "there are good"),
             ("--dmar x --firmware none", "--firmware"),
             ("--list-steps --break x", "--break"),

@@ -36,6 +36,8 @@ pub struct Options {
     pub rmrr: Vec<String>,
     /// The least grave level that the log shows.
     pub log: Option<Level>,
+    /// Memory in MiB, other than [`layout::RAM_MIB`](crate::layout::RAM_MIB), for scenarios that need none at a certain place.
+    pub memory: Option<u32>,
     /// More words for the kernel command line.
     pub append: Vec<String>,
 }
@@ -47,6 +49,10 @@ pub struct Plan {
     pub emulator: Emulator,
     /// QEMU's processor, where its own choice lacks something.
     pub processor: Option<&'static str>,
+    /// QEMU's memory in MiB.
+    pub memory: u32,
+    /// Bits of the addresses that QEMU's IOMMU takes: 39, or 48 for tables of four levels.
+    pub iommu_width: u8,
     /// The devices besides the IOMMU.
     pub devices: Vec<Device>,
     /// The firmware's tables.
@@ -118,6 +124,8 @@ impl Plan {
             None => Self {
                 emulator: Emulator::Qemu,
                 processor: None,
+                memory: layout::RAM_MIB,
+                iommu_width: layout::ADDRESS_WIDTH,
                 devices: layout::devices(),
                 tables: options.firmware.tables(),
                 append: String::new(),
@@ -150,8 +158,12 @@ impl Plan {
         }
         words.extend(options.append.iter().cloned());
         plan.append = words.join(" ");
+        plan.memory = options.memory.unwrap_or(plan.memory);
         match options.scenario.as_deref() {
+            // For pages of 1 GiB.
+            Some("memory") => plan.processor = Some("max"),
             Some("nested") => plan.processor = Some(NESTED_PAGING),
+            Some("vtd-walk-4" | "vtd-walk-ept") => plan.iommu_width = 48,
             Some("ept") => plan.emulator = Emulator::Bochs,
             _ => {}
         }
@@ -173,6 +185,8 @@ impl Plan {
         Ok(Self {
             emulator: Emulator::Qemu,
             processor: None,
+            memory: layout::RAM_MIB,
+            iommu_width: layout::ADDRESS_WIDTH,
             devices: placement.devices,
             tables: vec![Table { file, bytes }],
             append: String::new(),
@@ -197,7 +211,15 @@ impl Plan {
             write(&path, &table.bytes).map_err(|source| Error::Write { path: path.clone(), source })?;
             files.push(TableFile { path, verbatim: !table.survives_acpitable() });
         }
-        let arguments = qemu::arguments(image, self.processor, &self.devices, &files, &self.append)?;
+        let arguments = qemu::arguments(
+            image,
+            self.processor,
+            self.memory,
+            self.iommu_width,
+            &self.devices,
+            &files,
+            &self.append,
+        )?;
         Ok(Invocation { emulator: self.emulator, program: program.to_owned(), arguments })
     }
 }
@@ -265,6 +287,9 @@ mod tests {
         assert_eq!((plan("selftest").emulator, plan("selftest").processor), (Emulator::Qemu, None));
         assert_eq!(plan("nested").processor, Some(NESTED_PAGING));
         assert_eq!(plan("ept").emulator, Emulator::Bochs);
+        let widths =
+            ["selftest", "vtd-walk", "vtd-walk-4", "vtd-walk-ept"].map(|name| plan(name).iommu_width);
+        assert_eq!(widths, [39, 39, 48, 48]);
     }
 
     #[test]

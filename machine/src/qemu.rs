@@ -93,13 +93,15 @@ pub struct TableFile {
     pub verbatim: bool,
 }
 
-/// QEMU's arguments for a machine with this processor (else QEMU's own choice), these devices and tables.
+/// QEMU's arguments for a machine with this processor (else QEMU's own choice) and memory, an IOMMU of this width, these devices and tables.
 ///
 /// # Errors
 /// When the kernel command line or a file's name cannot be passed on.
 pub fn arguments(
     image: &Path,
     processor: Option<&str>,
+    memory_mib: u32,
+    iommu_width: u8,
     devices: &[Device],
     tables: &[TableFile],
     append: &str,
@@ -120,7 +122,7 @@ pub fn arguments(
     if let Some(processor) = processor {
         push("-cpu", processor);
     }
-    push("-m", &layout::RAM_MIB.to_string());
+    push("-m", &memory_mib.to_string());
     push("-no-user-config", "");
     push("-nodefaults", "");
     push("-display", "none");
@@ -130,7 +132,7 @@ pub fn arguments(
     // The guest's clock counts instructions and leaps while it sleeps: fast, and the same every time.
     push("-icount", "shift=4,sleep=off");
     push("-device", &format!("isa-debug-exit,iobase={:#x},iosize=4", layout::EXIT_PORT));
-    push("-device", &layout::iommu().argument());
+    push("-device", &layout::iommu(iommu_width).argument());
     for device in devices {
         push("-device", &device.argument());
     }
@@ -170,7 +172,16 @@ mod tests {
             TableFile { path: "t/dmar.bin".into(), verbatim: false },
             TableFile { path: "t/a,b.bin".into(), verbatim: true },
         ];
-        arguments(Path::new("image"), None, &layout::devices(), &tables, "rmrr=1-2=00:07.0 log=info").unwrap()
+        arguments(
+            Path::new("image"),
+            None,
+            layout::RAM_MIB,
+            layout::ADDRESS_WIDTH,
+            &layout::devices(),
+            &tables,
+            "rmrr=1-2=00:07.0 log=info",
+        )
+        .unwrap()
     }
 
     fn values<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
@@ -203,12 +214,12 @@ mod tests {
     fn what_qemu_would_misread_is_refused() {
         let long = "x".repeat(APPEND_LIMIT + 1);
         assert_eq!(
-            arguments(Path::new("image"), None, &[], &[], &long),
+            arguments(Path::new("image"), None, layout::RAM_MIB, layout::ADDRESS_WIDTH, &[], &[], &long),
             Err(CannotCompose::AppendTooLong(APPEND_LIMIT + 1))
         );
         let tables = [TableFile { path: "a:b".into(), verbatim: false }];
         assert_eq!(
-            arguments(Path::new("image"), None, &[], &tables, ""),
+            arguments(Path::new("image"), None, layout::RAM_MIB, layout::ADDRESS_WIDTH, &[], &tables, ""),
             Err(CannotCompose::Colon("a:b".into()))
         );
     }

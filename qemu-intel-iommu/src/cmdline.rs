@@ -42,6 +42,8 @@ pub enum Crash {
     StackOverflow,
     /// An undefined instruction.
     InvalidOpcode,
+    /// A read right behind the last bank of memory.
+    BehindMemory,
 }
 
 impl<'a> Word<'a> {
@@ -75,6 +77,7 @@ impl Crash {
             "write-to-code" => Self::WriteToCode,
             "stack-overflow" => Self::StackOverflow,
             "invalid-opcode" => Self::InvalidOpcode,
+            "behind-memory" => Self::BehindMemory,
             _ => return None,
         })
     }

@@ -22,6 +22,11 @@ pub fn crash(kind: Crash) -> ! {
         }
         // SAFETY: the exception ends the boot.
         Crash::InvalidOpcode => unsafe { core::arch::asm!("ud2") },
+        Crash::BehindMemory => {
+            let end = memory::start_info().map.memory().map(|range| range.end).max().unwrap_or(0);
+            // SAFETY: no bank covers it, so nothing is mapped there; the exception ends the boot.
+            black_box(unsafe { memory::phys_to_ptr(end).read_volatile() });
+        }
     }
     log::error!("the machine went on after {kind:?}");
     exit(Exit::Failed)

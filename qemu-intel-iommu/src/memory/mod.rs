@@ -6,6 +6,7 @@ pub mod map;
 pub mod mmio;
 pub mod paging;
 pub mod shared;
+mod spare;
 mod start_info;
 
 use alloc::vec::Vec;

@@ -21,6 +21,20 @@ use crate::memory::{self, Access, FRAME, FrameError, Mmio, Shared, paging};
 /// What edu devices transfer, in bytes: nearly all that they can, in whole words.
 const TRANSFER: u64 = 4088;
 
+/// The frame allocator.
+pub const FRAMES: Step<Machine> = Step {
+    name: "frames",
+    title: "frames are zeroed, counted, and refused when they are not to be had",
+    run: frames,
+};
+
+/// The page tables, at a few places.
+pub const MAPPINGS: Step<Machine> = Step {
+    name: "mappings",
+    title: "every part of the image is mapped with the access that it needs",
+    run: mappings,
+};
+
 /// The steps.
 pub const STEPS: &[Step<Machine>] = &[
     Step {
@@ -44,16 +58,9 @@ pub const STEPS: &[Step<Machine>] = &[
         title: "an interrupt that never comes ends the wait",
         run: lost_interrupt,
     },
-    Step {
-        name: "frames",
-        title: "frames are zeroed, counted, and refused when they are not to be had",
-        run: frames,
-    },
-    Step {
-        name: "mappings",
-        title: "every part of the image is mapped with the access that it needs",
-        run: mappings,
-    },
+    FRAMES,
+    MAPPINGS,
+    super::direct_map::STEP,
     Step {
         name: "reserved-memory",
         title: "memory that the firmware keeps is memory, and usable RAM is not taken for it",

@@ -9,13 +9,14 @@ use machine::run::{Ending, STATUS_CRASHED};
 use crate::bench::{Bench, trial};
 
 /// The image's ways to crash on purpose, and what the report of each must name.
-const CRASHES: [(&str, &str); 6] = [
+const CRASHES: [(&str, &str); 7] = [
     ("panic", "PANIC"),
     ("panic-in-record", "PANIC"),
     ("page-fault", "TRAP"),
     ("write-to-code", "TRAP"),
     ("stack-overflow", "TRAP"),
     ("invalid-opcode", "TRAP"),
+    ("behind-memory", "TRAP"),
 ];
 
 pub(crate) fn trials(bench: &Arc<Bench>) -> Vec<Trial> {

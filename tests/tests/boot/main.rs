@@ -9,6 +9,7 @@
 mod bench;
 mod crashes;
 mod firmware;
+mod memory;
 mod options;
 mod steps;
 mod tables;
@@ -40,6 +41,7 @@ fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
     trials.extend(crashes::trials(bench));
     trials.extend(tables::trials(bench));
     trials.extend(walkers::trials(bench));
+    trials.extend(memory::trials(bench));
     trials
 }
 
