@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use crate::cargo;
 use crate::phase::{Phases, quiet};
-use crate::tools::{BOCHS, IASL, QEMU, qemu_version};
+use crate::tools::{BOCHS, IASL, QEMU, VALGRIND, qemu_version};
 
 const IMAGE: &str = "qemu-intel-iommu/Cargo.toml";
 
@@ -18,7 +18,7 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         ));
     }
     let mut phases = Phases::new();
-    phases.phase("tools", "rustfmt, clippy, QEMU, Bochs, iasl", || {
+    phases.phase("tools", "rustfmt, clippy, QEMU, Bochs, iasl, valgrind", || {
         component("fmt", "rustfmt")?;
         component("clippy", "clippy")?;
         let qemu = QEMU.have()?;
@@ -27,6 +27,8 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         eprintln!("{}", quiet(&format!("Bochs ({})", bochs.display())));
         let iasl = IASL.have()?;
         eprintln!("{}", quiet(&format!("iasl ({})", iasl.display())));
+        let valgrind = VALGRIND.have()?;
+        eprintln!("{}", quiet(&format!("valgrind ({})", valgrind.display())));
         Ok(())
     });
     phases.command("format", &mut with(&["fmt", "--all", "--check"]));
