@@ -107,9 +107,9 @@ pub fn edu(slot: Slot) -> Device {
     Device::at("edu", slot).with("dma_mask=0xffffffffffffffff")
 }
 
-/// The IOMMU, which must come before the endpoints on QEMU's command line.
-pub fn iommu() -> Device {
-    Device::of("intel-iommu").with(format!("aw-bits={ADDRESS_WIDTH}"))
+/// The IOMMU for addresses of so many bits (39 or 48), which must come before the endpoints on QEMU's command line.
+pub fn iommu(width: u8) -> Device {
+    Device::of("intel-iommu").with(format!("aw-bits={width}"))
 }
 
 /// Has a region of its own.
@@ -186,7 +186,7 @@ mod tests {
         let bridge = Device::at("pcie-pci-bridge", Slot::new(0x1e, 7)).named("pci");
         assert_eq!(bridge.argument(), "pcie-pci-bridge,id=pci,addr=1e.7");
         assert_eq!(Device::of("usb-kbd").on("uhci.0").argument(), "usb-kbd,bus=uhci.0");
-        assert_eq!(iommu().argument(), "intel-iommu,aw-bits=39");
+        assert_eq!(iommu(ADDRESS_WIDTH).argument(), "intel-iommu,aw-bits=39");
     }
 
     #[test]
