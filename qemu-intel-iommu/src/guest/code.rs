@@ -1,8 +1,8 @@
 //! The guest: 64-bit code, one piece for each way to touch memory, and page tables that map every guest-physical address at itself.
 
-use p2m::{Gfn, Mfn};
+use p2m::Mfn;
 
-use crate::guest::{State, Walker};
+use crate::guest::{HOME, State};
 use crate::memory::{FRAME, Shared};
 
 /// A way to touch memory at an address.
@@ -59,12 +59,13 @@ impl Touch {
     const ALL: [Self; 5] = [Self::ReadByte, Self::Read, Self::WriteByte, Self::Write, Self::Execute];
 }
 
-const STUB: usize = 8;
+/// Bytes of a [`stub`].
+pub const STUB: usize = 8;
 
-/// Code that calls with `value` in eax.
-pub fn stub<W: Walker>(value: u32) -> [u8; STUB] {
+/// Code that calls, by this instruction, with `value` in eax.
+pub fn stub(call: [u8; 3], value: u32) -> [u8; STUB] {
     let [a, b, c, d] = value.to_le_bytes();
-    let [x, y, z] = W::CALL;
+    let [x, y, z] = call;
     // mov eax, value; then the call.
     [0xb8, a, b, c, d, x, y, z]
 }
@@ -77,6 +78,8 @@ pub struct Guest {
 
 /// Frames of the guest's own: code, the top page table, and the table with pages of 1 GiB below it.
 pub const FRAMES: u64 = 3;
+/// Where they begin.
+const BASE: u64 = HOME.raw() * FRAME;
 const TOP: u64 = FRAME;
 const PAGES: u64 = 2 * FRAME;
 
@@ -91,18 +94,15 @@ const TABLE: u64 = 0x23;
 const PAGE: u64 = 0xe3;
 
 impl Guest {
-    /// Where the guest has its own memory.
-    pub const HOME: Gfn = Gfn::new(0x7_0000);
-
-    /// Writes code and page tables. `None` when no frames are left.
-    pub fn new<W: Walker>() -> Option<Self> {
+    /// Writes code, which calls by this instruction, and page tables. `None` when no frames are left.
+    pub fn new(call: [u8; 3]) -> Option<Self> {
         let memory = Shared::alloc(FRAMES)?;
         for touch in Touch::ALL {
             memory.copy_in(touch.offset(), touch.code());
-            memory.copy_in(touch.offset() + touch.code().len() as u64, &W::CALL);
+            memory.copy_in(touch.offset() + touch.code().len() as u64, &call);
         }
-        let page = HOME / PAGE_SIZE;
-        memory.write64(TOP, (HOME + PAGES) | TABLE);
+        let page = BASE / PAGE_SIZE;
+        memory.write64(TOP, (BASE + PAGES) | TABLE);
         memory.write64(PAGES + page * 8, (page * PAGE_SIZE) | PAGE);
         Some(Self { memory })
     }
@@ -120,8 +120,6 @@ impl Guest {
             self.memory.write64(PAGES + (WINDOW + page) * 8, ((first + page) * PAGE_SIZE) | PAGE);
         }
         let seen = WINDOW * PAGE_SIZE + address % PAGE_SIZE;
-        State { rip: HOME + touch.offset(), cr3: HOME + TOP, rax: value.into(), rdi: seen }
+        State { rip: BASE + touch.offset(), cr3: BASE + TOP, rax: value.into(), rdi: seen }
     }
 }
-
-const HOME: u64 = Guest::HOME.raw() * FRAME;

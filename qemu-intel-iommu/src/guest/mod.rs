@@ -1,4 +1,4 @@
-//! A guest of a few instructions, and what the processor that runs it reports: the walk of its table is the processor's own.
+//! Who walks a table that was made here, and what is reported of it: a processor that runs a guest of a few instructions, or an IOMMU.
 #![allow(unsafe_code)]
 
 pub mod code;
@@ -10,31 +10,41 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use p2m::{Access, DeviceRoot, Format, PageSize};
+use code::Touch;
+use p2m::{Access, DeviceRoot, Flush, Format, Gfn, Mfn, PageSize};
 
-/// A processor's way to run a guest in a nested table.
+use crate::machine::Machine;
+use crate::memory::FRAME;
+
+/// Where in every table a walker has its [home](Walker::home).
+pub const HOME: Gfn = Gfn::new(0x7_0000);
+
+/// Hardware that walks tables, with something that touches memory through them.
 pub trait Walker: Sized {
-    /// What the processor calls it.
+    /// What it is called.
     const NAME: &'static str;
     /// The format of the tables.
     type Format: Format;
-    /// The instruction with which a guest calls its hypervisor.
-    const CALL: [u8; 3];
+    /// Whether it is an IOMMU, with a device that touches memory. Such a device fetches no instructions; a touch of two pages is one of each; of
+    /// a fault only the page is told; and neither use nor writes are marked.
+    const DEVICE: bool;
     /// The bit of a leaf that decides whether instructions may be fetched. Bits 0 and 1, for reads and writes, are the same everywhere.
     const EXECUTE: u64;
-    /// Whether there are processors that walk five levels among those that the steps run on.
+    /// Whether [`formats`](Self::formats) gives any.
+    const FORMATS: bool;
+    /// Whether it walks five levels, perhaps not on every machine.
     const FIVE_LEVELS: bool;
 
     /// Turns it on.
     ///
     /// # Errors
-    /// The processor has no such thing, or the firmware locked it.
-    fn start() -> Result<Self, String>;
+    /// The machine has no such thing, or the firmware locked it.
+    fn start(machine: &'static Machine) -> Result<Self, String>;
 
-    /// The format as this processor reads it.
+    /// The format as this hardware reads it.
     fn format(&self) -> Self::Format;
 
-    /// The format with other choices, which this processor takes as well.
+    /// The format with other choices, which this hardware takes as well.
     fn formats(&self) -> Vec<Self::Format>;
 
     /// How many levels it walks.
@@ -45,20 +55,62 @@ pub trait Walker: Sized {
     /// # Errors
     /// It cannot.
     fn deepen(&mut self) -> Result<(), String> {
-        Err("the processor walks tables of four levels only".into())
+        Err("it walks tables of four levels only".into())
     }
 
     /// The largest page that it walks.
     fn largest_page(&self) -> PageSize;
 
+    /// Bits of the addresses that it takes.
+    fn address_bits(&self) -> u32;
+
+    /// Frames of its own that it needs in every table at [`HOME`]: the first one and how many.
+    fn home(&self) -> (Mfn, u64);
+
+    /// What has to be in memory where it is to fetch instructions that tell `value`.
+    fn code(value: u32) -> [u8; code::STUB];
+
     /// What the hardware grants of what a table of this format allows: not every one can say everything.
     fn granted(format: &Self::Format, allowed: Access) -> Access;
 
-    /// Forgets every translation before the next [`run`](Self::run).
-    fn flush(&mut self, root: DeviceRoot);
+    /// Goes over to the table below `root`, and knows nothing of one that may have been there before.
+    ///
+    /// # Errors
+    /// The hardware's.
+    fn enter(&mut self, root: DeviceRoot) -> Result<(), String>;
 
-    /// Runs the guest on the table below `root` until it exits.
-    fn run(&mut self, root: DeviceRoot, state: &mut State) -> Exit;
+    /// Lets go of the table that it walked.
+    ///
+    /// # Errors
+    /// The hardware's.
+    fn leave(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Forgets these translations, at least, before the next [`touch`](Self::touch).
+    ///
+    /// # Errors
+    /// The hardware's.
+    fn flush(&mut self, root: DeviceRoot, flush: &Flush) -> Result<(), String>;
+
+    /// Touches `address` through the table below `root`. `value` is to be written; what was read comes back.
+    ///
+    /// # Errors
+    /// It could not be tried.
+    fn touch(
+        &mut self,
+        root: DeviceRoot,
+        touch: Touch,
+        address: u64,
+        value: u32,
+    ) -> Result<(Exit, u32), String>;
+}
+
+/// Bits of the physical addresses that the processor takes.
+fn processor_address_bits() -> u32 {
+    x86::cpuid::CpuId::new()
+        .get_processor_capacity_feature_info()
+        .map_or(32, |capacity| u32::from(capacity.physical_address_bits()))
 }
 
 /// What of the guest's state changes from run to run.
@@ -74,10 +126,10 @@ pub struct State {
     pub rdi: u64,
 }
 
-/// Why the guest stopped.
+/// What became of a touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It called.
+    /// It went through: the guest called, or the device saw no fault.
     Call,
     /// The table did not let it.
     Violation(Violation),
@@ -90,19 +142,29 @@ pub enum Exit {
     },
 }
 
-/// A nested page fault or EPT violation.
+/// A nested page fault, an EPT violation or a fault of an IOMMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The guest-physical address.
+    /// The guest-physical address, of an IOMMU that of the page.
     pub address: u64,
     /// What was tried.
     pub tried: Access,
-    /// Whether there is anything.
-    pub present: bool,
-    /// What would have been granted, where the processor says so.
+    /// Whether there is anything, where the hardware says so.
+    pub present: Option<bool>,
+    /// What would have been granted, where the hardware says so.
     pub granted: Option<Access>,
     /// Whether the guest's own page tables were being read, and not what they lead to.
     pub in_guest_walk: bool,
+}
+
+impl Exit {
+    /// The page where it was stopped.
+    pub fn page(&self) -> Option<u64> {
+        match self {
+            Self::Violation(violation) => Some(violation.address / FRAME * FRAME),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -119,13 +181,17 @@ impl fmt::Display for Exit {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let there = if self.present { "something is mapped" } else { "nothing is mapped" };
+        let there = match self.present {
+            Some(true) => ", where something is mapped",
+            Some(false) => ", where nothing is mapped",
+            None => "",
+        };
         let tried = match self.tried {
             Access::EXECUTE => "a fetch",
             Access::WRITE => "a write",
             _ => "a read",
         };
-        write!(f, "{tried} at {:#x} was stopped, where {there}", self.address)?;
+        write!(f, "{tried} at {:#x} was stopped{there}", self.address)?;
         if let Some(granted) = self.granted {
             write!(f, " with {granted}")?;
         }

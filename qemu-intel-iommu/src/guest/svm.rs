@@ -5,11 +5,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::arch::asm;
 
-use p2m::{Access, DeviceRoot, LongMode, PageSize};
+use p2m::{Access, DeviceRoot, Flush, LongMode, Mfn, PageSize};
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
+use crate::guest::code::{self, Guest, Touch};
 use crate::guest::deepen::deepen;
-use crate::guest::{Exit, State, Violation, Walker};
+use crate::guest::{Exit, State, Violation, Walker, processor_address_bits};
+use crate::machine::Machine;
 use crate::memory::Shared;
 
 /// VM_HSAVE_PA, where the processor keeps the host's state (15.30.4).
@@ -54,6 +56,8 @@ mod vmcb {
 /// Intercepts (table B-1): HLT and SHUTDOWN in one word; VMRUN, which must be set, and VMMCALL in the next.
 const INTERCEPTS: u32 = 1 << 24 | 1 << 31;
 const MORE_INTERCEPTS: u32 = 1 << 0 | 1 << 1;
+/// VMMCALL, with which the guest calls.
+const CALL: [u8; 3] = [0x0f, 0x01, 0xd9];
 /// Exit codes (appendix C).
 const VMMCALL: u64 = 0x81;
 const NESTED_PAGE_FAULT: u64 = 0x400;
@@ -70,6 +74,7 @@ mod fault {
 
 /// The processor's SVM, with one guest processor.
 pub struct Svm {
+    guest: Guest,
     vmcb: Shared,
     /// Where the processor keeps the host's state meanwhile.
     _host_state: Shared,
@@ -80,12 +85,12 @@ pub struct Svm {
 impl Walker for Svm {
     const NAME: &'static str = "SVM";
     type Format = LongMode;
-    // vmmcall
-    const CALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+    const DEVICE: bool = false;
     const EXECUTE: u64 = 1 << 63;
+    const FORMATS: bool = true;
     const FIVE_LEVELS: bool = true;
 
-    fn start() -> Result<Self, String> {
+    fn start(_: &'static Machine) -> Result<Self, String> {
         let features = x86::cpuid::CpuId::new();
         let extended = features.get_extended_processor_and_feature_identifiers();
         if !extended.as_ref().is_some_and(|extended| extended.has_svm()) {
@@ -99,7 +104,7 @@ impl Walker for Svm {
             return Err("the firmware forbids SVM".into());
         }
         let [vmcb, host_state] = [(); 2].map(|()| Shared::alloc(1));
-        let (Some(vmcb), Some(host_state)) = (vmcb, host_state) else {
+        let (Some(vmcb), Some(host_state), Some(guest)) = (vmcb, host_state, Guest::new(CALL)) else {
             return Err("no frame is left".into());
         };
         // SAFETY: the processor has SVM; the frame is the processor's alone for as long as `self` is there.
@@ -111,6 +116,7 @@ impl Walker for Svm {
         let huge = extended.is_some_and(|extended| extended.has_1gib_pages());
         set_up(&vmcb);
         Ok(Self {
+            guest,
             vmcb,
             _host_state: host_state,
             largest: LongMode::largest_page(u32::from(huge) << 26),
@@ -156,11 +162,50 @@ impl Walker for Svm {
         }
     }
 
-    fn flush(&mut self, _: DeviceRoot) {
-        // Everything, at the next VMRUN (15.16.1).
+    fn address_bits(&self) -> u32 {
+        processor_address_bits()
+    }
+
+    fn home(&self) -> (Mfn, u64) {
+        (self.guest.first(), code::FRAMES)
+    }
+
+    fn code(value: u32) -> [u8; code::STUB] {
+        code::stub(CALL, value)
+    }
+
+    fn enter(&mut self, _: DeviceRoot) -> Result<(), String> {
+        self.forget();
+        Ok(())
+    }
+
+    fn flush(&mut self, _: DeviceRoot, _: &Flush) -> Result<(), String> {
+        self.forget();
+        Ok(())
+    }
+
+    fn touch(
+        &mut self,
+        root: DeviceRoot,
+        touch: Touch,
+        address: u64,
+        value: u32,
+    ) -> Result<(Exit, u32), String> {
+        let mut state = self.guest.state(touch, address, value);
+        // The guest's window is another.
+        self.forget();
+        let exit = self.run(root, &mut state);
+        Ok((exit, state.rax as u32))
+    }
+}
+
+impl Svm {
+    /// Forgets everything at the next VMRUN (15.16.1).
+    fn forget(&mut self) {
         self.vmcb.write32(vmcb::TLB_CONTROL, 1);
     }
 
+    /// Runs the guest on the table below `root` until it exits.
     fn run(&mut self, root: DeviceRoot, state: &mut State) -> Exit {
         let vmcb = &self.vmcb;
         vmcb.write64(vmcb::NESTED_CR3, root.root.address().unwrap_or_default());
@@ -228,7 +273,7 @@ fn exit(code: u64, info: [u64; 2]) -> Exit {
             Exit::Violation(Violation {
                 address,
                 tried,
-                present: reason & fault::PRESENT != 0,
+                present: Some(reason & fault::PRESENT != 0),
                 granted: None,
                 in_guest_walk: reason & fault::GUEST_WALK != 0 || reason & fault::FINAL == 0,
             })

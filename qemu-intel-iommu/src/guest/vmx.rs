@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::arch::asm;
 
-use p2m::{Access, DeviceRoot, Ept, MemoryType, PageSize};
+use p2m::{Access, DeviceRoot, Ept, Flush, MemoryType, Mfn, PageSize};
 use x86::bits64::vmx::{vmclear, vmptrld, vmread, vmwrite, vmxoff, vmxon};
 use x86::controlregs::{Cr4, cr0, cr3, cr4, cr4_write};
 use x86::dtables::{DescriptorTablePointer, sgdt, sidt};
@@ -14,7 +14,9 @@ use x86::msr::{self, rdmsr, wrmsr};
 use x86::vmx::vmcs::{control, guest, host, ro};
 
 use crate::boot::traps;
-use crate::guest::{Exit, State, Violation, Walker};
+use crate::guest::code::{self, Guest, Touch};
+use crate::guest::{Exit, State, Violation, Walker, processor_address_bits};
+use crate::machine::Machine;
 use crate::memory::Shared;
 
 /// IA32_FEATURE_CONTROL: locked, VMXON allowed outside SMX (table 2-2 of volume 4).
@@ -49,6 +51,8 @@ const EPTP_WRITE_BACK: u64 = 6;
 const EPTP_LEVELS_SHIFT: u32 = 3;
 const EPTP_MARKS: u64 = 1 << 6;
 
+/// VMCALL, with which the guest calls.
+const CALL: [u8; 3] = [0x0f, 0x01, 0xc1];
 /// Basic exit reasons (appendix C).
 const VMCALL: u64 = 18;
 const EPT_VIOLATION: u64 = 48;
@@ -64,6 +68,7 @@ mod qualification {
 
 /// The processor's VMX, with one guest processor.
 pub struct Vmx {
+    guest: Guest,
     _operation: Shared,
     _vmcs: Shared,
     capability: u64,
@@ -73,13 +78,13 @@ pub struct Vmx {
 impl Walker for Vmx {
     const NAME: &'static str = "VMX";
     type Format = Ept;
-    // vmcall
-    const CALL: [u8; 3] = [0x0f, 0x01, 0xc1];
+    const DEVICE: bool = false;
     const EXECUTE: u64 = 1 << 2;
+    const FORMATS: bool = true;
     // Bochs has none.
     const FIVE_LEVELS: bool = false;
 
-    fn start() -> Result<Self, String> {
+    fn start(_: &'static Machine) -> Result<Self, String> {
         if !x86::cpuid::CpuId::new().get_feature_info().is_some_and(|features| features.has_vmx()) {
             return Err("the processor has no VMX".into());
         }
@@ -104,7 +109,7 @@ impl Walker for Vmx {
             ));
         }
         let [operation, vmcs] = [(); 2].map(|()| Shared::alloc(1));
-        let (Some(operation), Some(vmcs)) = (operation, vmcs) else {
+        let (Some(operation), Some(vmcs), Some(guest)) = (operation, vmcs, Guest::new(CALL)) else {
             return Err("no frame is left".into());
         };
         for region in [&operation, &vmcs] {
@@ -121,7 +126,7 @@ impl Walker for Vmx {
                 .and_then(|()| set_up(&wanted))
         };
         entered.map_err(|error| format!("VMX cannot be turned on: {error:?}"))?;
-        Ok(Self { _operation: operation, _vmcs: vmcs, capability, launched: false })
+        Ok(Self { guest, _operation: operation, _vmcs: vmcs, capability, launched: false })
     }
 
     fn format(&self) -> Ept {
@@ -152,26 +157,58 @@ impl Walker for Vmx {
         if allowed.contains(Access::READ) || format.execute_only { allowed } else { Access::empty() }
     }
 
-    fn flush(&mut self, root: DeviceRoot) {
+    fn address_bits(&self) -> u32 {
+        processor_address_bits()
+    }
+
+    fn home(&self) -> (Mfn, u64) {
+        (self.guest.first(), code::FRAMES)
+    }
+
+    fn code(value: u32) -> [u8; code::STUB] {
+        code::stub(CALL, value)
+    }
+
+    fn enter(&mut self, root: DeviceRoot) -> Result<(), String> {
+        self.forget(root);
+        Ok(())
+    }
+
+    fn flush(&mut self, root: DeviceRoot, _: &Flush) -> Result<(), String> {
+        self.forget(root);
+        Ok(())
+    }
+
+    fn touch(
+        &mut self,
+        root: DeviceRoot,
+        touch: Touch,
+        address: u64,
+        value: u32,
+    ) -> Result<(Exit, u32), String> {
+        let mut state = self.guest.state(touch, address, value);
+        // The guest's window is another.
+        self.forget(root);
+        // A VMX instruction that failed: no reason has these bits.
+        let exit = self
+            .run(root, &mut state)
+            .unwrap_or_else(|error| Exit::Other { code: u64::MAX, info: [error, 0] });
+        Ok((exit, state.rax as u32))
+    }
+}
+
+impl Vmx {
+    /// Has the processor forget every translation that it knows from the table below `root`.
+    fn forget(&self, root: DeviceRoot) {
         let descriptor = [eptp(root), 0];
-        // SAFETY: the processor has INVEPT for one context (type 1), and takes the pointer as VM entry did. It drops translations only.
+        // SAFETY: the processor has INVEPT for one context (type 1), and takes the pointer as VM entry did; VMX is on while there is `self`. It drops translations only.
         unsafe {
             asm!("invept {kind}, [{descriptor}]", kind = in(reg) 1_u64, descriptor = in(reg) &descriptor)
         };
     }
 
-    fn run(&mut self, root: DeviceRoot, state: &mut State) -> Exit {
-        match self.enter(root, state) {
-            Ok(exit) => exit,
-            // A VMX instruction failed: no reason has these bits.
-            Err(error) => Exit::Other { code: u64::MAX, info: [error, 0] },
-        }
-    }
-}
-
-impl Vmx {
     /// One entry and exit; the VM-instruction error if there was no entry (31.4).
-    fn enter(&mut self, root: DeviceRoot, state: &mut State) -> Result<Exit, u64> {
+    fn run(&mut self, root: DeviceRoot, state: &mut State) -> Result<Exit, u64> {
         // SAFETY: our VMCS is the current one.
         let written = unsafe {
             vmwrite(control::EPTP_FULL, eptp(root))
@@ -366,7 +403,7 @@ fn exit() -> Exit {
             Exit::Violation(Violation {
                 address,
                 tried,
-                present: !granted.is_empty(),
+                present: Some(!granted.is_empty()),
                 granted: Some(granted),
                 in_guest_walk: said & qualification::FINAL != qualification::FINAL,
             })

@@ -24,7 +24,9 @@ use crate::memory::{self, FrameCounts, MemoryKind, Mmio, Shared};
 /// A domain's tables: one for a CPU with nested paging, one for the remapping hardware.
 pub type Space = p2m::Domain<LongMode, SecondLevel, TableFrames>;
 /// The policy over them.
-pub type Policy = xen_iommu::Policy<'static, Space, Vtd<'static, UnitRegisters, TableFrames>>;
+pub type Policy = xen_iommu::Policy<'static, Space, Remapping>;
+/// The remapping hardware.
+pub type Remapping = Vtd<'static, UnitRegisters, TableFrames>;
 
 /// The hardware domain, which has every device until it is given away.
 pub const HARDWARE_DOMAIN: DomId = DomId(0);
@@ -129,8 +131,7 @@ impl Host {
         read_regions(machine, &dmars, &mut builder, &mut arena, &mut facts)?;
         let registry = builder.freeze(&mut arena).map_err(text)?;
 
-        let mut vtd = Vtd::new(Box::leak(units(machine, &dmars).into_boxed_slice()), TableFrames);
-        vtd.start(&mut |_, error| log::warn!(target: "vtd", "{error}"));
+        let vtd = started(machine, &dmars);
         let ram = Shared::alloc(HARDWARE_DOMAIN_FRAMES).ok_or("no RAM for the hardware domain")?;
         let mut space = new_space().ok_or("no frames for the hardware domain's tables")?;
         map_ram(&mut space, ram.start(), &ram)?;
@@ -285,6 +286,17 @@ fn fact(finding: &Finding<'_, '_>) -> Facts {
             of(origin.to_string(), format!("rmrr= {error}"), true)
         }
     }
+}
+
+/// The remapping units of which the firmware tells, those started that can be. They translate nothing yet.
+pub fn remapping(machine: &Machine) -> Remapping {
+    started(machine, &readable(machine))
+}
+
+fn started(machine: &Machine, dmars: &[Dmar<'static>]) -> Remapping {
+    let mut vtd = Vtd::new(Box::leak(units(machine, dmars).into_boxed_slice()), TableFrames);
+    vtd.start(&mut |_, error| log::warn!(target: "vtd", "{error}"));
+    vtd
 }
 
 /// A unit for each DRHD, or the one that stands in for all of them.

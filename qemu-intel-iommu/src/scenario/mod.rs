@@ -42,6 +42,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "memory", run: |machine| run(direct_map::STEPS, machine) },
     Scenario { name: "nested", run: walk::nested },
     Scenario { name: "ept", run: walk::ept },
+    Scenario { name: "vtd-walk", run: walk::vtd },
+    Scenario { name: "vtd-walk-4", run: walk::vtd_of_four_levels },
+    Scenario { name: "vtd-walk-ept", run: walk::vtd_on_ept },
 ];
 
 /// Something with options on it.

@@ -1,4 +1,4 @@
-//! The tables of nested paging under walkers that are not ours: QEMU's for AMD's format, Bochs's for EPT.
+//! Tables under walkers that are not ours: QEMU's for AMD's nested paging, Bochs's for EPT, the IOMMU of QEMU's for VT-d's format and EPT's.
 
 use std::sync::Arc;
 
@@ -10,6 +10,10 @@ use crate::{required, skipped, steps};
 
 pub(crate) fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
     let mut trials = steps::of_scenario(bench, "nested", Some("nested"));
+    // For a device: tables of 3 levels, of 4, and a processor's EPT as it stands.
+    for scenario in ["vtd-walk", "vtd-walk-4", "vtd-walk-ept"] {
+        trials.extend(steps::of_scenario(bench, scenario, Some(scenario)));
+    }
     if bench.has_bochs() {
         trials.extend(steps::of_scenario(bench, "ept", Some("ept")));
     } else if required() {

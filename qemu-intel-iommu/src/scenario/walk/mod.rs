@@ -1,19 +1,19 @@
-//! The tables of nested paging, walked by the processor: a guest touches memory, and its exits say what the table says.
+//! Tables walked by hardware: a guest or a device touches memory, and what becomes of that says what the table says.
 
+mod dma;
 mod probe;
 mod steps;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType, PageSize, Table};
+use p2m::{Access, Entry, Flush, Gfn, GfnRange, Mfn, P2m, P2mType, PageSize, Table};
 
 use crate::boot::exit::Exit;
 use crate::cmdline::Options;
-use crate::guest::Walker;
-use crate::guest::code::{self, Guest};
 use crate::guest::svm::Svm;
 use crate::guest::vmx::Vmx;
+use crate::guest::{HOME, Walker};
 use crate::host::TableFrames;
 use crate::machine::Machine;
 use crate::memory::{FRAME, FrameCounts, Shared, frames};
@@ -29,6 +29,21 @@ pub fn ept(machine: &'static mut Machine) -> Exit {
     run::<Vmx>(machine)
 }
 
+/// `scenario=vtd-walk`.
+pub fn vtd(machine: &'static mut Machine) -> Exit {
+    run::<dma::Dma<dma::ThreeLevels>>(machine)
+}
+
+/// `scenario=vtd-walk-4`.
+pub fn vtd_of_four_levels(machine: &'static mut Machine) -> Exit {
+    run::<dma::Dma<dma::FourLevels>>(machine)
+}
+
+/// `scenario=vtd-walk-ept`.
+pub fn vtd_on_ept(machine: &'static mut Machine) -> Exit {
+    run::<dma::Dma<dma::Shared>>(machine)
+}
+
 fn run<W: Walker>(machine: &'static mut Machine) -> Exit {
     let steps = steps::all::<W>();
     if machine.options.list_steps() {
@@ -37,7 +52,7 @@ fn run<W: Walker>(machine: &'static mut Machine) -> Exit {
     match World::<W>::new(machine) {
         Ok(mut world) => super::run(&steps, &mut world),
         Err(error) => {
-            log::error!("no guest can be run: {error}");
+            log::error!("nothing can walk: {error}");
             super::done(0, 1)
         }
     }
@@ -45,15 +60,14 @@ fn run<W: Walker>(machine: &'static mut Machine) -> Exit {
 
 /// Frames of a page of 2 MiB.
 const LARGE: u64 = PageSize::Size2M.frames();
-/// How many such pages the memory that guests touch has.
+/// How many such pages the memory that is touched has.
 const POOL: u64 = 3;
 
 /// What all steps share. Each makes a table of its own.
 pub struct World<W> {
     machine: &'static Machine,
     walker: W,
-    guest: Guest,
-    /// The memory that guests touch, somewhere in it [`POOL`] whole pages of 2 MiB.
+    /// The memory that is touched, somewhere in it [`POOL`] whole pages of 2 MiB.
     pool: Shared,
     before: FrameCounts,
     /// Every access gets a value that no other had.
@@ -68,11 +82,10 @@ impl<W> Context for World<W> {
 
 impl<W: Walker> World<W> {
     fn new(machine: &'static Machine) -> Result<Self, String> {
-        let walker = W::start()?;
+        let walker = W::start(machine)?;
         log::info!("{} walks pages of up to {:?}", W::NAME, walker.largest_page());
-        let guest = Guest::new::<W>().ok_or("no frame is left for the guest")?;
-        let pool = Shared::alloc((POOL + 1) * LARGE).ok_or("no frame is left for the guest's RAM")?;
-        Ok(Self { machine, walker, guest, pool, before: frames().counts(), fresh: 0x1234_5678 })
+        let pool = Shared::alloc((POOL + 1) * LARGE).ok_or("no frame is left for what is touched")?;
+        Ok(Self { machine, walker, pool, before: frames().counts(), fresh: 0x1234_5678 })
     }
 
     /// The first machine frame of the pool, at the start of a page of 2 MiB.
@@ -80,7 +93,7 @@ impl<W: Walker> World<W> {
         Mfn::new((self.pool.start() / FRAME).next_multiple_of(LARGE))
     }
 
-    /// A new table in which there is the guest and nothing else.
+    /// A new table in which there is the walker's home and nothing else.
     fn trial(&mut self, step: &'static str) -> Result<Trial<'_, W>, String> {
         let (format, largest) = (self.walker.format(), self.walker.largest_page());
         self.trial_of(step, format, largest)
@@ -94,12 +107,20 @@ impl<W: Walker> World<W> {
         largest: PageSize,
     ) -> Result<Trial<'_, W>, String> {
         let table = Table::new(format, TableFrames, self.walker.levels(), largest).map_err(text)?;
-        let (spoilt, guest) = (self.broken(step), self.guest.first());
-        // Its top frame may be that of a table that is gone.
-        self.walker.flush(table.root());
+        let (spoilt, (home, count)) = (self.broken(step), self.walker.home());
+        self.walker.enter(table.root())?;
         let mut trial = Trial { world: self, table, spoilt, spoils: Vec::new(), reached: 0, stopped: 0 };
-        trial.map(Guest::HOME, code::FRAMES, guest, P2mType::RamRw, Access::all())?;
+        trial.map(HOME, count, home, P2mType::RamRw, Access::all())?;
         Ok(trial)
+    }
+}
+
+impl<W: Walker> Drop for Trial<'_, W> {
+    fn drop(&mut self) {
+        // The table's frames are given back after this.
+        if let Err(error) = self.world.walker.leave() {
+            log::error!("the table is still in use: {error}");
+        }
     }
 }
 
@@ -138,6 +159,11 @@ impl<W: Walker> Trial<'_, W> {
     fn pool(&self, index: u64) -> Mfn {
         Mfn::new(self.world.pool().raw() + index)
     }
+}
+
+/// Everything below the end of a table.
+fn everything(limit: Gfn) -> Flush {
+    Flush { gfns: gfns(Gfn::new(0), limit.raw()), only_added: false }
 }
 
 /// `count` frames from `gfn` on; the steps' own numbers never overflow.

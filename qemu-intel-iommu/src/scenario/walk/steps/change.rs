@@ -30,6 +30,30 @@ pub fn unmap<W: Walker>(world: &mut World<W>) -> Outcome {
     Ok(trial.seen())
 }
 
+/// That an invalidation is needed, and that the one which the table asks for does it: for a page of its own, and for one cut out of a large page.
+pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
+    let mut trial = world.trial("cached")?;
+    let large = Gfn::new(7 * LARGE);
+    trial.ram(HERE, 1, trial.pool(7))?;
+    trial.ram(large, LARGE, trial.pool(LARGE))?;
+    for gone in [HERE, Gfn::new(large.raw() + 9)] {
+        let address = gone.raw() * FRAME + 0x80;
+        trial.probe(address, EACH)?;
+        let old = trial.at(gone.raw() * FRAME).mfn().and_then(Mfn::address).unwrap_or_default() + 0x80;
+        trial.table.unmap(gfns(gone, 1)).map_err(text)?;
+        trial.still_reads(address, old)?;
+        if trial.spoilt {
+            // The hardware is not told.
+            let _ = trial.table.take_flush();
+            trial.table.confirm_flush();
+        }
+        trial.probe(address, EACH)?;
+    }
+    trial.probe((large.raw() + 8) * FRAME, EACH)?;
+    trial.probe((large.raw() + 10) * FRAME, EACH)?;
+    Ok(trial.seen())
+}
+
 pub fn split<W: Walker>(world: &mut World<W>) -> Outcome {
     let mut trial = world.trial("split")?;
     let (size, pool) = (PageSize::Size1G, trial.pool(LARGE));
@@ -194,7 +218,7 @@ pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
             let touch = numbers.one_of(&[ReadByte, Read, WriteByte, Write, Execute], Read);
             trial.spoils.clear();
             trial.spoil(Gfn::new(frame), READ_BIT);
-            trial.touch(frame * FRAME + offset, touch)?;
+            trial.probe(frame * FRAME + offset, &[touch])?;
         }
     }
     Ok(format!("{done} updates, {refused} refused; {}", trial.seen()))

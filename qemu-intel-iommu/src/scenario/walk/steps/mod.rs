@@ -1,4 +1,4 @@
-//! The steps, the same for every processor that walks.
+//! The steps, the same for all hardware that walks.
 
 mod access;
 mod change;
@@ -67,6 +67,11 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
         },
         Step { name: "unmap", title: "what is unmapped or moved is reached no more", run: change::unmap },
         Step {
+            name: "cached",
+            title: "what the unit has cached is used until it is invalidated, and then no more",
+            run: change::cached,
+        },
+        Step {
             name: "split",
             title: "a page that is cut and made whole again leads to the same frames",
             run: change::split,
@@ -83,7 +88,7 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
         },
         Step {
             name: "random",
-            title: "after each of many updates the processor sees what the table says",
+            title: "after each of many updates the hardware sees what the table says",
             run: change::random,
         },
         Step {
@@ -99,6 +104,9 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
             run: pages::five_levels,
         });
     }
+    // What a device behind an IOMMU does not do, and what processors do not.
+    let absent: &[&str] = if W::DEVICE { &["no-execute", "marks"] } else { &["cached"] };
+    steps.retain(|step| !absent.contains(&step.name) && (W::FORMATS || step.name != "format-options"));
     steps.push(Step { name: "leaks", title: "every frame that the steps took was given back", run: leaks });
     steps
 }

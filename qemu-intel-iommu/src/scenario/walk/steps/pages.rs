@@ -118,9 +118,12 @@ pub fn holes<W: Walker>(world: &mut World<W>) -> Outcome {
     trial.ram(there, 1, trial.pool(7))?;
     trial.spoil(Gfn::new(there.raw() + 1), ALL_BITS);
     trial.probe(there.raw() * FRAME, EACH)?;
-    // The tables that lead to the page have holes at each level; behind the next entry for 1 GiB is the guest itself.
+    // The tables that lead to the page have holes at each level; behind the next entry for 1 GiB is the walker's home.
     for (order, entries) in [(0, 1), (9, 1), (18, 2), (27, 1)] {
         let gfn = Gfn::new(there.raw() + (entries << order));
+        if gfn >= trial.table.limit() {
+            continue;
+        }
         trial.of_order(gfn, order)?;
         trial.probe(gfn.raw() * FRAME + 0x30, EACH)?;
     }
@@ -150,11 +153,8 @@ impl<W: Walker> Trial<'_, W> {
         Ok(())
     }
 
-    /// Bits of the guest-physical addresses that the table can map and the processor has.
+    /// Bits of the guest-physical addresses that the table can map and the hardware takes.
     fn address_bits(&self) -> u32 {
-        let processor = x86::cpuid::CpuId::new()
-            .get_processor_capacity_feature_info()
-            .map_or(32, |capacity| u32::from(capacity.physical_address_bits()));
-        processor.min((self.table.limit().raw() * FRAME).trailing_zeros())
+        self.world.walker.address_bits().min((self.table.limit().raw() * FRAME).trailing_zeros())
     }
 }
