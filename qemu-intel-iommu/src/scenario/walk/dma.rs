@@ -174,24 +174,25 @@ impl<K: Kind> Walker for Dma<K> {
 
     fn touch(
         &mut self,
-        _: DeviceRoot,
+        root: DeviceRoot,
         touch: Touch,
         address: u64,
         value: u32,
     ) -> Result<(Exit, u32), String> {
         let (home, len) = (HOME.raw() * FRAME, touch.len());
+        let bits = 12 + 9 * u32::from(root.levels);
         match touch {
             Touch::WriteByte | Touch::Write => {
                 self.home.write32(GIVEN, value);
                 self.carry(Direction::FromMemory, home + GIVEN, len)?;
                 let faults = self.transfer(Direction::ToMemory, address, len)?;
-                Ok((exit(&faults, Operation::Write), 0))
+                Ok((exit(&faults, Operation::Write, bits), 0))
             }
             Touch::ReadByte | Touch::Read => {
                 self.home.write32(FOUND, 0);
                 let faults = self.transfer(Direction::FromMemory, address, len)?;
                 self.carry(Direction::ToMemory, home + FOUND, len)?;
-                Ok((exit(&faults, Operation::Read), self.home.read32(FOUND)))
+                Ok((exit(&faults, Operation::Read, bits), self.home.read32(FOUND)))
             }
             Touch::Execute => Err("a device fetches no instructions".into()),
         }
@@ -224,15 +225,20 @@ impl<K> Drop for Dma<K> {
     }
 }
 
-/// What the faults of an operation say of it.
-fn exit(faults: &[Fault], operation: Operation) -> Exit {
-    let (reason, tried) = match operation {
+/// What the faults of an operation say of it, on a table for addresses of so many bits.
+fn exit(faults: &[Fault], operation: Operation, bits: u32) -> Exit {
+    let (denied, tried) = match operation {
         Operation::Write => (Reason::NO_WRITE, Access::WRITE),
         _ => (Reason::NO_READ, Access::READ),
     };
+    let reason = |address: u64| if address >> bits == 0 { denied } else { Reason::BEYOND_WIDTH };
     match faults {
         [] => Exit::Call,
-        [fault] if fault.source == PROBER && fault.operation == operation && fault.reason == reason => {
+        [fault]
+            if fault.source == PROBER
+                && fault.operation == operation
+                && fault.reason == reason(fault.address) =>
+        {
             Exit::Violation(Violation {
                 address: fault.address,
                 tried,

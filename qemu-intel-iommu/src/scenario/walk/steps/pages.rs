@@ -79,6 +79,13 @@ fn every_bit<W: Walker>(mut trial: Trial<'_, W>) -> Outcome {
     for gfn in gfns.chain([last]) {
         trial.probe(gfn.raw() * FRAME + 0x20, EACH)?;
     }
+    if W::DEVICE {
+        // Nor is there anything behind the table's end. A guest has no such addresses.
+        let end = trial.table.limit().raw() * FRAME;
+        trial.probe(end - 2, EACH)?;
+        trial.probe(end, EACH)?;
+        trial.probe(end | (last.raw() * FRAME), EACH)?;
+    }
     // Two bits at once lead nowhere.
     trial.probe((1 << (bits.end - 1)) | (1 << (bits.end - 2)), EACH)?;
     Ok(format!("{}; {} address bits", trial.seen(), bits.end))
