@@ -51,8 +51,8 @@ pub struct Plan {
     pub processor: Option<&'static str>,
     /// QEMU's memory in MiB.
     pub memory: u32,
-    /// Bits of the addresses that QEMU's IOMMU takes: 39, or 48 for tables of four levels.
-    pub iommu_width: u8,
+    /// QEMU's IOMMU.
+    pub iommu: Device,
     /// The devices besides the IOMMU.
     pub devices: Vec<Device>,
     /// The firmware's tables.
@@ -125,7 +125,7 @@ impl Plan {
                 emulator: Emulator::Qemu,
                 processor: None,
                 memory: layout::RAM_MIB,
-                iommu_width: layout::ADDRESS_WIDTH,
+                iommu: layout::iommu(layout::ADDRESS_WIDTH),
                 devices: layout::devices(),
                 tables: options.firmware.tables(),
                 append: String::new(),
@@ -163,7 +163,8 @@ impl Plan {
             // For pages of 1 GiB.
             Some("memory") => plan.processor = Some("max"),
             Some("nested") => plan.processor = Some(NESTED_PAGING),
-            Some("vtd-walk-4" | "vtd-walk-ept") => plan.iommu_width = 48,
+            // For tables of four levels, and for the snoop bit in leaves.
+            Some("vtd-walk-4" | "vtd-walk-ept") => plan.iommu = layout::iommu(48).with("snoop-control=on"),
             Some("ept") => plan.emulator = Emulator::Bochs,
             _ => {}
         }
@@ -186,7 +187,7 @@ impl Plan {
             emulator: Emulator::Qemu,
             processor: None,
             memory: layout::RAM_MIB,
-            iommu_width: layout::ADDRESS_WIDTH,
+            iommu: layout::iommu(layout::ADDRESS_WIDTH),
             devices: placement.devices,
             tables: vec![Table { file, bytes }],
             append: String::new(),
@@ -215,7 +216,7 @@ impl Plan {
             image,
             self.processor,
             self.memory,
-            self.iommu_width,
+            &self.iommu,
             &self.devices,
             &files,
             &self.append,
@@ -287,9 +288,10 @@ mod tests {
         assert_eq!((plan("selftest").emulator, plan("selftest").processor), (Emulator::Qemu, None));
         assert_eq!(plan("nested").processor, Some(NESTED_PAGING));
         assert_eq!(plan("ept").emulator, Emulator::Bochs);
-        let widths =
-            ["selftest", "vtd-walk", "vtd-walk-4", "vtd-walk-ept"].map(|name| plan(name).iommu_width);
-        assert_eq!(widths, [39, 39, 48, 48]);
+        let iommus =
+            ["selftest", "vtd-walk", "vtd-walk-4", "vtd-walk-ept"].map(|name| plan(name).iommu.argument());
+        let (narrow, wide) = ("intel-iommu,aw-bits=39", "intel-iommu,aw-bits=48,snoop-control=on");
+        assert_eq!(iommus, [narrow, narrow, wide, wide]);
     }
 
     #[test]

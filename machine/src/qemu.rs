@@ -93,7 +93,7 @@ pub struct TableFile {
     pub verbatim: bool,
 }
 
-/// QEMU's arguments for a machine with this processor (else QEMU's own choice) and memory, an IOMMU of this width, these devices and tables.
+/// QEMU's arguments for a machine with this processor (else QEMU's own choice) and memory, this IOMMU, these devices and tables.
 ///
 /// # Errors
 /// When the kernel command line or a file's name cannot be passed on.
@@ -101,7 +101,7 @@ pub fn arguments(
     image: &Path,
     processor: Option<&str>,
     memory_mib: u32,
-    iommu_width: u8,
+    iommu: &Device,
     devices: &[Device],
     tables: &[TableFile],
     append: &str,
@@ -132,7 +132,7 @@ pub fn arguments(
     // The guest's clock counts instructions and leaps while it sleeps: fast, and the same every time.
     push("-icount", "shift=4,sleep=off");
     push("-device", &format!("isa-debug-exit,iobase={:#x},iosize=4", layout::EXIT_PORT));
-    push("-device", &layout::iommu(iommu_width).argument());
+    push("-device", &iommu.argument());
     for device in devices {
         push("-device", &device.argument());
     }
@@ -176,7 +176,7 @@ mod tests {
             Path::new("image"),
             None,
             layout::RAM_MIB,
-            layout::ADDRESS_WIDTH,
+            &layout::iommu(layout::ADDRESS_WIDTH),
             &layout::devices(),
             &tables,
             "rmrr=1-2=00:07.0 log=info",
@@ -212,14 +212,15 @@ mod tests {
 
     #[test]
     fn what_qemu_would_misread_is_refused() {
+        let iommu = layout::iommu(layout::ADDRESS_WIDTH);
         let long = "x".repeat(APPEND_LIMIT + 1);
         assert_eq!(
-            arguments(Path::new("image"), None, layout::RAM_MIB, layout::ADDRESS_WIDTH, &[], &[], &long),
+            arguments(Path::new("image"), None, layout::RAM_MIB, &iommu, &[], &[], &long),
             Err(CannotCompose::AppendTooLong(APPEND_LIMIT + 1))
         );
         let tables = [TableFile { path: "a:b".into(), verbatim: false }];
         assert_eq!(
-            arguments(Path::new("image"), None, layout::RAM_MIB, layout::ADDRESS_WIDTH, &[], &tables, ""),
+            arguments(Path::new("image"), None, layout::RAM_MIB, &iommu, &[], &tables, ""),
             Err(CannotCompose::Colon("a:b".into()))
         );
     }

@@ -49,7 +49,7 @@ impl Kind for ThreeLevels {
     const NAME: &'static str = "VT-d with 3 levels";
     type Format = SecondLevel;
     const LEVELS: u8 = 3;
-    // QEMU's unit has no snoop control.
+    // Here the unit has no snoop control; for four levels it has.
     const FORMAT: SecondLevel = SecondLevel { snoop: false };
     const FORMATS: &'static [SecondLevel] = &[];
 }
@@ -59,7 +59,7 @@ impl Kind for FourLevels {
     type Format = SecondLevel;
     const LEVELS: u8 = 4;
     const FORMAT: SecondLevel = ThreeLevels::FORMAT;
-    const FORMATS: &'static [SecondLevel] = &[];
+    const FORMATS: &'static [SecondLevel] = &[SecondLevel { snoop: true }];
 }
 
 impl Kind for Shared {
@@ -77,6 +77,7 @@ impl Kind for Shared {
     const FORMATS: &'static [Ept] = &[
         Ept { execute_only: true, ..Self::FORMAT },
         Ept { suppress_ve: true, ..Self::FORMAT },
+        Ept { snoop: true, ..Self::FORMAT },
         Ept { ram: MemoryType::WriteThrough, direct: MemoryType::WriteCombining, ..Self::FORMAT },
         Ept { ram: MemoryType::WriteProtected, direct: MemoryType::WriteBack, ..Self::FORMAT },
     ];
@@ -115,6 +116,10 @@ impl<K: Kind> Walker for Dma<K> {
         let mut vtd = remapping(machine);
         ensure!(vtd.unit_of(PROBER).is_some_and(|unit| unit.is_started()), "no unit is there for {PROBER}");
         ensure!(vtd.walks(K::LEVELS), "the unit walks no tables of {} levels", K::LEVELS);
+        ensure!(
+            vtd.has_snoop_control() == Self::FORMATS,
+            "the unit does not know the leaves' snoop bit, or knows it where that was not to be"
+        );
         // The unit takes frames for the tables above, which it keeps.
         let table = Table::new(K::FORMAT, TableFrames, K::LEVELS, PageSize::Size4K).map_err(text)?;
         let space = SpaceId(0);

@@ -10,7 +10,7 @@ use crate::guest::Walker;
 use crate::guest::code::Touch;
 use crate::memory::FRAME;
 use crate::scenario::walk::{LARGE, Trial, World, gfns};
-use crate::scenario::{Outcome, ensure, text};
+use crate::scenario::{Outcome, counted, ensure, text};
 
 const HERE: Gfn = Gfn::new(0x1234);
 
@@ -55,7 +55,10 @@ pub fn formats<W: Walker>(world: &mut World<W>) -> Outcome {
         reached += trial.reached;
         stopped += trial.stopped;
     }
-    Ok(format!("{count} choices: {reached} accesses reached their memory, {stopped} were stopped"))
+    Ok(format!(
+        "{}: {reached} accesses reached their memory, {stopped} were stopped",
+        counted(count, "choice")
+    ))
 }
 
 /// A page of this type with each access, and every way to touch it.
