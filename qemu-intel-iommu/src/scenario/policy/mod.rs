@@ -1,6 +1,7 @@
 //! The reserved-memory policy on real (emulated) devices: each step judged by what memory and the fault registers say afterwards.
 
 mod assign;
+mod destroy;
 mod dma;
 mod firmware;
 mod query;
@@ -75,6 +76,11 @@ const DEVICES: &[Step<World>] = &[
         name: "de-assign",
         title: "a device given back reaches its region, from quarantine, and nothing else",
         run: assign::de_assign,
+    },
+    Step {
+        name: "destroy-mid-dma",
+        title: "a domain is destroyed while its device's DMA runs, and none of it arrives",
+        run: destroy::mid_dma,
     },
     Step {
         name: "rdm-query",
