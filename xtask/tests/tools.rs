@@ -11,6 +11,9 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+/// What `cargo xtask test` needs beside Rust.
+const TEST_TOOLS: &[&str] = &["qemu-system-x86_64", "bochs", "iasl", "valgrind"];
+
 struct Place {
     folder: TempDir,
     variables: Vec<(&'static str, &'static str)>,
@@ -145,14 +148,14 @@ fn help_needs_nothing() {
 
 #[test]
 fn a_test_run_stops_at_what_fails_and_says_so() {
-    let place = Place::with(&["qemu-system-x86_64", "iasl"]).and("FAKE_CARGO", "1");
+    let place = Place::with(TEST_TOOLS).and("FAKE_CARGO", "1");
     let output = place.xtask(&["test"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("tools failed") && text.contains("rustup component add rustfmt"), "{text}");
     assert!(text.lines().any(|line| line.contains("tests") && line.contains("not run")), "{text}");
 
-    let place = Place::with(&["qemu-system-x86_64", "iasl"]);
+    let place = Place::with(TEST_TOOLS);
     let output = place.xtask(&["test"]);
     assert!(output.status.success());
     assert!(stderr(&output).contains("Everything held"));
