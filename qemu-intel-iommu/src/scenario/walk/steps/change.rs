@@ -51,6 +51,15 @@ pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
     }
     trial.probe((large.raw() + 8) * FRAME, EACH)?;
     trial.probe((large.raw() + 10) * FRAME, EACH)?;
+    // Many pages in one update, each of them cached: the invalidation is to cover the first and the last, however they are aligned.
+    for (first, count) in [(0x2000, 8), (0x2103, 13), (0x21fd, 30)] {
+        for pool in [40, 100] {
+            trial.ram(Gfn::new(first), count, trial.pool(pool))?;
+            for frame in first..first + count {
+                trial.probe(frame * FRAME, &[Read])?;
+            }
+        }
+    }
     Ok(trial.seen())
 }
 
