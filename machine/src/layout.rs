@@ -144,6 +144,11 @@ pub fn devices() -> Vec<Device> {
     ]
 }
 
+/// A port with an empty slot, into which a device may come (scenario `hotplug`).
+pub fn slot() -> Device {
+    Device::at("pcie-root-port", Slot::new(8, 0)).named("empty").with("chassis=1")
+}
+
 /// A region that the firmware reserves for devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -175,6 +180,9 @@ pub const PADS: usize = 2;
 
 /// The region that the kernel command line adds, in Xen's `rmrr=` syntax: page numbers in hex, both inclusive.
 pub const OPTION_REGION: &str = "0xfff4-0xfff5=00:07.0";
+
+/// The region of the device that may come into [`slot`]: that of [`OWN`].
+pub const SLOT_REGION: &str = "0xffe4-0xffe5=02:00.0";
 
 #[cfg(test)]
 mod tests {

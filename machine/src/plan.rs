@@ -55,6 +55,8 @@ pub struct Plan {
     pub iommu: Device,
     /// The devices besides the IOMMU.
     pub devices: Vec<Device>,
+    /// Whether the hypervisor speaks to QEMU's monitor, at COM2.
+    pub monitor: bool,
     /// The firmware's tables.
     pub tables: Vec<Table>,
     /// The kernel command line.
@@ -127,6 +129,7 @@ impl Plan {
                 memory: layout::RAM_MIB,
                 iommu: layout::iommu(layout::ADDRESS_WIDTH),
                 devices: layout::devices(),
+                monitor: false,
                 tables: options.firmware.tables(),
                 append: String::new(),
                 placed: Vec::new(),
@@ -144,6 +147,11 @@ impl Plan {
             Some(_) => format!("stand-in-unit={:#x}", layout::UNIT_BASE),
             None => format!("rmrr={}", layout::OPTION_REGION),
         });
+        if options.scenario.as_deref() == Some("hotplug") {
+            words.push(format!("rmrr={}", layout::SLOT_REGION));
+            plan.devices.push(layout::slot());
+            plan.monitor = true;
+        }
         words.extend(options.rmrr.iter().map(|spec| format!("rmrr={spec}")));
         words.extend(options.break_step.iter().map(|step| format!("break={step}")));
         if options.omit_uhci {
@@ -189,6 +197,7 @@ impl Plan {
             memory: layout::RAM_MIB,
             iommu: layout::iommu(layout::ADDRESS_WIDTH),
             devices: placement.devices,
+            monitor: false,
             tables: vec![Table { file, bytes }],
             append: String::new(),
             placed: placement.placed,
@@ -212,7 +221,7 @@ impl Plan {
             write(&path, &table.bytes).map_err(|source| Error::Write { path: path.clone(), source })?;
             files.push(TableFile { path, verbatim: !table.survives_acpitable() });
         }
-        let arguments = qemu::arguments(
+        let mut arguments = qemu::arguments(
             image,
             self.processor,
             self.memory,
@@ -221,6 +230,9 @@ impl Plan {
             &files,
             &self.append,
         )?;
+        if self.monitor {
+            arguments.extend(qemu::monitor_at_com2());
+        }
         Ok(Invocation { emulator: self.emulator, program: program.to_owned(), arguments })
     }
 }

@@ -3,7 +3,9 @@
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::emulator::Emulator;
 use crate::layout::{self, Device};
@@ -150,6 +152,20 @@ pub fn arguments(
     push("-kernel", &shown(image));
     push("-append", append);
     Ok(arguments)
+}
+
+/// Options that put QEMU's monitor at the other end of COM2, by a socket of Linux's abstract names that no other boot has.
+pub fn monitor_at_com2() -> Vec<String> {
+    static BOOTS: AtomicU32 = AtomicU32::new(0);
+    let name = format!("rdm-monitor-{}-{}", process::id(), BOOTS.fetch_add(1, Ordering::Relaxed));
+    let socket = |id: &str, more: &str| format!("socket,id={id},path={name},abstract=on{more}");
+    let options = [
+        ("-chardev", socket("monitor", ",server=on,wait=off")),
+        ("-mon", "chardev=monitor,mode=readline".into()),
+        ("-chardev", socket("com2", "")),
+        ("-serial", "chardev:com2".into()),
+    ];
+    options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect()
 }
 
 /// A path as short as it can be from here.

@@ -1,6 +1,7 @@
 //! Drivers for the emulated devices that master the bus.
 
 pub mod edu;
+pub mod monitor;
 pub mod nvme;
 mod ports;
 pub mod uhci;

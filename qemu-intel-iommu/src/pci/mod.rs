@@ -29,6 +29,8 @@ pub enum PciError {
     NoBar { address: PciAddress, index: BarIndex },
     /// The function has no capability for message-signalled interrupts.
     NoMsi(PciAddress),
+    /// The function is no port with a slot.
+    NoSlot(PciAddress),
 }
 
 impl fmt::Display for PciError {
@@ -42,6 +44,7 @@ impl fmt::Display for PciError {
                 )
             }
             Self::NoBar { address, index } => write!(f, "{address} has no usable address in BAR {index}"),
+            Self::NoSlot(address) => write!(f, "{address} is no port with a slot"),
             Self::NoMsi(address) => write!(f, "{address} has no MSI capability"),
         }
     }
@@ -62,6 +65,49 @@ impl Pci {
         let config = Config::new(windows)?;
         let functions = topology::find(&config);
         Ok(Self { config, functions })
+    }
+
+    /// Looks again for functions, after some have come or gone.
+    pub fn find_again(&mut self) {
+        self.functions = topology::find(&self.config);
+    }
+
+    /// Switches the power of a port's slot, and its light with it (PCI Express base specification 5.0, 7.5.3.10).
+    ///
+    /// # Errors
+    /// The port is no port of PCI Express.
+    pub fn set_slot_power(&self, port: PciAddress, on: bool) -> Result<(), PciError> {
+        let express = topology::capability(&self.config, port, topology::CAPABILITY_EXPRESS);
+        let express = express.ok_or(PciError::NoSlot(port))?;
+        // Attention indicator off; power indicator on or off; power controller on (0) or off (1). The status above is left alone by zeros.
+        let control = 0b11 << 6 | if on { 0b01 << 8 } else { 0b11 << 8 | 1 << 10 };
+        self.config.write32(port, express + 0x18, control);
+        Ok(())
+    }
+
+    /// Gives the memory BAR `index` of a function behind `bridge` the start of the bridge's window, and lets both answer. For functions that came after
+    /// the firmware, one to a bridge.
+    ///
+    /// # Errors
+    /// The bridge has no window.
+    pub fn place_behind(
+        &self,
+        bridge: PciAddress,
+        address: PciAddress,
+        index: BarIndex,
+    ) -> Result<(), PciError> {
+        let none = PciError::NoBar { address, index };
+        let at = bar_offset(index).ok_or(none)?;
+        // Memory base and limit (PCI-to-PCI bridge architecture 1.2, 3.2.5.8): their upper 12 bits are those of the addresses.
+        let window = self.config.read32(bridge, 0x20);
+        let (base, limit) = ((window & 0xfff0) << 16, window & 0xfff0_0000);
+        if base == 0 || base > limit {
+            return Err(none);
+        }
+        self.config.write32(address, at, base);
+        self.set_bus_master(bridge, true);
+        self.set_bus_master(address, true);
+        Ok(())
     }
 
     /// Access to configuration space, for whoever resolves device scopes.

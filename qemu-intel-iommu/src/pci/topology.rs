@@ -10,7 +10,7 @@ use super::config::Config;
 
 /// A capability list longer than this has a loop in it: configuration space has room for 48 of them.
 const CAPABILITIES: usize = 48;
-const CAPABILITY_EXPRESS: u8 = 0x10;
+pub(super) const CAPABILITY_EXPRESS: u8 = 0x10;
 
 /// The device/port type of a PCI Express function (PCI Express base specification, section 7.5.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +192,15 @@ fn look_at(config: &Config, address: PciAddress, parent: Option<PciAddress>) -> 
     })
 }
 
-/// The PCI Express type of the function. `pci_types` walks the capabilities of endpoints only, and bridges matter here most.
+/// The PCI Express type of the function.
 fn express(config: &Config, address: PciAddress) -> Option<PortType> {
+    let [_, _, flags, _] =
+        config.read32(address, capability(config, address, CAPABILITY_EXPRESS)?).to_le_bytes();
+    Some(PortType::from_bits(flags >> 4))
+}
+
+/// Where a capability is. `pci_types` walks those of endpoints only, and bridges matter here most.
+pub(super) fn capability(config: &Config, address: PciAddress, wanted: u8) -> Option<u16> {
     if !PciHeader::new(address).status(config).has_capability_list() {
         return None;
     }
@@ -202,9 +209,10 @@ fn express(config: &Config, address: PciAddress) -> Option<PortType> {
         if at < 0x40 {
             break;
         }
-        let [id, next, flags, _] = config.read32(address, u16::from(at & !3)).to_le_bytes();
-        if id == CAPABILITY_EXPRESS {
-            return Some(PortType::from_bits(flags >> 4));
+        let offset = u16::from(at & !3);
+        let [id, next, ..] = config.read32(address, offset).to_le_bytes();
+        if id == wanted {
+            return Some(offset);
         }
         at = next;
     }

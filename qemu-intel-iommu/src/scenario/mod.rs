@@ -39,6 +39,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "devices", run: policy::devices },
     Scenario { name: "table", run: policy::table },
     Scenario { name: "selftest", run: |machine| run(selftest::STEPS, machine) },
+    Scenario { name: "hotplug", run: policy::hotplug },
     Scenario { name: "memory", run: |machine| run(direct_map::STEPS, machine) },
     Scenario { name: "nested", run: walk::nested },
     Scenario { name: "ept", run: walk::ept },

@@ -9,6 +9,7 @@
 mod bench;
 mod crashes;
 mod firmware;
+mod hotplug;
 mod memory;
 mod options;
 mod steps;
@@ -42,6 +43,7 @@ fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
     trials.extend(tables::trials(bench));
     trials.extend(walkers::trials(bench));
     trials.extend(memory::trials(bench));
+    trials.extend(hotplug::trials(bench));
     trials
 }
 

@@ -4,6 +4,7 @@ mod assign;
 mod destroy;
 mod dma;
 mod firmware;
+mod hotplug;
 mod query;
 mod table;
 mod world;
@@ -93,6 +94,40 @@ const DEVICES: &[Step<World>] = &[
     Step { name: "leaks", title: "every frame that the steps took was given back", run: firmware::leaks },
 ];
 
+/// The steps on a machine with an empty slot, and QEMU's monitor at COM2.
+const HOTPLUG: &[Step<World>] = &[
+    Step {
+        name: "empty-slot",
+        title: "the region of a device that is absent sleeps, and makes no group",
+        run: hotplug::empty_slot,
+    },
+    Step {
+        name: "hot-add",
+        title: "a device comes, joins its group at once, and its region wakes",
+        run: hotplug::hot_add,
+    },
+    Step {
+        name: "hot-alone",
+        title: "the device that was there before is refused alone from now on",
+        run: hotplug::hot_alone,
+    },
+    Step {
+        name: "hot-dma",
+        title: "both together are assigned; the new one's DMA arrives in its region, and outside is blocked",
+        run: hotplug::hot_dma,
+    },
+    Step {
+        name: "hot-remove",
+        title: "the device goes, and the other is free of it",
+        run: hotplug::hot_remove,
+    },
+    Step {
+        name: "hot-refused",
+        title: "it is not let in where its group would span two domains, and is later",
+        run: hotplug::hot_refused,
+    },
+];
+
 /// The steps on whatever table the machine has.
 const TABLE: &[Step<World>] = &[
     Step { name: "table", title: "the table is read, each entry with its verdict", run: table::read },
@@ -110,6 +145,11 @@ const TABLE: &[Step<World>] = &[
 /// `scenario=devices`.
 pub fn devices(machine: &'static mut Machine) -> Exit {
     run(DEVICES, machine)
+}
+
+/// `scenario=hotplug`.
+pub fn hotplug(machine: &'static mut Machine) -> Exit {
+    run(HOTPLUG, machine)
 }
 
 /// `scenario=table`.

@@ -1,0 +1,202 @@
+//! A device that comes into the running machine, by QEMU's `device_add`, and goes again.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use pci_types::PciAddress;
+use xen_iommu::{AddError, AssignError, Link, Mode, Owner, Sbdf};
+
+use super::super::{Context, Outcome, ensure, text};
+use super::dma::sentences;
+use super::world::{GUEST, GUEST_RAM, World};
+use crate::devices::edu;
+use crate::devices::monitor::Monitor;
+use crate::host::{HARDWARE_DOMAIN, new_space};
+use crate::interrupts::Instant;
+use crate::memory::Shared;
+
+/// The root port with the slot, and what comes into it.
+const PORT: Sbdf = Sbdf::new(0, 0, 8, 0);
+const HOT: Sbdf = Sbdf::new(0, 2, 0, 0);
+/// Is there from the start, with the region that the command line gives to [`HOT`] too.
+const OTHER: Sbdf = Sbdf::new(0, 0, 3, 0);
+const REGION: u64 = 0x0ffe_4000;
+/// For what QEMU does meanwhile, in the machine's time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The members of a device's group, but for itself.
+fn companions(world: &World, device: Sbdf) -> Vec<Sbdf> {
+    let mut members = Vec::new();
+    world.host.policy.for_each_in_group(device, |member, _| members.push(member));
+    members.retain(|member| *member != device);
+    members
+}
+
+fn is_there(world: &World) -> bool {
+    world.machine.pci.config().read32(PciAddress::from(HOT), 0) & 0xffff != 0xffff
+}
+
+/// Waits until the device is there, or is not.
+fn wait(world: &World, there: bool, said: &str) -> Result<(), String> {
+    let begun = Instant::now();
+    while is_there(world) != there {
+        let what = if there { "came" } else { "went" };
+        ensure!(begun.elapsed() < PATIENCE, "no device {what}; the monitor says {said:?}");
+    }
+    Ok(())
+}
+
+/// Has QEMU put the device into the slot, switches the slot on, and gives the device its addresses.
+fn plug(world: &mut World) -> Result<(), String> {
+    let said =
+        Monitor::open().ask("device_add edu,id=hot,bus=empty,addr=0.0,dma_mask=0xffffffffffffffff", PATIENCE);
+    let pci = &mut world.machine.pci;
+    pci.set_slot_power(PORT.into(), true).map_err(text)?;
+    wait(world, true, &said)?;
+    let pci = &mut world.machine.pci;
+    pci.find_again();
+    let ids = pci.function(HOT.into()).map(|function| (function.vendor, function.device)).map_err(text)?;
+    ensure!(ids == edu::IDS, "{HOT} is {ids:04x?}");
+    pci.place_behind(PORT.into(), HOT.into(), 0).map_err(text)
+}
+
+/// Switches the slot off, which makes QEMU take the device out.
+fn unplug(world: &mut World) -> Result<(), String> {
+    let said = Monitor::open().ask("device_del hot", PATIENCE);
+    world.machine.pci.set_slot_power(PORT.into(), false).map_err(text)?;
+    wait(world, false, &said)?;
+    world.machine.pci.find_again();
+    Ok(())
+}
+
+fn add(world: &World) -> Result<Owner, AddError<'static>> {
+    world.host.policy.add_device(HOT, HOT, new_space, &mut |note| log::debug!(target: "policy", "{note}"))
+}
+
+/// The region is known, and nobody's.
+pub fn empty_slot(world: &mut World) -> Outcome {
+    let device = if world.broken("empty-slot") { OTHER } else { HOT };
+    let policy = &world.host.policy;
+    let region = policy.registry().regions_of(device).next().ok_or("the device has no region")?;
+    ensure!(!is_there(world), "{HOT} is there already");
+    ensure!(!policy.has_present_device(region), "a device of region {region} is present");
+    let verdict = text(region.verdict());
+    ensure!(verdict.starts_with("dormant"), "region {region} is {verdict}");
+    ensure!(companions(world, OTHER).is_empty(), "{OTHER} is not alone");
+    Ok(format!("region {region} of {HOT}: {verdict}"))
+}
+
+/// It belongs to the hardware domain, as its group does, and its region is active.
+pub fn hot_add(world: &mut World) -> Outcome {
+    plug(world)?;
+    if !world.broken("hot-add") {
+        let owner = add(world).map_err(text)?;
+        ensure!(owner == Owner::Domain(HARDWARE_DOMAIN), "it belongs to {owner}");
+    }
+    let policy = &world.host.policy;
+    let group = companions(world, OTHER);
+    if world.broken("hot-add") {
+        // The steps that follow have a device all the same.
+        add(world).map_err(text)?;
+    }
+    ensure!(group == [HOT], "{OTHER} is together with {group:?}");
+    let region = policy.registry().regions_of(HOT).next().ok_or("the device has no region")?;
+    ensure!(policy.has_present_device(region), "region {region} sleeps still");
+    ensure!(region.owner() == Some(HARDWARE_DOMAIN), "region {region} is mapped for {:?}", region.owner());
+    Ok(format!("{HOT} came, and is together with {OTHER} for region {region}"))
+}
+
+/// EPERM for one of them.
+pub fn hot_alone(world: &mut World) -> Outcome {
+    let outcome = hot_alone_inner(world);
+    world.restore(outcome)
+}
+
+fn hot_alone_inner(world: &mut World) -> Outcome {
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    let mode = if world.broken("hot-alone") { Mode::Relaxed } else { Mode::Strict };
+    match world.assign(&[OTHER], mode) {
+        Err(error @ AssignError::Group { other: HOT, link: Link::Overlap(..), .. }) => Ok(text(error)),
+        Err(error) => Err(format!("refused for another reason: {error}")),
+        Ok(_) => Err(format!("{OTHER} was assigned without {HOT}")),
+    }
+}
+
+/// By memory and the fault register.
+pub fn hot_dma(world: &mut World) -> Outcome {
+    let outcome = hot_dma_inner(world);
+    world.restore(outcome)
+}
+
+fn hot_dma_inner(world: &mut World) -> Outcome {
+    world.load(HOT, 0x99)?;
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    world.assign(&[OTHER, HOT], Mode::Strict).map_err(text)?;
+    world.faults();
+    world.write_arrives(HOT, REGION, 0x99)?;
+    let outside = Shared::alloc(1).ok_or("no frame is left")?;
+    let to = if world.broken("hot-dma") { GUEST_RAM } else { outside.start() };
+    world.write(HOT, to)?;
+    let faults = world.faults();
+    ensure!(
+        faults.len() == 1
+            && faults.iter().all(|fault| fault.source == HOT && fault.address == outside.start()),
+        "one fault of {HOT} is expected: {}",
+        sentences(&faults)
+    );
+    ensure!(outside.is_filled(0, super::dma::LEN, 0), "the DMA arrived outside the domain");
+    Ok(format!("it arrived at {REGION:#x}; {}", sentences(&faults)))
+}
+
+/// The policy forgets it before it goes.
+pub fn hot_remove(world: &mut World) -> Outcome {
+    if !world.broken("hot-remove") {
+        world.host.policy.remove_device(HOT, &mut |_| {}).map_err(text)?;
+    }
+    unplug(world)?;
+    let group = companions(world, OTHER);
+    if world.broken("hot-remove") {
+        world.host.policy.remove_device(HOT, &mut |_| {}).map_err(text)?;
+    }
+    ensure!(group.is_empty(), "{OTHER} is together with {group:?}");
+    ensure!(world.host.policy.owner(HOT).is_none(), "{HOT} is known still");
+    let outcome = alone(world);
+    world.restore(outcome)
+}
+
+/// The other can go alone again, and its DMA to its region arrives.
+fn alone(world: &mut World) -> Outcome {
+    world.load(OTHER, 0x9a)?;
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    world.assign(&[OTHER], Mode::Strict).map_err(text)?;
+    world.write_arrives(OTHER, REGION, 0x9a)?;
+    Ok(format!("{HOT} has gone; {OTHER} is assigned alone"))
+}
+
+/// The reason names who has the other; once that is back, the device is let in.
+pub fn hot_refused(world: &mut World) -> Outcome {
+    let outcome = hot_refused_inner(world);
+    let outcome = world.restore(outcome);
+    outcome.and_then(|seen| {
+        let owner = add(world).map_err(text)?;
+        ensure!(owner == Owner::Domain(HARDWARE_DOMAIN), "later it belongs to {owner}");
+        Ok(seen)
+    })
+}
+
+fn hot_refused_inner(world: &mut World) -> Outcome {
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    if !world.broken("hot-refused") {
+        world.assign(&[OTHER], Mode::Strict).map_err(text)?;
+    }
+    plug(world)?;
+    match add(world) {
+        Err(error @ AddError::Group { device: HOT, other: OTHER, owner: Owner::Domain(GUEST), .. }) => {
+            Ok(text(error))
+        }
+        Err(error) => Err(format!("refused for another reason: {error}")),
+        Ok(owner) => Err(format!("it was let in, and belongs to {owner}")),
+    }
+}
