@@ -14,6 +14,7 @@
 
 mod bridges;
 mod hotplug;
+mod release;
 mod transfer;
 mod uncertain;
 
