@@ -7,4 +7,4 @@ mod setup;
 
 pub use frames::TableFrames;
 pub use hypercall::Caller;
-pub use setup::{HARDWARE_DOMAIN, Host, Remapping, Space, UHCI, map_ram, new_space, remapping};
+pub use setup::{HARDWARE_DOMAIN, Host, Remapping, Space, UHCI, map_ram, new_space, remapping, source};

@@ -11,10 +11,11 @@ use core::ops::Range;
 use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, ReserveFrames, Verdict};
 use acpi_dmar::{Dmar, Structure};
 use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mType, SecondLevel, Table};
+use pci_types::PciAddress;
 use xen_iommu::registry::{Origin, RegistryBuilder};
 use xen_iommu::verdict::Finding;
 use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
-use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf};
+use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
 
 use super::frames::TableFrames;
 use super::registers::UnitRegisters;
@@ -170,10 +171,9 @@ impl Host {
 
     fn add_devices(&mut self, machine: &Machine) {
         for function in machine.pci.functions() {
-            let source = machine.pci.requester(function.address).unwrap_or(function.address);
+            let source = source(machine, function.address);
             let mut notes = |note| log::debug!(target: "policy", "{note}");
-            if let Err(error) =
-                self.policy.add_device(function.address.into(), Sbdf::from(source), new_space, &mut notes)
+            if let Err(error) = self.policy.add_device(function.address.into(), source, new_space, &mut notes)
             {
                 log::warn!(target: "policy", "{}: {error}", function.address);
             }
@@ -192,6 +192,14 @@ impl Host {
             }
         }
     }
+}
+
+/// Under which requester ids a function's DMA comes. A bridge that puts its own id in place of the function's knows no phantom functions.
+pub fn source(machine: &Machine, function: PciAddress) -> Source {
+    let id = machine.pci.requester(function).unwrap_or(function);
+    let phantoms = phantom_functions(function.into(), machine.pci.config()).filter(|_| id == function);
+    let phantom_stride = phantoms.and_then(|ids| u8::try_from(ids.stride).ok()).unwrap_or(0);
+    Source { id: id.into(), phantom_stride }
 }
 
 /// Maps a piece of RAM at guest address `at` of a space.

@@ -13,7 +13,7 @@ use super::dma::sentences;
 use super::world::{GUEST, GUEST_RAM, World};
 use crate::devices::edu;
 use crate::devices::monitor::Monitor;
-use crate::host::{HARDWARE_DOMAIN, new_space};
+use crate::host::{HARDWARE_DOMAIN, new_space, source};
 use crate::interrupts::Instant;
 use crate::memory::Shared;
 
@@ -72,7 +72,14 @@ fn unplug(world: &mut World) -> Result<(), String> {
 }
 
 fn add(world: &World) -> Result<Owner, AddError<'static>> {
-    world.host.policy.add_device(HOT, HOT, new_space, &mut |note| log::debug!(target: "policy", "{note}"))
+    // A scope that led through the port, had it had no bus at boot, would mean something now.
+    for dmar in &world.host.dmars {
+        world.host.policy.resolve_scopes(dmar, world.machine.pci.config(), &mut |late| {
+            log::info!(target: "policy", "{late:?}");
+        });
+    }
+    let source = source(world.machine, HOT.into());
+    world.host.policy.add_device(HOT, source, new_space, &mut |note| log::debug!(target: "policy", "{note}"))
 }
 
 /// The region is known, and nobody's.
