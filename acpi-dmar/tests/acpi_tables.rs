@@ -19,6 +19,7 @@ use acpi_dmar::{DrhdFlags, TableError};
 struct Identity;
 
 impl AcpiHandler for Identity {
+    // SAFETY: that a `T` is at the address is for the caller to see to, as the trait says.
     unsafe fn map_physical_region<T>(&self, address: usize, size: usize) -> PhysicalMapping<Self, T> {
         let start = NonNull::new(std::ptr::with_exposed_provenance_mut(address)).unwrap();
         // SAFETY: the tests below keep their tables alive, and the address is that of one of them.

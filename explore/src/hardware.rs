@@ -5,6 +5,7 @@
 //! The unit here is small, keeps no memory outside the block, and remembers which frames led to a cached translation; `xen_iommu::vtd::model` is
 //! larger, and what the driver's own tests use.
 
+mod reach;
 mod registers;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,8 @@ use xen_iommu::vtd::registers::{FaultStatus, Global};
 
 use crate::machine::{Layout, REQUESTERS, source};
 use crate::memory::{Block, FRAMES, bits};
+
+pub use reach::Reach;
 
 /// The machine frame number of the block's first frame.
 const FIRST: u64 = 0x10_0000;
@@ -378,7 +381,7 @@ impl Machine {
             kept.filter(|_| context.present()).and_then(|kept| kept.mfn)
         };
         let cached = unit.contexts[requester].unwrap_or(now);
-        Reach { now: fresh(now), others: [fresh(cached), kept(cached), kept(now)] }
+        Reach::new(fresh(now), [fresh(cached), kept(cached), kept(now)])
     }
 
     /// The context entry that is cached, if it is not the one in memory.
@@ -472,29 +475,6 @@ impl Machine {
             }
             _ => false,
         }
-    }
-}
-
-/// What a requester may reach at a probed guest frame.
-#[derive(Clone, Copy, Debug)]
-pub struct Reach {
-    /// By what is in memory.
-    pub now: Option<u64>,
-    /// By what is cached.
-    others: [Option<u64>; 3],
-}
-
-impl Reach {
-    /// Where what is cached leads.
-    #[must_use]
-    pub fn others(&self) -> [Option<u64>; 3] {
-        self.others
-    }
-
-    /// Whether something cached leads elsewhere than memory says.
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.others.iter().any(|other| other.is_some() && *other != self.now)
     }
 }
 

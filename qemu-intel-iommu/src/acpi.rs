@@ -75,6 +75,7 @@ impl fmt::Display for TablesError {
 struct DirectMap;
 
 impl AcpiHandler for DirectMap {
+    // SAFETY: that a `T` is at the address is for the caller to see to, as the trait says.
     unsafe fn map_physical_region<T>(
         &self,
         physical_address: usize,

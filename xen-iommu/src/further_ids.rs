@@ -3,17 +3,10 @@
 //! No device scope names them. A phantom function is the same device under another number, and goes wherever it goes. A virtual function is a device of
 //! its own, which the remapping unit of its physical function translates.
 
-use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
+use acpi_dmar::pci_types::ConfigRegionAccess;
 
+use crate::config::{CAPABILITY_EXPRESS, EXTENDED_SR_IOV, Space};
 use crate::platform::Sbdf;
-
-/// PCI Express capability (PCI Express base specification 5.0, 7.5.3).
-const CAPABILITY_EXPRESS: u8 = 0x10;
-/// SR-IOV extended capability (same, 9.3.3).
-const EXTENDED_SR_IOV: u16 = 0x10;
-/// Longer lists have a loop in them: this is what configuration space has room for.
-const CAPABILITIES: usize = 48;
-const EXTENDED_CAPABILITIES: usize = 960;
 
 /// Requester ids at equal distances from that of a function, in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,7 +67,7 @@ impl FurtherIds {
 /// The phantom functions that `function` has switched on (PCI Express base specification 5.0, 7.5.3.3 and 7.5.3.4).
 #[must_use]
 pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
-    let space = Space { address: function.into(), pci };
+    let space = Space::new(function, pci);
     let express = space.capability(CAPABILITY_EXPRESS)?;
     let enabled = space.read(express.checked_add(8)?) & 1 << 9 != 0;
     // How many of the upper bits of a function number it may use.
@@ -89,7 +82,7 @@ pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
 /// virtual functions, or ARI, is set (PCI Express base specification 5.0, 9.3.3.9 and 9.3.3.10).
 #[must_use]
 pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
-    let space = Space { address: function.into(), pci };
+    let space = Space::new(function, pci);
     let sr_iov = space.extended_capability(EXTENDED_SR_IOV)?;
     let count = (space.read(sr_iov.checked_add(0xc)?) >> 16) as u16;
     let place = space.read(sr_iov.checked_add(0x14)?);
@@ -99,63 +92,12 @@ pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
     (count > 0 && offset != 0 && (stride != 0 || count == 1)).then_some(ids)
 }
 
-/// A function's configuration space.
-struct Space<'a, A> {
-    address: PciAddress,
-    pci: &'a A,
-}
-
-impl<A: ConfigRegionAccess> Space<'_, A> {
-    #[expect(unsafe_code, reason = "the trait's promise")]
-    fn read(&self, offset: u16) -> u32 {
-        // SAFETY: any `PciAddress` is a valid address, and the offset is aligned and inside the 4 KiB of a function's configuration space.
-        unsafe { self.pci.read(self.address, offset & 0xffc) }
-    }
-
-    fn capability(&self, wanted: u8) -> Option<u16> {
-        // Status bit 4: there is a list (PCI Local Bus Specification 3.0, 6.2.3).
-        let status = self.read(0x04);
-        if status == u32::MAX || status & 1 << 20 == 0 {
-            return None;
-        }
-        let mut next = self.read(0x34) as u8;
-        for _ in 0..CAPABILITIES {
-            let offset = u16::from(next & !3);
-            if offset < 0x40 {
-                return None;
-            }
-            let header = self.read(offset);
-            if header as u8 == wanted {
-                return Some(offset);
-            }
-            next = (header >> 8) as u8;
-        }
-        None
-    }
-
-    fn extended_capability(&self, wanted: u16) -> Option<u16> {
-        let mut offset = 0x100_u16;
-        for _ in 0..EXTENDED_CAPABILITIES {
-            let header = self.read(offset);
-            if header == 0 || header == u32::MAX {
-                return None;
-            }
-            if header as u16 == wanted {
-                return Some(offset);
-            }
-            offset = (header >> 20) as u16 & 0xffc;
-            if offset < 0x100 {
-                return None;
-            }
-        }
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::vec::Vec;
+
+    use acpi_dmar::pci_types::PciAddress;
 
     use super::*;
 

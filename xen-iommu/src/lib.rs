@@ -23,6 +23,7 @@ extern crate std;
 pub mod abi;
 mod arena;
 mod class;
+mod config;
 mod device;
 mod drhd;
 mod error;

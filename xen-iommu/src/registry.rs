@@ -256,8 +256,8 @@ pub struct RegionInfo {
 pub struct RegistryBuilder<'m> {
     by_start: RBTree<ByStart<'m>>,
     rejected: SinglyLinkedList<RejectedRegions<'m>>,
-    /// How many, and of them those by bridges.
     claims: SinglyLinkedList<Claims<'m>>,
+    /// How many claims, and of them those by bridges.
     claim_count: u32,
     bridge_count: u32,
     late: SinglyLinkedList<late::Lates<'m>>,

@@ -4,6 +4,9 @@
 //! device 0, function 0 (PCI Express to PCI/PCI-X Bridge Specification 1.0, 2.3; VT-d 3.4.1). A conventional PCI-to-PCI bridge that sits in the
 //! root complex itself has no such rule; its requests carry the bridge's own id.
 
+use acpi_dmar::pci_types::ConfigRegionAccess;
+
+use crate::config::{CAPABILITY_EXPRESS, Space};
 use crate::platform::Sbdf;
 
 /// Under which requester ids a device's DMA comes: one, and those of its phantom functions where it has switched them on.
@@ -31,6 +34,20 @@ pub enum BridgeKind {
     ExpressToPci,
     /// A conventional PCI-to-PCI bridge, or one from PCI to PCI Express.
     Pci,
+}
+
+impl BridgeKind {
+    /// Reads it from the configuration space of `bridge`, by the device/port type (PCI Express base specification 5.0, 7.5.3.2).
+    #[must_use]
+    pub fn read(bridge: Sbdf, pci: &impl ConfigRegionAccess) -> Self {
+        let space = Space::new(bridge, pci);
+        let express = space.capability(CAPABILITY_EXPRESS).map(|offset| space.read(offset) >> 20 & 0xf);
+        match express {
+            Some(7) => Self::ExpressToPci,
+            None | Some(8) => Self::Pci,
+            Some(_) => Self::PciExpress,
+        }
+    }
 }
 
 /// A bridge on the way from a device to the root complex.

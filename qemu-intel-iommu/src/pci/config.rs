@@ -120,10 +120,12 @@ fn port_address(address: PciAddress, offset: u16) -> Option<u32> {
 }
 
 impl ConfigRegionAccess for Config {
+    // SAFETY: any address will do; an offset outside configuration space reads as all ones and is not written.
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         self.read32(address, offset)
     }
 
+    // SAFETY: any address will do; an offset outside configuration space reads as all ones and is not written.
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
         self.write32(address, offset, value);
     }

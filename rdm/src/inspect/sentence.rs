@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use acpi_dmar::pci_types::PciAddress;
 use acpi_dmar::verdict::{Rejection, Verdict};
+use xen_iommu::DeviceClass;
 
 use super::Report;
 use super::groups::{Group, Reason};
 use crate::device::Device;
-use crate::machine::pci::Class;
 
 /// How a device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,10 +194,10 @@ fn hint(report: &Report<'_>, number: usize) -> &'static str {
         return "";
     }
     match class {
-        Some(Class::Usb) => {
+        Some(DeviceClass::Usb) => {
             " (a USB controller: firmware uses such memory for its own keyboard and mouse until the OS takes over)"
         }
-        Some(Class::Display) => " (a display controller: such memory is what it shows pictures from)",
+        Some(DeviceClass::Graphics) => " (a display controller: such memory is what it shows pictures from)",
         _ => "",
     }
 }

@@ -6,29 +6,15 @@ use std::io;
 use std::path::Path;
 
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress, PciHeader, PciPciBridgeHeader};
-use xen_iommu::{BridgeKind, Sbdf, UpstreamBridge, requester_id};
+use xen_iommu::{BridgeKind, DeviceClass, Sbdf, UpstreamBridge, requester_id};
 
-/// A list longer than this has a loop in it: configuration space has room for 48 capabilities.
-const CAPABILITIES: usize = 48;
-const CAPABILITY_EXPRESS: u8 = 0x10;
+/// The base class of bridges (PCI Code and ID Assignment Specification 1.11, section 1).
+const CLASS_BRIDGE: u8 = 0x06;
 
 /// The functions that are there, each with the start of its config space: 64 bytes for everybody, all of it for root.
 #[derive(Debug, Default)]
 pub struct PciTree {
     functions: BTreeMap<PciAddress, Vec<u8>>,
-}
-
-/// What a function is, in the terms that matter here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// A bridge: never given to a guest.
-    Bridge,
-    /// A USB controller, whose region is most often for the firmware's own keyboard and mouse.
-    Usb,
-    /// A display controller, whose region is its stolen memory.
-    Display,
-    /// Anything else.
-    Other,
 }
 
 impl PciTree {
@@ -73,22 +59,17 @@ impl PciTree {
         PciHeader::new(address).id(self)
     }
 
-    /// What the function is, by its class code (PCI code and ID assignment specification).
+    /// What the function is, as far as its regions are concerned.
     #[must_use]
-    pub fn class(&self, address: PciAddress) -> Class {
-        let (_, base, sub, _) = PciHeader::new(address).revision_and_class(self);
-        match (base, sub) {
-            (0x06, _) => Class::Bridge,
-            (0x0c, 0x03) => Class::Usb,
-            (0x03, _) => Class::Display,
-            _ => Class::Other,
-        }
+    pub fn class(&self, address: PciAddress) -> DeviceClass {
+        DeviceClass::read(address.into(), self)
     }
 
     /// Whether the function is a bridge of any kind; one to another bus, or to what is no PCI bus.
     #[must_use]
     pub fn is_bridge(&self, address: PciAddress) -> bool {
-        self.class(address) == Class::Bridge
+        let (_, base, ..) = PciHeader::new(address).revision_and_class(self);
+        base == CLASS_BRIDGE
     }
 
     /// The requester id that the function's DMA carries.
@@ -111,36 +92,12 @@ impl PciTree {
                 holds.then(|| UpstreamBridge {
                     address: bridge.into(),
                     secondary_bus: secondary,
-                    kind: self.kind(bridge),
+                    kind: BridgeKind::read(bridge.into(), self),
                 })
             })
             .collect();
         bridges.sort_unstable_by_key(|bridge| std::cmp::Reverse(bridge.secondary_bus));
         bridges
-    }
-
-    /// By the device/port type of the PCI Express capability (PCI Express base specification, 7.5.3.2).
-    fn kind(&self, bridge: PciAddress) -> BridgeKind {
-        let express = self.capabilities(bridge).find(|&(id, _)| id == CAPABILITY_EXPRESS);
-        let Some((_, offset)) = express else { return BridgeKind::Pci };
-        match (self.dword(bridge, offset) >> 20) & 0xf {
-            7 => BridgeKind::ExpressToPci,
-            8 => BridgeKind::Pci,
-            _ => BridgeKind::PciExpress,
-        }
-    }
-
-    /// Identifier and offset of each capability (PCI local bus specification 3.0, 6.7).
-    fn capabilities(&self, address: PciAddress) -> impl Iterator<Item = (u8, u16)> + '_ {
-        let has_list = self.dword(address, 0x04) & (1 << 20) != 0;
-        let mut next = if has_list { self.dword(address, 0x34) as u8 } else { 0 };
-        let steps = (0..CAPABILITIES).map_while(move |_| {
-            let offset = u16::from(next & !3);
-            let header = self.dword(address, offset);
-            next = (header >> 8) as u8;
-            (offset >= 0x40 && header != u32::MAX).then_some((header as u8, offset))
-        });
-        steps.fuse()
     }
 
     fn dword(&self, address: PciAddress, offset: u16) -> u32 {
@@ -155,10 +112,12 @@ impl PciTree {
     reason = "the trait's functions are unsafe for those who read hardware; these read a copy"
 )]
 impl ConfigRegionAccess for PciTree {
+    // SAFETY: any address and offset will do: this is a copy.
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         self.dword(address, offset)
     }
 
+    // SAFETY: any address and offset will do: this is a copy.
     unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
 }
 

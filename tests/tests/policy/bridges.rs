@@ -23,6 +23,7 @@ struct Pci {
 
 #[allow(unsafe_code, reason = "the trait's methods are unsafe; these touch nothing")]
 impl ConfigRegionAccess for Pci {
+    // SAFETY: any address and offset will do: what answers is made up.
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         let (function, bus) = (Sbdf::from(address), *self.bus.borrow());
         let below = bus.is_some_and(|bus| function == Sbdf::new(0, bus, 2, 0));
@@ -37,6 +38,7 @@ impl ConfigRegionAccess for Pci {
         }
     }
 
+    // SAFETY: any address and offset will do: what answers is made up.
     unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
 }
 

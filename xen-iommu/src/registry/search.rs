@@ -30,8 +30,7 @@ impl<'m> Registry<'m> {
     }
 
     /// The regions of `device`, accepted and rejected: those whose scope names it, then those of bridges that it is below. Each once. Takes time
-    /// for those found, and logarithmic time where any scope is a bridge's. The device need
-    /// not be known or present.
+    /// for those found, and logarithmic time where any scope is a bridge's. The device need not be known or present.
     #[inline]
     pub fn regions_of(&self, device: Sbdf) -> RegionsOf<'_, 'm> {
         let claims = self.index.find(device, |number| {

@@ -168,7 +168,14 @@ pub fn hot_remove(world: &mut World) -> Outcome {
         world.host.policy.remove_device(HOT, &mut |_| {}).map_err(text)?;
     }
     ensure!(group.is_empty(), "{OTHER} is together with {group:?}");
-    ensure!(world.host.policy.owner(HOT).is_none(), "{HOT} is known still");
+    let policy = &world.host.policy;
+    ensure!(policy.owner(HOT).is_none(), "{HOT} is known still");
+    let region = policy.registry().regions_of(HOT).next().ok_or("the device has no region")?;
+    ensure!(
+        region.owner().is_none() && !policy.has_present_device(region),
+        "region {region} of {HOT} is still mapped for {:?}",
+        region.owner()
+    );
     let outcome = alone(world);
     world.restore(outcome)
 }
