@@ -15,8 +15,8 @@ use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
 use acpi_dmar::{Dmar, DrhdFlags};
 use xen_iommu::abi::{Abi, Errno};
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
-use xen_iommu::registry::{Registry, RegistryBuilder, Scope};
-use xen_iommu::verdict::{Finding, Host};
+use xen_iommu::region::intake::{Finding, Host};
+use xen_iommu::region::registry::{Registry, RegistryBuilder, Scope};
 use xen_iommu::{Arena, DomId, Sbdf};
 
 const IGD: Sbdf = Sbdf::new(0, 0, 2, 0);

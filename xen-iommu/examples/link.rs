@@ -12,8 +12,8 @@ use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
 use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
-use xen_iommu::registry::RegistryBuilder;
-use xen_iommu::verdict::Host;
+use xen_iommu::region::intake::Host;
+use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::{
     Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, Sbdf, SpaceId,
 };

@@ -7,12 +7,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
 use crate::arena::{Arena, OutOfMemory};
-use crate::further_ids::FurtherIds;
 use crate::index::Index;
 use crate::lock::{Lock, Rank};
+use crate::pci::alias::Source;
+use crate::pci::functions::FurtherIds;
 use crate::platform::{DomId, Sbdf, SpaceId};
-use crate::registry::NONE;
-use crate::requester::Source;
+use crate::region::registry::NONE;
 
 /// Who owns a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
-use crate::registry::NONE;
+use crate::region::registry::NONE;
 
 /// Numbers by keys. The keys themselves are kept where the numbers lead.
 pub(crate) struct Index<'m> {

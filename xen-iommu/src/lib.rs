@@ -2,8 +2,8 @@
 //!
 //! The way of the data, from the firmware's table to a guest:
 //!
-//! 1. [`verdict::Host`] reads a DMAR and the [`rmrr=` option](option), judges each region on this machine, and registers it in a
-//!    [`registry::RegistryBuilder`]; frozen, that is the [`registry::Registry`], which readers search without a lock.
+//! 1. [`region::intake::Host`] reads a DMAR and the [`rmrr=` option](region::rmrr_option), judges each region on this machine, and registers it in a
+//!    [`region::registry::RegistryBuilder`]; frozen, that is the [`region::registry::Registry`], which readers search without a lock.
 //! 2. [`Policy`] knows the devices that are present ([`Policy::add_device`]), which of them must stay together, and who owns them. It moves them:
 //!    [`Policy::assign`], [`Policy::deassign`], all or nothing, with their regions mapped 1:1 where their DMA goes.
 //! 3. [`hypercall`] answers Xen's calls; [`abi`] has Xen's structures and error numbers.
@@ -22,31 +22,25 @@ extern crate std;
 
 pub mod abi;
 mod arena;
-mod class;
-mod config;
 mod device;
-mod drhd;
 mod error;
-mod further_ids;
 mod group;
 pub mod hypercall;
 mod index;
 mod lock;
-pub mod option;
 mod ownership;
+mod pci;
 mod platform;
-pub mod registry;
-mod requester;
-pub mod verdict;
+pub mod region;
 pub mod vtd;
 
 pub use arena::{Arena, OutOfMemory};
-pub use class::{DeviceClass, RelaxError};
 pub use device::Owner;
-pub use drhd::coverage;
 pub use error::{AddError, AssignError, DomainError, Note};
-pub use further_ids::{FurtherIds, phantom_functions, virtual_functions};
 pub use group::Link;
 pub use ownership::{Capacity, GroupPolicy, LateScope, Mode, Policy};
+pub use pci::alias::{BridgeKind, Source, UpstreamBridge, requester_id};
+pub use pci::class::{DeviceClass, RelaxError};
+pub use pci::functions::{FurtherIds, phantom_functions, virtual_functions};
 pub use platform::{DomId, HardwareError, RemappingHardware, Sbdf, SpaceId};
-pub use requester::{BridgeKind, Source, UpstreamBridge, requester_id};
+pub use vtd::coverage;

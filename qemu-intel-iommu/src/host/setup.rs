@@ -12,8 +12,8 @@ use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, Reserv
 use acpi_dmar::{Dmar, Structure};
 use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mType, SecondLevel, Table};
 use pci_types::PciAddress;
-use xen_iommu::registry::{Origin, RegistryBuilder};
-use xen_iommu::verdict::Finding;
+use xen_iommu::region::intake::Finding;
+use xen_iommu::region::registry::{Origin, RegistryBuilder};
 use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
 
@@ -240,7 +240,7 @@ fn read_regions(
 ) -> Result<(), String> {
     let width = dmars.iter().map(Dmar::host_address_width).min().unwrap_or(52);
     let mut frames = HostMemory;
-    let mut host = xen_iommu::verdict::Host {
+    let mut host = xen_iommu::region::intake::Host {
         pci: machine.pci.config(),
         memory: &HostMemory,
         frames: &mut frames,

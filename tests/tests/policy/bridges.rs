@@ -7,8 +7,8 @@ use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
 use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
-use xen_iommu::registry::RegistryBuilder;
-use xen_iommu::verdict::{Finding, Host};
+use xen_iommu::region::intake::{Finding, Host};
+use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, LateScope, Mode, Owner, Policy, Sbdf};
 
 use crate::world::{Frames, HARDWARE_DOMAIN, Hardware, space};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use acpi_dmar::verdict::{PageRange, Rejection, Verdict};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
-use xen_iommu::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
+use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
 use xen_iommu::{
     Arena, Capacity, DomId, GroupPolicy, HardwareError, Owner, Policy, RemappingHardware, Sbdf, SpaceId,
 };

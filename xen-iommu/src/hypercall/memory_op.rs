@@ -8,7 +8,7 @@
 use super::GuestMemory;
 use crate::abi::{Abi, Errno, ReservedDeviceMemory, ReservedDeviceMemoryMap, XENMEM_RDM_ALL};
 use crate::platform::{DomId, Sbdf};
-use crate::registry::{Region, Registry};
+use crate::region::registry::{Region, Registry};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use p2m::AddressSpace;
 
 use super::Policy;
 use crate::platform::{RemappingHardware, Sbdf};
-use crate::registry::{Region, Scope};
-use crate::verdict::place;
+use crate::region::intake::place;
+use crate::region::registry::{Region, Scope};
 
 /// What became of a scope that led nowhere at boot.
 #[derive(Clone, Copy, Debug)]

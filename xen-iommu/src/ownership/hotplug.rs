@@ -9,11 +9,11 @@ use super::transfer::{attach, detach, flush};
 use super::{Policy, State};
 use crate::device::{Device, Domain, Owner, Requester};
 use crate::error::{AddError, AssignError, Note};
-use crate::further_ids::FurtherIds;
 use crate::group::Link;
+use crate::pci::alias::Source;
+use crate::pci::functions::FurtherIds;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
-use crate::registry::Region;
-use crate::requester::Source;
+use crate::region::registry::Region;
 
 impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// Makes a device known that has appeared, with the requester id that its DMA carries ([`requester_id`](crate::requester_id) finds it) or, where it

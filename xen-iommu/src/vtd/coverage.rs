@@ -2,7 +2,7 @@
 
 use bitvec::{BitArr, array::BitArray};
 
-use crate::further_ids::FurtherIds;
+use crate::pci::functions::FurtherIds;
 use crate::platform::Sbdf;
 
 /// What a unit's DRHD structure names, resolved to addresses on this machine's buses.

@@ -9,6 +9,7 @@
 mod attach;
 mod coverage;
 mod domains;
+mod drhd;
 mod fault;
 mod invalidate;
 #[cfg(any(test, feature = "model"))]
@@ -30,6 +31,7 @@ use p2m::{DeviceRoot, Flush, FrameSource, PageSize};
 
 pub use coverage::Coverage;
 pub use domains::DomainSlot;
+pub use drhd::coverage;
 pub use fault::{Fault, FaultSummary, Operation, Pass, RateLimit, Reason};
 pub use invalidate::AtsDevice;
 pub use registers::Registers;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use acpi_dmar::{ScopeKind, Structure};
 use p2m::{AddressSpace, Gfn};
 use xen_iommu::abi::Errno;
-use xen_iommu::registry::{Origin, Region};
+use xen_iommu::region::registry::{Origin, Region};
 use xen_iommu::{AssignError, DomId, HardwareError, Mode, Owner, Sbdf};
 
 use super::super::{Context, Outcome, counted, ensure, text};

@@ -1,7 +1,7 @@
 //! Units that start, and units that do not; which unit a device has.
 
 use super::*;
-use crate::further_ids::FurtherIds;
+use crate::pci::functions::FurtherIds;
 use crate::vtd::model::Trouble;
 use crate::vtd::registers::Global;
 use crate::vtd::unit::UnitError;
