@@ -1,0 +1,1 @@
+//! PCI configuration space of made-up devices and bridges.

@@ -1,0 +1,1 @@
+//! Page-table frames that can run out.

@@ -1,0 +1,1 @@
+//! A remapping unit in software, register by register.
