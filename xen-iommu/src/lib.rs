@@ -42,5 +42,5 @@ pub use ownership::{Capacity, GroupPolicy, LateScope, Mode, Policy};
 pub use pci::alias::{BridgeKind, Source, UpstreamBridge, requester_id};
 pub use pci::class::{DeviceClass, RelaxError};
 pub use pci::functions::{FurtherIds, phantom_functions, virtual_functions};
-pub use platform::{DomId, HardwareError, RemappingHardware, Sbdf, SpaceId};
+pub use platform::{DomId, HardwareError, RemappingHardware, RequesterId, Sbdf, SpaceId};
 pub use vtd::coverage;

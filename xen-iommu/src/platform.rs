@@ -109,6 +109,29 @@ impl fmt::Debug for DomId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpaceId(pub u32);
 
+/// A requester id, and the function by which its remapping unit is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequesterId {
+    /// What requests carry: segment, and the 16-bit source id.
+    pub id: Sbdf,
+    /// The function that a device scope can name for it: the device itself where `id` is one of its phantom functions, the physical function where
+    /// `id` is a virtual function's, which no scope names (VT-d 8.3.1), the bridge where `id` is what a bridge puts in place of a device's own.
+    pub unit_of: Sbdf,
+}
+
+impl From<Sbdf> for RequesterId {
+    /// A function's own id.
+    fn from(function: Sbdf) -> Self {
+        Self { id: function, unit_of: function }
+    }
+}
+
+impl fmt::Display for RequesterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.id, f)
+    }
+}
+
 /// Why remapping hardware did not do as told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HardwareError {
@@ -116,6 +139,11 @@ pub enum HardwareError {
     NoUnit {
         /// The requester.
         source: Sbdf,
+    },
+    /// Translation is off in the requester's unit, so that its DMA reaches everything.
+    NotTranslating {
+        /// The unit's register base.
+        unit: u64,
     },
     /// No frame was left for a root or context table.
     NoFrames,
@@ -151,6 +179,7 @@ impl fmt::Display for HardwareError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoUnit { source } => write!(f, "no remapping unit translates the DMA of {source}"),
+            Self::NotTranslating { unit } => write!(f, "the remapping unit at {unit:#x} does not translate"),
             Self::NoFrames => f.write_str("no frame is left for the remapping tables"),
             Self::NoDomainId { unit } => write!(f, "the remapping unit at {unit:#x} has no domain id left"),
             Self::Levels { unit, levels } => {
@@ -171,26 +200,39 @@ impl fmt::Display for HardwareError {
 
 impl core::error::Error for HardwareError {}
 
-/// DMA remapping hardware as the policy uses it. Calls come under the policy's ownership lock, one at a time.
+/// DMA remapping hardware as the policy uses it.
+///
+/// Every call may come from any processor, and from several at once; an implementation locks inside, each unit for itself, so that a unit that does
+/// not answer holds up nobody who has nothing there. The policy calls [`attach`](Self::attach) and [`detach`](Self::detach) under its ownership lock,
+/// [`flush`](Self::flush) under a table lock, and neither from an interrupt.
 pub trait RemappingHardware {
-    /// Sends the DMA of requester `source` through `root` from now on, tagged as `space`, in place of what it went through before, in one step; returns
+    /// Sends the DMA of a requester through `root` from now on, tagged as `space`, in place of what it went through before, in one step; returns
     /// when no translation of the old space is in use for it any more.
     ///
     /// # Errors
     /// [`HardwareError`]; then the requester is attached as it was before, except after a time-out, when nothing is certain and the requester must be
     /// taken as reaching both.
-    fn attach(&mut self, source: Sbdf, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError>;
+    fn attach(&self, requester: RequesterId, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError>;
 
-    /// Blocks the DMA of requester `source`.
+    /// Blocks the DMA of a requester.
     ///
     /// # Errors
     /// As [`attach`](Self::attach).
-    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError>;
+    fn detach(&self, requester: RequesterId) -> Result<(), HardwareError>;
 
     /// Drops translations of `space` that may be cached; returns when that is done.
     ///
     /// # Errors
     /// [`HardwareError::TimedOut`] or [`HardwareError::QueueError`]; the old translations may then still be in use. The next call for the space that
     /// succeeds has dropped them too, whatever it asks for.
-    fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError>;
+    fn flush(&self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError>;
+
+    /// Whether a unit covers the requester and translates now: only then is its DMA kept inside what it is attached to.
+    ///
+    /// # Errors
+    /// [`HardwareError::NoUnit`] or [`HardwareError::NotTranslating`].
+    fn check_translating(&self, requester: RequesterId) -> Result<(), HardwareError>;
+
+    /// The width in bits of the guest addresses that the requester's unit translates; `None` where there is no unit, or it is not known.
+    fn address_width(&self, requester: RequesterId) -> Option<u8>;
 }
