@@ -1,4 +1,4 @@
-//! The policy's locks and their order: the ownership lock first, then one table lock (a domain's or a quarantine's), never two of those.
+//! The policy's locks and their order: the ownership lock, the presence lock, then one table lock (a domain's or a quarantine's), never two of those.
 //!
 //! The feature `lock-order` checks that at every lock taken, and panics where it is broken: tests run with it, hypervisors without.
 
@@ -6,12 +6,15 @@ use core::ops::{Deref, DerefMut};
 
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 use spin::relax::RelaxStrategy;
+use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Which lock it is, in the order in which one thread may take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     /// Who owns which device.
     Ownership,
+    /// Which devices there are.
+    Presence,
     /// The tables of a domain or of a quarantine.
     Tables,
 }
@@ -51,6 +54,69 @@ impl<T> Lock<T> {
 pub(crate) struct Guard<'l, T> {
     value: TicketMutexGuard<'l, T, Wait>,
     _held: Held,
+}
+
+/// A lock that many may hold to read, with its place in the order. Who writes does so for a few instructions.
+pub(crate) struct SharedLock<T> {
+    rank: Rank,
+    lock: RwLock<T, Wait>,
+}
+
+impl<T> SharedLock<T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, lock: RwLock::new(value) }
+    }
+
+    /// Waits for a writer, never for readers.
+    pub(crate) fn read(&self) -> ReadGuard<'_, T> {
+        let held = Held::take(self.rank);
+        ReadGuard { value: self.lock.read(), _held: held }
+    }
+
+    /// Reads outside the order, for one look that takes no other lock.
+    pub(crate) fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock.read())
+    }
+
+    /// Waits until nobody else has it.
+    pub(crate) fn write(&self) -> WriteGuard<'_, T> {
+        let held = Held::take(self.rank);
+        WriteGuard { value: self.lock.write(), _held: held }
+    }
+}
+
+/// The value to read, until dropped.
+pub(crate) struct ReadGuard<'l, T> {
+    value: RwLockReadGuard<'l, T>,
+    _held: Held,
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// The value to change, until dropped.
+pub(crate) struct WriteGuard<'l, T> {
+    value: RwLockWriteGuard<'l, T, Wait>,
+    _held: Held,
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
 }
 
 impl<T> Deref for Guard<'_, T> {

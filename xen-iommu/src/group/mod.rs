@@ -1,92 +1,99 @@
-//! Which devices must stay together: those that share a region, whose regions overlap or share a page, or whose DMA carries one requester id; and so
-//! on from device to device. Devices that are absent do not count until they appear.
+//! Which devices must stay together: those that share a region, whose regions overlap or share a page, whose DMA may carry one requester id, and, where
+//! the hypervisor requires isolation, those that nothing keeps apart beside the IOMMU; and so on from device to device. Devices that are absent do not
+//! count until they appear. Bridges and host bridges are never members.
 //!
-//! A group is a ring of devices; one of them stands for it. Joining two groups relabels the smaller.
+//! Two circles run through a device: its group, and within that those it is *bound* to, which no relaxed assignment may tear from it: by a requester id or
+//! for want of isolation.
 
-use core::fmt;
+mod link;
+pub(crate) mod ring;
+
 use core::sync::atomic::Ordering;
 
-use p2m::faults::{Fault, is_broken};
+pub use link::Link;
 
-use crate::device::{Device, Devices, Requesters};
+use crate::present::{Device, Presence};
 use crate::platform::Sbdf;
 use crate::region::registry::{NONE, Region, Registry};
 
-/// Why two devices belong together.
-#[derive(Clone, Copy, Debug)]
-pub enum Link<'m> {
-    /// One region is both's.
-    SharedRegion(&'m Region<'m>),
-    /// A region of the one overlaps, or shares a page with, a region of the other.
-    Overlap(&'m Region<'m>, &'m Region<'m>),
-    /// The bus gives both this requester id.
-    RequesterId(Sbdf),
+/// What to do with devices that PCI does not keep apart: without Access Control Services they can reach each other beside the IOMMU, or one can forge the
+/// other's requester id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Give them away alone, with a note that names where isolation is missing. Xen does so, without the note.
+    #[default]
+    Report,
+    /// They must stay together, as for Linux' VFIO. No relaxed assignment yields here; only this setting does.
+    Require,
 }
 
-impl fmt::Display for Link<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SharedRegion(region) => write!(f, "both use region {region}"),
-            Self::Overlap(one, other) => write!(f, "their regions {one} and {other} share memory"),
-            Self::RequesterId(source) => write!(f, "the DMA of both comes from {source}"),
-        }
-    }
-}
-
-/// Devices and requesters as far as grouping needs them.
+/// What grouping needs to know.
 pub(crate) struct Grouping<'g, 'm, S> {
     pub(crate) registry: &'g Registry<'m>,
-    pub(crate) devices: &'g Devices<'m>,
-    pub(crate) requesters: &'g Requesters<'m, S>,
+    pub(crate) presence: &'g Presence<'m, S>,
+    pub(crate) isolation: Isolation,
+}
+
+fn group(device: &Device) -> &ring::Ring {
+    &device.group
+}
+
+fn bound(device: &Device) -> &ring::Ring {
+    &device.bound
 }
 
 impl<'m, S> Grouping<'_, 'm, S> {
-    /// Puts a device, alone so far, together with those it belongs to.
+    /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
-        for region in self.registry.regions_of(device.sbdf()) {
+        if device.is_bridge() {
+            return;
+        }
+        let devices = &self.presence.devices;
+        for region in self.accepted_regions_of(device.sbdf()) {
             let Some(cluster) = self.registry.cluster(region) else { continue };
-            match self.devices.at(cluster.first_user.load(Ordering::Relaxed)) {
-                Some(_) if is_broken(Fault::IgnoreOverlap) => {}
-                Some(other) => self.unite(device, other),
+            match devices.at(cluster.first_user.load(Ordering::Relaxed)) {
+                Some(other) => ring::unite(devices, group, device, other),
                 None => cluster.first_user.store(device.number, Ordering::Relaxed),
             }
         }
-        if let Some(requester) = self.requesters.of(device) {
-            match self.devices.at(requester.first_user.get()) {
-                Some(_) if is_broken(Fault::ForgetAlias) => {}
-                Some(other) => self.unite(device, other),
+        if let Some(requester) = self.presence.requesters.of(device) {
+            match devices.at(requester.first_user.get()) {
+                Some(other) => self.bind(device, other),
                 None => requester.first_user.set(device.number),
             }
         }
+        if self.isolation == Isolation::Require {
+            for other in devices.not_isolated_from(device) {
+                self.bind(device, other);
+            }
+        }
+    }
+
+    fn bind(&self, device: &'m Device, other: &'m Device) {
+        ring::unite(&self.presence.devices, group, device, other);
+        ring::unite(&self.presence.devices, bound, device, other);
     }
 
     /// Takes a device out of its group, which may fall apart by it.
     pub(crate) fn leave(&self, device: &'m Device) {
-        let mut chain = NONE;
+        let devices = &self.presence.devices;
+        let mut list = NONE;
         for member in self.members(device) {
             for region in self.registry.regions_of(member.sbdf()) {
                 if let Some(cluster) = self.registry.cluster(region) {
                     cluster.first_user.store(NONE, Ordering::Relaxed);
                 }
             }
-            if let Some(requester) = self.requesters.of(member) {
+            if let Some(requester) = self.presence.requesters.of(member) {
                 requester.first_user.set(NONE);
             }
-            member.chain.set(chain);
-            chain = member.number;
+            member.next_in_list.set(list);
+            list = member.number;
         }
-        let members = || {
-            let mut next = chain;
-            core::iter::from_fn(move || {
-                let member = self.devices.at(next)?;
-                next = member.chain.get();
-                Some(member)
-            })
-        };
+        let members = || devices.list(list);
         for member in members() {
-            member.group.set(member.number);
-            member.next_in_group.set(member.number);
-            member.group_len.set(1);
+            member.group.reset(member.number);
+            member.bound.reset(member.number);
         }
         for member in members().filter(|member| member.number != device.number) {
             self.join(member);
@@ -95,55 +102,61 @@ impl<'m, S> Grouping<'_, 'm, S> {
 
     /// The members of a device's group, itself first.
     pub(crate) fn members(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
-        let mut next = Some(device);
-        core::iter::from_fn(move || {
-            let member = next?;
-            next = self.devices.at(member.next_in_group.get()).filter(|next| next.number != device.number);
-            Some(member)
-        })
+        ring::members(&self.presence.devices, group, device)
+    }
+
+    /// Those that can never be elsewhere than the device, itself first.
+    pub(crate) fn bound(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
+        ring::members(&self.presence.devices, bound, device)
+    }
+
+    /// Those whose DMA nothing can tell from the device's, itself first.
+    pub(crate) fn of_requester(
+        &self,
+        device: &'m Device,
+    ) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
+        self.bound(device).filter(move |other| other.requester.get() == device.requester.get())
+    }
+
+    /// Why a member of the device's group is in it: what links it to the device, or to the member that is named, where that is another.
+    pub(crate) fn reason(&self, device: &'m Device, other: &'m Device) -> Option<(Option<Sbdf>, Link)> {
+        if let Some(link) = self.link(device, other) {
+            return Some((None, link));
+        }
+        let others = self.members(device).filter(|via| via.number != other.number);
+        others.into_iter().find_map(|via| Some((Some(via.sbdf()), self.link(via, other)?)))
     }
 
     /// Why two devices belong together by themselves, not by way of a third.
-    pub(crate) fn link(&self, one: &'m Device, other: &'m Device) -> Option<Link<'m>> {
+    pub(crate) fn link(&self, one: &Device, other: &Device) -> Option<Link> {
         if one.requester.get() == other.requester.get() {
-            return self.requesters.of(one).map(|requester| Link::RequesterId(requester.source()));
+            let requester = self.presence.requesters.of(one)?;
+            let shared = self.presence.requesters.shared_id(requester, one.sbdf(), other.sbdf());
+            return Some(Link::RequesterId(shared));
+        }
+        if self.isolation == Isolation::Require && one.isolation() == other.isolation() {
+            return Some(Link::NotIsolated(one.isolation()));
         }
         self.region_link(one.sbdf(), other.sbdf())
     }
 
     /// As [`link`](Self::link), by regions alone; the devices need not be present.
-    pub(crate) fn region_link(&self, one: Sbdf, other: Sbdf) -> Option<Link<'m>> {
+    fn region_link(&self, one: Sbdf, other: Sbdf) -> Option<Link> {
         let mut overlap = None;
-        for mine in self.registry.regions_of(one).filter(|region| region.rejection().is_none()) {
-            for theirs in self.registry.regions_of(other).filter(|region| region.rejection().is_none()) {
+        for mine in self.accepted_regions_of(one) {
+            for theirs in self.accepted_regions_of(other) {
                 if core::ptr::eq(mine, theirs) {
-                    return Some(Link::SharedRegion(mine));
+                    return Some(Link::SharedRegion(mine.name()));
                 }
                 if mine.range().overlaps(&theirs.range()) {
-                    overlap = Some(Link::Overlap(mine, theirs));
+                    overlap = Some(Link::Overlap(mine.name(), theirs.name()));
                 }
             }
         }
         overlap
     }
 
-    fn unite(&self, one: &'m Device, other: &'m Device) {
-        if one.group.get() == other.group.get() {
-            return;
-        }
-        let len =
-            |device: &Device| self.devices.at(device.group.get()).map_or(1, |first| first.group_len.get());
-        let (larger, smaller) = if len(one) < len(other) { (other, one) } else { (one, other) };
-        let group = larger.group.get();
-        if let Some(first) = self.devices.at(group) {
-            first.group_len.set(len(larger).saturating_add(len(smaller)));
-        }
-        for member in self.members(smaller) {
-            member.group.set(group);
-        }
-        // Exchanging the successors of two rings makes them one.
-        let next = larger.next_in_group.get();
-        larger.next_in_group.set(smaller.next_in_group.get());
-        smaller.next_in_group.set(next);
+    fn accepted_regions_of(&self, device: Sbdf) -> impl Iterator<Item = &'m Region<'m>> + '_ {
+        self.registry.regions_of(device).filter(|region| region.rejection().is_none())
     }
 }

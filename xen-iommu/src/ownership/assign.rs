@@ -1,0 +1,227 @@
+//! Moving devices from owner to owner as one transaction: select, check, switch waiting devices off, map in the target, switch the requesters, unmap in
+//! the source.
+
+use p2m::AddressSpace;
+
+use super::domains::Domain;
+use super::{Mode, Policy};
+use crate::control::DeviceControl;
+use crate::error::AssignError;
+use crate::note::Note;
+use crate::owner::Owner;
+use crate::platform::{DomId, RemappingHardware, Sbdf};
+use crate::present::{Device, Part, Presence, Requester};
+use crate::region::registry::{NONE, Region, Stage};
+
+/// A move under way, under the ownership lock. What it touches it marks (devices' parts, staged regions, switched requesters), and it leaves no mark
+/// behind, whichever way it ends.
+pub(super) struct Transfer<'s, 'm, S, H, C> {
+    pub(super) policy: &'s Policy<'m, S, H, C>,
+    pub(super) control: &'s mut C,
+    pub(super) presence: &'s Presence<'m, S>,
+    pub(super) target: Owner,
+    /// The target's place; `None` for quarantine.
+    pub(super) domain: Option<&'m Domain<S>>,
+    pub(super) mode: Mode,
+    /// The list of devices that have a part, by the first one's number.
+    first: u32,
+    /// The list of devices that were switched off for this move and have no other part, likewise.
+    pub(super) first_quiesced: u32,
+}
+
+impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'s, 'm, S, H, C> {
+    pub(super) fn new(
+        policy: &'s Policy<'m, S, H, C>,
+        control: &'s mut C,
+        presence: &'s Presence<'m, S>,
+        target: Owner,
+        mode: Mode,
+    ) -> Result<Self, AssignError> {
+        let domain = match target {
+            Owner::Quarantine => None,
+            Owner::Domain(id) => Some(policy.domain(id).ok_or(AssignError::UnknownDomain(id))?),
+        };
+        let (first, first_quiesced) = (NONE, NONE);
+        Ok(Self { policy, control, presence, target, domain, mode, first, first_quiesced })
+    }
+
+    /// The target, where it is a guest.
+    pub(super) fn guest(&self) -> Option<DomId> {
+        match self.target {
+            Owner::Domain(id) if id != self.policy.hardware_domain => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Moves `devices`, and with `whole_groups` those of their groups that the hardware domain has: all or none.
+    pub(super) fn run(
+        mut self,
+        devices: &[Sbdf],
+        whole_groups: bool,
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<(), AssignError> {
+        let done = self
+            .select(devices, whole_groups)
+            .and_then(|()| self.check_rules())
+            .and_then(|()| self.fetch_back())
+            .and_then(|()| self.check_regions())
+            .and_then(|()| self.quiesce_waiting(notes))
+            .and_then(|()| self.domain.map_or(Ok(()), |domain| self.provide(domain, notes)))
+            .and_then(|()| self.switch(notes));
+        match done {
+            Ok(()) => self.commit(devices, notes),
+            Err(_) => {
+                self.withdraw(notes);
+                self.resume_quiesced(notes);
+            }
+        }
+        self.unmark(|_| {});
+        done
+    }
+
+    /// The checks of [`run`](Self::run) that change nothing.
+    pub(super) fn check(mut self, devices: &[Sbdf]) -> Result<(), AssignError> {
+        let done = self
+            .select(devices, false)
+            .and_then(|()| self.check_rules())
+            .and_then(|()| self.check_regions());
+        self.unmark(|_| {});
+        done
+    }
+
+    /// Gives each device that is not at the target its part, and each that nothing can tell from one of them.
+    fn select(&mut self, devices: &[Sbdf], whole_groups: bool) -> Result<(), AssignError> {
+        let hardware_domain = Owner::Domain(self.policy.hardware_domain);
+        for sbdf in devices {
+            let device = self.presence.devices.find(*sbdf).ok_or(AssignError::UnknownDevice(*sbdf))?;
+            if device.owner() == self.target {
+                continue;
+            }
+            if device.is_bridge() {
+                return Err(AssignError::Bridge(*sbdf));
+            }
+            self.mark(device, Part::Moves);
+            if whole_groups && self.target != hardware_domain {
+                let members = self.policy.grouping(self.presence);
+                let (presence, mut first) = (self.presence, self.first);
+                for member in members.members(device).filter(|member| member.owner() == hardware_domain) {
+                    mark(member, Part::Moves, &mut first);
+                }
+                (self.presence, self.first) = (presence, first);
+            }
+        }
+        let mut first = self.first;
+        for device in self.selected() {
+            if let Some(requester) = self.presence.requesters.of(device) {
+                requester.left.set(requester.holder().unwrap_or(NONE));
+            }
+            // In quarantine they go where the device goes: into the target with it, and out of a domain that nobody of the requester stays in.
+            let goes = self.domain.is_some() || !self.stays(device);
+            let mates = self.policy.grouping(self.presence);
+            for mate in mates.of_requester(device) {
+                if goes && mate.owner() == Owner::Quarantine && mate.part() == Part::Idle {
+                    mark(mate, Part::Accompanies, &mut first);
+                }
+            }
+        }
+        self.first = first;
+        Ok(())
+    }
+
+    /// Whether a device that shares the requester of this one, and does not move, stays with a domain.
+    pub(super) fn stays(&self, device: &'m Device) -> bool {
+        let grouping = self.policy.grouping(self.presence);
+        grouping
+            .of_requester(device)
+            .any(|mate| mate.part() != Part::Moves && mate.owner() != Owner::Quarantine)
+    }
+
+    fn mark(&mut self, device: &'m Device, part: Part) {
+        mark(device, part, &mut self.first);
+    }
+
+    /// The devices that have a part.
+    pub(super) fn selected(&self) -> impl Iterator<Item = &'m Device> + use<'m, S, H, C> {
+        self.presence.devices.list(self.first)
+    }
+
+    /// Those of them that get another owner.
+    pub(super) fn moving(&self) -> impl Iterator<Item = &'m Device> + use<'m, S, H, C> {
+        self.selected().filter(|device| device.part() == Part::Moves)
+    }
+
+    /// How strictly this device's regions are to be provided.
+    pub(super) fn mode_of(&self, device: &Device) -> Mode {
+        if device.is_relaxable() { Mode::Relaxed } else { self.mode }
+    }
+
+    /// Takes every mark away, after `last` has seen each region.
+    fn unmark(&mut self, last: impl Fn(&Region<'_>)) {
+        for device in self.selected() {
+            device.set_part(Part::Idle);
+            for region in self.policy.registry.regions_of(device.sbdf()) {
+                last(region);
+                region.set_stage(Stage::Idle);
+            }
+            if let Some(requester) = self.presence.requesters.of(device) {
+                requester.unswitch();
+            }
+        }
+        self.first = NONE;
+    }
+
+    /// Makes the target the owner, and removes the mappings that nobody needs any more from the domains that were.
+    fn commit(&mut self, named: &[Sbdf], notes: &mut dyn FnMut(Note)) {
+        for device in self.moving() {
+            device.set_owner(self.target);
+            if !named.contains(&device.sbdf()) {
+                notes(Note::MovedAlong(device.sbdf()));
+            }
+        }
+        for device in self.selected() {
+            let Some(requester) = self.presence.requesters.of(device) else { continue };
+            let holder = self.policy.holder_of(self.presence, device);
+            requester.set_holder(holder);
+            if holder.is_some() {
+                requester.set_blocked(false);
+            }
+        }
+        for device in self.moving().filter(|device| device.is_quiesced() && self.domain.is_some()) {
+            device.set_quiesced(false);
+            self.control.resume(device.sbdf());
+        }
+        self.keep_quiesced();
+        for device in self.selected() {
+            let Some(requester) = self.presence.requesters.of(device) else { continue };
+            if let Some(left) = left(requester) {
+                self.policy.release(self.presence, device.sbdf(), left, notes);
+            }
+        }
+        let owner = match self.target {
+            Owner::Domain(id) => Some(id),
+            Owner::Quarantine => None,
+        };
+        self.unmark(|region| {
+            if region.stage() == Stage::Mapped {
+                region.set_owner(owner);
+            }
+        });
+    }
+}
+
+/// The number of the domain that a requester has left.
+fn left(requester: &Requester) -> Option<u32> {
+    let left = Some(requester.left.get()).filter(|left| *left != NONE)?;
+    (requester.holder() != Some(left)).then_some(left)
+}
+
+/// Puts a device at the front of a list, once.
+fn mark(device: &Device, part: Part, first: &mut u32) {
+    if device.part() == Part::Idle {
+        device.next_in_list.set(*first);
+        *first = device.number;
+    }
+    if device.part() != Part::Moves {
+        device.set_part(part);
+    }
+}

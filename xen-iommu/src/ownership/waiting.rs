@@ -1,0 +1,143 @@
+//! Members that wait in quarantine do no DMA into what a guest holds.
+
+use p2m::AddressSpace;
+
+use super::assign::Transfer;
+use super::{Mode, Policy, hardware};
+use crate::control::DeviceControl;
+use crate::error::AssignError;
+use crate::note::Note;
+use crate::owner::Owner;
+use crate::platform::RemappingHardware;
+use crate::present::{Device, Part, Presence};
+use crate::region::registry::NONE;
+
+impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
+    /// Switches off the DMA of devices in quarantine that reach what a guest is to get, or that arrive in quarantine and reach what a guest keeps.
+    pub(super) fn quiesce_waiting(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
+        match (self.target, self.guest()) {
+            (Owner::Quarantine, _) => self.quiesce_arriving(notes),
+            (_, Some(_)) => self.quiesce_others(notes),
+            _ => Ok(()),
+        }
+    }
+
+    /// A guest gets regions and requester ids.
+    fn quiesce_others(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
+        for device in self.selected() {
+            if device.part() == Part::Accompanies {
+                self.quiesce(device, false, notes)?;
+            }
+            for region in self.policy.registry.regions_of(device.sbdf()) {
+                if region.rejection().is_some() {
+                    continue;
+                }
+                let presence = self.presence;
+                for other in self.policy.registry.overlapping_with(region) {
+                    for user in self.policy.devices_of(presence, other) {
+                        if user.part() == Part::Idle && user.owner() == Owner::Quarantine {
+                            self.quiesce(user, true, notes)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
+    fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
+        for device in self.moving() {
+            let shares_ids = self.stays(device);
+            if shares_ids || self.reaches_kept(device) {
+                self.quiesce(device, !shares_ids, notes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a guest keeps memory that the device reaches from quarantine.
+    fn reaches_kept(&self, device: &'m Device) -> bool {
+        let regions = self.policy.registry.regions_of(device.sbdf());
+        regions.filter(|region| region.rejection().is_none()).any(|region| {
+            self.policy.registry.overlapping_with(region).any(|other| {
+                let guest = other.owner().filter(|owner| *owner != self.policy.hardware_domain);
+                guest.is_some_and(|guest| self.is_kept(other, guest))
+            })
+        })
+    }
+
+    /// Switches the DMA of a device off. Where that fails, and `blockable`, its unit blocks it.
+    fn quiesce(
+        &mut self,
+        device: &'m Device,
+        blockable: bool,
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<(), AssignError> {
+        if device.is_quiesced() {
+            return Ok(());
+        }
+        let sbdf = device.sbdf();
+        match self.control.quiesce(sbdf) {
+            Ok(()) => {
+                device.set_quiesced(true);
+                notes(Note::Quiesced(sbdf));
+            }
+            Err(why) => {
+                if let (Some(domain), Mode::Strict) = (self.guest(), self.mode) {
+                    return Err(AssignError::NotQuiesced { waiting: sbdf, domain, why });
+                }
+                let blocked = blockable && self.policy.block(self.presence, device, notes);
+                notes(Note::NotQuiesced { device: sbdf, why, blocked });
+                return Ok(());
+            }
+        }
+        if device.part() == Part::Idle {
+            device.next_in_list.set(self.first_quiesced);
+            self.first_quiesced = device.number;
+        }
+        Ok(())
+    }
+
+    /// The move is done: what it switched off stays so.
+    pub(super) fn keep_quiesced(&mut self) {
+        let others = self.presence.devices.list(self.first_quiesced);
+        self.selected().chain(others).for_each(Device::keep_quiesced);
+        self.first_quiesced = NONE;
+    }
+
+    /// The move has failed: what it switched off is as it was.
+    pub(super) fn resume_quiesced(&mut self, notes: &mut dyn FnMut(Note)) {
+        let others = self.presence.devices.list(self.first_quiesced);
+        for device in self.selected().chain(others).filter(|device| device.is_quiesced_now()) {
+            device.set_quiesced(false);
+            self.control.resume(device.sbdf());
+        }
+        self.first_quiesced = NONE;
+        let _ = notes;
+    }
+}
+
+impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
+    /// Has a device's unit block all of its DMA for as long as it is in quarantine; whether it does. One that is still elsewhere is blocked when it arrives.
+    pub(super) fn block(
+        &self,
+        presence: &Presence<'m, S>,
+        device: &'m Device,
+        notes: &mut dyn FnMut(Note),
+    ) -> bool {
+        let Some(requester) = presence.requesters.of(device) else { return false };
+        requester.set_blocked(true);
+        if requester.holder().is_some() {
+            return true;
+        }
+        match hardware::detach(&self.hardware, &presence.requesters, requester) {
+            Ok(()) => true,
+            Err(error) => {
+                requester.set_suspect(None);
+                notes(Note::Suspect { source_id: device.sbdf(), error });
+                false
+            }
+        }
+    }
+}
