@@ -12,7 +12,7 @@ use crate::lock::{Lock, Rank};
 use crate::pci::alias::Source;
 use crate::pci::functions::FurtherIds;
 use crate::platform::{DomId, Sbdf, SpaceId};
-use crate::region::registry::NONE;
+use crate::region::record::NONE;
 
 /// Who owns a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use p2m::{IdentityError, Run};
 use crate::device::Owner;
 use crate::group::Link;
 use crate::platform::{DomId, HardwareError, Sbdf};
-use crate::region::registry::Region;
+use crate::region::record::Region;
 
 /// Why devices were not moved. Nothing has changed then, but for [`Hardware`](Self::Hardware) after a time-out.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,8 @@ use p2m::faults::{Fault, is_broken};
 
 use crate::device::{Device, Devices, Requesters};
 use crate::platform::Sbdf;
-use crate::region::registry::{NONE, Region, Registry};
+use crate::region::record::{NONE, Region};
+use crate::region::registry::Registry;
 
 /// Why two devices belong together.
 #[derive(Clone, Copy, Debug)]

@@ -6,23 +6,23 @@ use p2m::AddressSpace;
 
 use super::Policy;
 use crate::platform::{RemappingHardware, Sbdf};
-use crate::region::intake::place;
-use crate::region::registry::{Region, Scope};
+use crate::region::record::{Devices, RegionName};
+use crate::region::resolved::place;
 
 /// What became of a scope that led nowhere at boot.
 #[derive(Clone, Copy, Debug)]
-pub enum LateScope<'m> {
+pub enum LateScope {
     /// It means these devices, and its region is theirs from now on.
     Found {
         /// The region.
-        region: &'m Region<'m>,
+        region: RegionName,
         /// The devices.
-        scope: Scope,
+        devices: Devices,
     },
     /// It means a device that has been added already, without the region. The scope stays open: remove the device, call again, and add it.
     TooLate {
         /// The region.
-        region: &'m Region<'m>,
+        region: RegionName,
         /// The device.
         device: Sbdf,
     },
@@ -35,21 +35,21 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         &self,
         dmar: &Dmar<'_>,
         pci: &impl ConfigRegionAccess,
-        report: &mut dyn FnMut(LateScope<'m>),
+        report: &mut dyn FnMut(LateScope),
     ) {
         let state = self.state.lock();
         for structure in dmar.structures().filter_map(Result::ok) {
             let Structure::Rmrr(rmrr) = structure else { continue };
             for scope in rmrr.scopes().filter_map(Result::ok) {
                 let Some(late) = self.registry.open(rmrr.offset(), scope.offset()) else { continue };
-                let Ok(scope) = place(rmrr.segment(), &scope, dmar, pci) else { continue };
-                let region = late.region;
-                let mut covered = state.devices.all().filter(|device| scope.covers(device.sbdf()));
+                let Ok(place) = place(rmrr.segment(), &scope, dmar, pci) else { continue };
+                let (region, devices) = (late.region.name(), place.devices);
+                let mut covered = state.devices.all().filter(|device| devices.covers(device.sbdf()));
                 match covered.next() {
                     Some(device) => report(LateScope::TooLate { region, device: device.sbdf() }),
                     None => {
-                        late.settle(scope);
-                        report(LateScope::Found { region, scope });
+                        late.settle(devices);
+                        report(LateScope::Found { region, devices });
                     }
                 }
             }

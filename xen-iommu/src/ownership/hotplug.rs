@@ -13,7 +13,7 @@ use crate::group::Link;
 use crate::pci::alias::Source;
 use crate::pci::functions::FurtherIds;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
-use crate::region::registry::Region;
+use crate::region::record::Region;
 
 impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// Makes a device known that has appeared, with the requester id that its DMA carries ([`requester_id`](crate::requester_id) finds it) or, where it

@@ -30,7 +30,8 @@ use crate::group::{Grouping, Link};
 use crate::lock::{Lock, Rank};
 use crate::pci::class::{DeviceClass, RelaxError};
 use crate::platform::{DomId, RemappingHardware, Sbdf};
-use crate::region::registry::{Region, Registry, Scope};
+use crate::region::record::Region;
+use crate::region::registry::Registry;
 
 /// What to do when one device of a group is to be moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -314,16 +315,10 @@ impl<'m, S, H> State<'m, S, H> {
         registry: &'s Registry<'m>,
         region: &'s Region<'m>,
     ) -> impl Iterator<Item = &'m Device> + 's {
-        registry.scopes_of(region).flat_map(|scope| {
-            let (bridge, below) = match scope {
-                Scope::Function(function) => (function, None),
-                Scope::Below { bridge, first_bus, last_bus } => {
-                    let first = Sbdf::new(bridge.segment(), first_bus, 0, 0);
-                    (bridge, Some((first, Sbdf::new(bridge.segment(), last_bus, 0x1f, 7))))
-                }
-            };
-            let below = below.into_iter().flat_map(|(first, last)| self.devices.between(first, last));
-            self.devices.find(bridge).into_iter().chain(below)
+        registry.devices_of(region).flat_map(|named| {
+            let interval = named.interval().filter(|(first, last)| first <= last);
+            let within = interval.into_iter().flat_map(|(first, last)| self.devices.between(first, last));
+            named.function().and_then(|function| self.devices.find(function)).into_iter().chain(within)
         })
     }
 }

@@ -8,7 +8,8 @@ use super::{Policy, State};
 use crate::device::{Domain, Owner};
 use crate::error::Note;
 use crate::platform::{DomId, RemappingHardware, Sbdf};
-use crate::region::registry::{Region, Registry};
+use crate::region::record::Region;
+use crate::region::registry::Registry;
 
 impl<'m, S: AddressSpace, H: RemappingHardware> State<'m, S, H> {
     /// After a device has left domain `id`: unmaps those of its regions that no device there uses any more, and those that lingered with them.

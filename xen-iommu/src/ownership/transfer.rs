@@ -11,7 +11,7 @@ use crate::device::{Device, Domain, Owner, Requester, Requesters};
 use crate::error::{AssignError, Note};
 use crate::group::Link;
 use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
-use crate::region::registry::{NONE, Region, Stage};
+use crate::region::record::{NONE, Region, Stage};
 
 /// A move under way, under the ownership lock. What it touches it marks (selected devices, staged regions, switched requesters), and it leaves no mark
 /// behind, whichever way it ends.
