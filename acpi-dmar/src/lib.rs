@@ -33,13 +33,11 @@
 //! - **Any bytes are safe to read**: no unsafe code, no allocation, no panic, and time linear in the length. Each length is checked against what encloses it.
 //!   A structure or scope that is wrong gives an error with its offset, value and rule; where its length still shows the next one, reading goes on there.
 //! - [`resolve`] finds the device that a scope names on this machine's buses, through bridges, by PCI config reads.
-//! - [`verdict`] says what to do with a reserved region: accept, repair, or reject, against the host's memory map.
 //! - `{}` prints a table to be read beside `iasl -d`; the `sysfs` example prints this machine's.
 //!
 //! # Features
 //!
 //! - `builder`: composes tables, right ones and ones that are wrong on purpose. Needs `alloc`.
-//! - `acpi`: finds the table through the `acpi` crate, in two lines, and notices when there are two.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
@@ -71,8 +69,6 @@ macro_rules! le {
     };
 }
 
-#[cfg(feature = "acpi")]
-pub mod acpi_tables;
 #[cfg(feature = "builder")]
 pub mod builder;
 mod display;
@@ -81,7 +77,6 @@ pub mod resolve;
 mod scope;
 mod structure;
 mod table;
-pub mod verdict;
 mod walk;
 
 pub use display::Size;

@@ -10,8 +10,15 @@ use crate::{Andd, DeviceScope, Dmar, Hop, ScopeKind};
 /// What a scope names on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolved<'a> {
-    /// One PCI function, which is there.
-    Endpoint(PciAddress),
+    /// One PCI function. The bridges on the way to it are there; it may be absent itself, and come.
+    Endpoint {
+        /// The function.
+        address: PciAddress,
+        /// Whether it answers.
+        present: bool,
+    },
+    /// The scope says a bridge, and ends at this function, which is there and is none: nothing is below it.
+    NotABridge(PciAddress),
     /// A bridge, which is there, and every device on the buses below it.
     Bridge {
         /// The bridge itself, whose DMA is meant too.
@@ -49,7 +56,8 @@ impl Resolved<'_> {
     #[must_use]
     pub const fn address(&self) -> Option<PciAddress> {
         match *self {
-            Self::Endpoint(address)
+            Self::Endpoint { address, .. }
+            | Self::NotABridge(address)
             | Self::Bridge { address, .. }
             | Self::IoApic { address, .. }
             | Self::Hpet { address, .. } => Some(address),
@@ -90,10 +98,10 @@ impl Buses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// No function answers at this hop: the device, or a bridge on the way to it, is not there (yet).
+    /// No function answers at this hop: the bridge that the scope names, or one on the way to its device, is not there (yet).
     #[error("no PCI function at {0}")]
     NotPresent(PciAddress),
-    /// The path goes through this function, or the scope says it is a bridge, but it is none.
+    /// The path goes through this function, but it is no bridge.
     #[error("the PCI function at {0} is no bridge")]
     NotABridge(PciAddress),
     /// The bridge leads to its own bus or back up, so its numbers are wrong and following them might never end.
@@ -166,17 +174,18 @@ pub fn resolve<'a>(
     match scope.kind() {
         ScopeKind::PciEndpoint => {
             let address = address(segment, scope, access)?;
-            if !present(address, access) {
-                return Err(ResolveError::NotPresent(address));
-            }
-            Ok(Resolved::Endpoint(address))
+            Ok(Resolved::Endpoint { address, present: present(address, access) })
         }
         ScopeKind::PciBridge => {
             let address = address(segment, scope, access)?;
-            if is_other_bridge(address, access) {
-                return Ok(Resolved::Endpoint(address));
+            match buses_below(address, access) {
+                Ok(buses) => Ok(Resolved::Bridge { address, buses }),
+                Err(ResolveError::NotABridge(_)) if is_other_bridge(address, access) => {
+                    Ok(Resolved::Endpoint { address, present: true })
+                }
+                Err(ResolveError::NotABridge(_)) => Ok(Resolved::NotABridge(address)),
+                Err(error) => Err(error),
             }
-            Ok(Resolved::Bridge { address, buses: buses_below(address, access)? })
         }
         ScopeKind::IoApic => {
             Ok(Resolved::IoApic { id: scope.enumeration_id(), address: address(segment, scope, access)? })
@@ -202,7 +211,7 @@ pub fn resolve<'a>(
 ///
 /// # Errors
 ///
-/// As for [`resolve`], but [`ResolveError::NotPresent`] only for bridges on the way, and nothing about kinds.
+/// As for [`resolve`], but only of bridges on the way, and nothing about kinds.
 pub fn address(
     segment: u16,
     scope: &DeviceScope<'_>,
@@ -240,7 +249,9 @@ fn function(segment: u16, bus: u8, index: usize, hop: Hop) -> Result<PciAddress,
     }
 }
 
-fn present(address: PciAddress, access: &impl ConfigRegionAccess) -> bool {
+/// Whether a function answers at `address`.
+#[must_use]
+pub fn present(address: PciAddress, access: &impl ConfigRegionAccess) -> bool {
     // All ones is what nobody answers; some bridges answer zeros then, and neither is a vendor.
     !matches!(PciHeader::new(address).id(access).0, 0 | 0xffff)
 }
@@ -249,9 +260,7 @@ fn present(address: PciAddress, access: &impl ConfigRegionAccess) -> bool {
 fn is_other_bridge(address: PciAddress, access: &impl ConfigRegionAccess) -> bool {
     let header = PciHeader::new(address);
     let (_, base, sub, _) = header.revision_and_class(access);
-    present(address, access)
-        && (base, sub) == (0x06, 0x80)
-        && header.header_type(access) == HeaderType::Endpoint
+    (base, sub) == (0x06, 0x80) && header.header_type(access) == HeaderType::Endpoint
 }
 
 /// The buses below the bridge at `address`, which can only be higher than its own.

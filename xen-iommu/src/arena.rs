@@ -70,6 +70,21 @@ impl<'m> Arena<'m> {
         Ok(unsafe { slice::from_raw_parts_mut(places.as_mut_ptr().cast::<T>(), len) })
     }
 
+    /// A slice of what `items` yields. They are walked twice, once to count them; should the second walk end early, the slice is as much shorter.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when what is left is too little.
+    pub fn collect<T>(&mut self, items: impl Iterator<Item = T> + Clone) -> Result<&'m mut [T], OutOfMemory> {
+        let places = self.uninit::<T>(items.clone().count())?;
+        let mut len = 0_usize;
+        for (place, item) in places.iter_mut().zip(items) {
+            place.write(item);
+            len = len.saturating_add(1);
+        }
+        // SAFETY: the first `len` places were written just above, `MaybeUninit<T>` has the layout of `T`, and the exclusive borrow is passed on.
+        Ok(unsafe { slice::from_raw_parts_mut(places.as_mut_ptr().cast::<T>(), len) })
+    }
+
     fn uninit<T>(&mut self, len: usize) -> Result<&'m mut [MaybeUninit<T>], OutOfMemory> {
         let left = self.free.len();
         let gap = self.free.as_ptr().align_offset(align_of::<T>());
@@ -108,6 +123,39 @@ mod tests {
             arena.slice(8, |_| 0_u64),
             Err(OutOfMemory { wanted: 64 + arena.free.as_ptr().align_offset(8), left })
         );
+    }
+
+    #[test]
+    fn collects_what_an_iterator_yields_and_no_more() {
+        let mut memory = [MaybeUninit::uninit(); 64];
+        let mut arena = Arena::new(&mut memory);
+        assert_eq!(arena.collect((1_u32..6).filter(|n| n % 2 == 1)), Ok(&mut [1, 3, 5][..]));
+        assert_eq!(arena.collect(core::iter::empty::<u64>()), Ok(&mut [][..]));
+        assert!(arena.collect(0_u64..99).is_err());
+
+        /// Yields less when walked again.
+        struct Shrinking<'c>(&'c core::cell::Cell<u8>, u8);
+
+        impl Clone for Shrinking<'_> {
+            fn clone(&self) -> Self {
+                self.0.set(self.0.get() + 1);
+                Self(self.0, 0)
+            }
+        }
+
+        impl Iterator for Shrinking<'_> {
+            type Item = u8;
+
+            fn next(&mut self) -> Option<u8> {
+                self.1 += 1;
+                // The clone, which is counted, has three; what is left of the original has one.
+                (self.1 <= if self.0.get() == 1 { 3 } else { 1 }).then_some(self.1)
+            }
+        }
+
+        let clones = core::cell::Cell::new(0);
+        let items = Shrinking(&clones, 1);
+        assert_eq!(arena.collect(items).map(|items| items.len()), Ok(2));
     }
 
     #[test]

@@ -1,17 +1,7 @@
 //! What the policy asks of the PCI devices themselves.
 
 use crate::platform::Sbdf;
-
-/// A base address register that is decoded: a device's own window in machine memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bar {
-    /// The device.
-    pub device: Sbdf,
-    /// The first byte's address.
-    pub base: u64,
-    /// The last byte's address, inclusive.
-    pub limit: u64,
-}
+use crate::region::forbidden::Bar;
 
 /// Why a device's DMA could not be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

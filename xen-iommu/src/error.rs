@@ -8,7 +8,10 @@ use crate::control::NotQuiesced;
 use crate::group::Link;
 use crate::owner::Owner;
 use crate::platform::{DomId, HardwareError, Sbdf};
-use crate::region::{Forbidden, IommuState, RegionName, Rejection};
+use crate::region::forbidden::Forbidden;
+use crate::region::record::RegionName;
+use crate::region::told::IommuState;
+use crate::region::verdict::Rejection;
 
 /// Who has a device that stands in the way, and with it what can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,4 +246,13 @@ pub enum DomainError {
     /// A device of it could not be taken away.
     #[error("{0}")]
     Device(#[source] AssignError),
+    /// Hardware did not confirm that it has forgotten the domain's translations. It has no devices any more, and can be destroyed once that works.
+    #[error("translations of {domain} may still be in use: {error}")]
+    NotFlushed {
+        /// The domain.
+        domain: DomId,
+        /// Why.
+        #[source]
+        error: HardwareError,
+    },
 }

@@ -2,7 +2,7 @@
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
-use crate::region::registry::NONE;
+use crate::region::record::NONE;
 
 /// Numbers by keys. The keys themselves are kept where the numbers lead.
 pub(crate) struct Index<'m> {

@@ -3,9 +3,11 @@
 use p2m::Run;
 
 use crate::control::NotQuiesced;
-use crate::error::Holder;
+use crate::error::{AssignError, Holder};
 use crate::platform::{DomId, HardwareError, Sbdf};
-use crate::region::{Forbidden, RegionName, Rejection};
+use crate::region::forbidden::Forbidden;
+use crate::region::record::RegionName;
+use crate::region::verdict::Rejection;
 
 /// What was done otherwise than one might think, or left undone. Reported as it happens, under the ownership lock: who is told must not call the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +120,25 @@ pub enum Note {
         region: RegionName,
         /// The domain.
         domain: DomId,
+    },
+    /// The region was not mapped for a new device, because a domain reaches it on its own account, by a mapping that is not the policy's to remove.
+    #[error("region {region} is not mapped: {domain} reaches it itself, at guest frames {}", run.gfns)]
+    ReachedBy {
+        /// The region.
+        region: RegionName,
+        /// The domain.
+        domain: DomId,
+        /// Where and what.
+        run: Run,
+    },
+    /// A device that has to wait in quarantine, as a guest has one that it belongs together with, could not be taken there.
+    #[error("{device} cannot be taken to quarantine: {error}")]
+    NotMoved {
+        /// The device.
+        device: Sbdf,
+        /// Why.
+        #[source]
+        error: AssignError,
     },
     /// No remapping unit translates the device's DMA: it can never be assigned.
     #[error("no remapping unit translates the DMA of {0}")]

@@ -79,7 +79,10 @@ pub(crate) fn check_resolution(segment: u16, scope: &DeviceScope<'_>, dmar: &Dma
     let reads = bus.reads.get() - before;
     assert!(reads <= 5 * scope.path().len() + 8, "{reads} reads");
     match found {
-        Ok(Resolved::Endpoint(there)) => assert!(bus.functions.contains_key(&there)),
+        Ok(Resolved::Endpoint { address, present }) => assert_eq!(present, bus.answers(address)),
+        Ok(Resolved::NotABridge(there)) => {
+            assert!(bus.answers(there) && !matches!(bus.functions[&there], Function::Bridge { .. }));
+        }
         Ok(Resolved::Bridge { address: bridge, buses }) => {
             assert!(matches!(bus.functions[&bridge], Function::Bridge { .. }));
             assert!(bridge.bus() < buses.secondary && buses.secondary <= buses.subordinate);

@@ -1,7 +1,7 @@
 //! Why two devices belong together.
 
 use crate::platform::Sbdf;
-use crate::region::RegionName;
+use crate::region::record::RegionName;
 
 /// Why two devices belong together, by themselves and not by way of a third.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

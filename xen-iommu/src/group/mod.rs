@@ -14,7 +14,8 @@ pub use link::Link;
 
 use crate::present::{Device, Presence};
 use crate::platform::Sbdf;
-use crate::region::registry::{NONE, Region, Registry};
+use crate::region::record::{NONE, Region};
+use crate::region::registry::Registry;
 
 /// What to do with devices that PCI does not keep apart: without Access Control Services they can reach each other beside the IOMMU, or one can forge the
 /// other's requester id.
@@ -76,6 +77,9 @@ impl<'m, S> Grouping<'_, 'm, S> {
 
     /// Takes a device out of its group, which may fall apart by it.
     pub(crate) fn leave(&self, device: &'m Device) {
+        if device.is_bridge() {
+            return;
+        }
         let devices = &self.presence.devices;
         let mut list = NONE;
         for member in self.members(device) {

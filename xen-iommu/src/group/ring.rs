@@ -24,6 +24,11 @@ impl Ring {
         self.len.set(1);
     }
 
+    /// The number of the next device in the circle.
+    pub(crate) fn next(&self) -> u32 {
+        self.next.get()
+    }
+
     /// Whether both are in one circle.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.first.get() == other.first.get()

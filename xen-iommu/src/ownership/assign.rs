@@ -11,7 +11,7 @@ use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::{DomId, RemappingHardware, Sbdf};
 use crate::present::{Device, Part, Presence, Requester};
-use crate::region::registry::{NONE, Region, Stage};
+use crate::region::record::{NONE, Region, Stage};
 
 /// A move under way, under the ownership lock. What it touches it marks (devices' parts, staged regions, switched requesters), and it leaves no mark
 /// behind, whichever way it ends.
@@ -72,7 +72,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
             Ok(()) => self.commit(devices, notes),
             Err(_) => {
                 self.withdraw(notes);
-                self.resume_quiesced(notes);
+                self.resume_quiesced();
             }
         }
         self.unmark(|_| {});

@@ -4,7 +4,7 @@ use crate::arena::{Arena, OutOfMemory};
 use crate::lock::{Lock, Rank};
 use crate::platform::{DomId, SpaceId};
 use crate::present::Number;
-use crate::region::registry::NONE;
+use crate::region::record::NONE;
 
 /// A domain's place.
 pub(super) struct Domain<S> {

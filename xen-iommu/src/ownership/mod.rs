@@ -49,7 +49,8 @@ use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
 use crate::present::{Device, Presence};
-use crate::region::registry::{Region, Registry};
+use crate::region::record::Region;
+use crate::region::registry::Registry;
 use domains::Domain;
 
 /// How strictly a device's regions are to be provided, and its group kept together.

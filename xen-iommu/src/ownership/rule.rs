@@ -9,7 +9,9 @@ use crate::error::{AssignError, Together};
 use crate::owner::Owner;
 use crate::platform::{HardwareError, RemappingHardware};
 use crate::present::{Device, Part, Presence};
-use crate::region::{IommuState, Region};
+use crate::region::forbidden::Window;
+use crate::region::record::Region;
+use crate::region::told::IommuState;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
     /// What concerns owners, groups and the machine.
@@ -31,7 +33,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let is_elsewhere = |other: &&'m Device| {
             other.part() != Part::Moves && other.owner() != Owner::Quarantine && other.owner() != self.target
         };
-        let found = match self.mode_of(device, ) {
+        let found = match self.mode_of(device) {
             Mode::Strict => grouping.members(device).find(is_elsewhere),
             Mode::Relaxed => grouping.bound(device).find(is_elsewhere),
         };
@@ -126,7 +128,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let mut what = None;
         self.control.for_each_bar(&mut |bar| {
             if what.is_none() {
-                what = self.policy.registry.over_bar(region, bar);
+                what = Window::Bar(bar).check(region.range(), self.policy.registry.devices_of(region));
             }
         });
         if let Some(what) = what {

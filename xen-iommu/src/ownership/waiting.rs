@@ -10,7 +10,7 @@ use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::RemappingHardware;
 use crate::present::{Device, Part, Presence};
-use crate::region::registry::NONE;
+use crate::region::record::NONE;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
     /// Switches off the DMA of devices in quarantine that reach what a guest is to get, or that arrive in quarantine and reach what a guest keeps.
@@ -107,14 +107,18 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
     }
 
     /// The move has failed: what it switched off is as it was.
-    pub(super) fn resume_quiesced(&mut self, notes: &mut dyn FnMut(Note)) {
+    pub(super) fn resume_quiesced(&mut self) {
         let others = self.presence.devices.list(self.first_quiesced);
         for device in self.selected().chain(others).filter(|device| device.is_quiesced_now()) {
             device.set_quiesced(false);
             self.control.resume(device.sbdf());
         }
         self.first_quiesced = NONE;
-        let _ = notes;
+        for requester in self.moving().filter_map(|device| self.presence.requesters.of(device)) {
+            if requester.holder().is_some() {
+                requester.set_blocked(false);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::index::Index;
 use crate::owner::{Owner, QUARANTINE};
 use crate::pci::{Function, Role};
 use crate::platform::Sbdf;
-use crate::region::registry::NONE;
+use crate::region::record::NONE;
 
 /// What part a device has in the move under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +258,11 @@ impl<'m> Devices<'m> {
             self.link_isolation(device);
         }
         Some(device)
+    }
+
+    /// How many places there are.
+    pub(crate) fn capacity(&self) -> usize {
+        self.places.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {

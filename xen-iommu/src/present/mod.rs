@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, OutOfMemory};
 
-/// Number of a place, and what links places of one kind; [`NONE`](crate::region::registry::NONE) ends a list.
+/// Number of a place, and what links places of one kind; [`NONE`](crate::region::record::NONE) ends a list.
 #[derive(Debug)]
 pub(crate) struct Number(AtomicU32);
 
@@ -33,7 +33,7 @@ impl Number {
 
 /// The number of a place, and that of the next free one behind it, of `capacity`.
 fn numbered(index: usize, capacity: usize) -> (u32, u32) {
-    let none = crate::region::registry::NONE;
+    let none = crate::region::record::NONE;
     let number = u32::try_from(index).unwrap_or(none);
     let next = number.saturating_add(1);
     (number, if next as usize >= capacity { none } else { next })

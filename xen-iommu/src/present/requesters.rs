@@ -9,7 +9,7 @@ use crate::index::Index;
 use crate::lock::{Lock, Rank};
 use crate::pci::{Function, RequesterIds, Role};
 use crate::platform::{RequesterId, Sbdf, SpaceId};
-use crate::region::registry::NONE;
+use crate::region::record::NONE;
 
 /// One requester id.
 struct Id {
@@ -141,8 +141,8 @@ pub(crate) enum Taken<'m> {
     Free,
     /// All that are taken belong to this requester.
     By(&'m Requester),
-    /// These belong to different ones, so that two requesters would have to become one: here are two of them, and the id of the second.
-    ByTwo(&'m Requester, &'m Requester, Sbdf),
+    /// These belong to different ones; here is an id of the second.
+    ByTwo(Sbdf),
 }
 
 /// The requesters of present functions.
@@ -229,7 +229,7 @@ impl<'m, S> Requesters<'m, S> {
             match found {
                 Taken::Free => found = Taken::By(requester),
                 Taken::By(first) if first.number != requester.number => {
-                    return Taken::ByTwo(first, requester, id);
+                    return Taken::ByTwo(id);
                 }
                 _ => {}
             }
@@ -284,21 +284,26 @@ impl<'m, S> Requesters<'m, S> {
         }
     }
 
-    /// Frees its places and hands out its quarantine's space.
-    pub(crate) fn remove(&mut self, requester: &'m Requester) -> Option<S> {
-        let mut next = requester.first_id.get();
-        while let Some(place) = self.ids.get(next as usize) {
-            let number = next;
-            next = place.next.get();
+    /// Frees those ids that were added last, so that `len` are left.
+    pub(crate) fn truncate_ids(&mut self, requester: &Requester, len: usize) {
+        let all = self.ids(requester).count();
+        for _ in len..all {
+            let number = requester.first_id.get();
+            let Some(place) = self.ids.get(number as usize) else { return };
             let id_of =
                 |number: u32| self.ids.get(number as usize).map(|place| Sbdf::from_raw(place.id.get()));
             self.index.remove(Sbdf::from_raw(place.id.get()), number, id_of);
+            requester.first_id.set(place.next.get());
             place.requester.set(NONE);
             place.next.set(self.free_id);
             self.free_id = number;
             self.ids_left = self.ids_left.saturating_add(1);
         }
-        requester.first_id.set(NONE);
+    }
+
+    /// Frees its places and hands out its quarantine's space.
+    pub(crate) fn remove(&mut self, requester: &'m Requester) -> Option<S> {
+        self.truncate_ids(requester, 0);
         requester.next_free.set(self.free);
         self.free = requester.number;
         self.quarantine(requester)?.lock().take()

@@ -1,19 +1,23 @@
-//! From the firmware's table and the `rmrr=` option to registered regions: what of them is accepted, and why not the rest. A bad entry costs one
-//! entry (DESIGN: what must hold, 1).
+//! From what firmware, the administrator and the hypervisor state to registered regions: what of it is accepted, and why not the rest. A bad entry costs
+//! one entry (DESIGN: what must hold, 1).
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
-use acpi_dmar::resolve::{self, ResolveError, Resolved};
-use acpi_dmar::verdict::{self, MemoryMap, Rejection, ReserveFrames, Verdict};
-use acpi_dmar::{DeviceScope, Dmar, Rmrr, ScopeError, Structure, StructureError, StructureKind};
+use acpi_dmar::resolve::{self, ResolveError};
+use acpi_dmar::{Dmar, Rmrr, ScopeError, ScopeKind, Structure, StructureError, StructureKind};
 
+use super::forbidden::{self, Windows};
+use super::memory::{MemoryMap, ReserveFrames, reserve};
+use super::record::{Devices, Origin, Record, Region};
+use super::registry::{RegistryBuilder, devices};
+use super::resolved::ResolvedScopes;
+use super::rmrr_option::{self, OptionError};
+use super::verdict::{Rejection, Repairs, Verdict, bounds, is_beyond};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
-use crate::region::registry::{Origin, Region, RegionInfo, RegistryBuilder, Scope};
-use crate::region::rmrr_option::{self, OptionError};
 
 /// What was made of one thing that was read. They come in the order of the table or the option.
-#[derive(Debug)]
-pub enum Finding<'a, 'm> {
+#[derive(Clone, Copy, Debug)]
+pub enum Finding<'m> {
     /// A structure that holds no region was read without error.
     Structure {
         /// Its offset in the table, in bytes.
@@ -35,8 +39,10 @@ pub enum Finding<'a, 'm> {
     Unresolved {
         /// The structure's offset in the table, in bytes.
         structure: u32,
-        /// The scope.
-        scope: DeviceScope<'a>,
+        /// The scope's.
+        scope: u32,
+        /// What kind of device it says it names.
+        kind: ScopeKind,
         /// Where it ends, and why.
         error: ResolveError,
     },
@@ -46,8 +52,8 @@ pub enum Finding<'a, 'm> {
     BadOption(OptionError),
 }
 
-/// What is needed to judge a region on this machine.
-pub struct Host<'h, A, M, F> {
+/// What a region is judged by on this machine.
+pub struct Host<'h, A, M: ?Sized, F: ?Sized> {
     /// PCI configuration space.
     pub pci: &'h A,
     /// The memory map.
@@ -56,19 +62,91 @@ pub struct Host<'h, A, M, F> {
     pub frames: &'h mut F,
     /// Bits of a host physical address; the DMAR says how many DMA can use.
     pub address_width: u8,
+    /// What decodes as something else than memory: the units' registers, configuration space, and BARs.
+    pub windows: &'h dyn Windows,
+    /// The bits of address that the remapping units of some devices translate, by their MGAW and levels: of several units the least. `None` where that is
+    /// not known.
+    pub unit_width: &'h dyn Fn(Devices) -> Option<u8>,
 }
 
-impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
-    /// Registers the regions of a DMAR, and reports what was made of each of its structures.
+impl<A, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
+    /// Judges a region without looking at the buses, so that it is never dormant: its bounds first, then whether it has devices, what it is over, what the
+    /// units of its devices can express. When all that is well, its frames are taken out of RAM.
+    pub fn judge(&mut self, record: &Record<'_>) -> Verdict {
+        self.judged(record, false, Repairs::empty())
+    }
+
+    /// As [`judge`](Self::judge). Devices may come that are not known so far (`is_awaited`), and reading it needed `repairs`.
+    fn judged(&mut self, record: &Record<'_>, is_awaited: bool, repairs: Repairs) -> Verdict {
+        match self.checked(record, is_awaited) {
+            Err(rejection) => Verdict::Rejected(rejection),
+            Ok((pages, more)) if (repairs | more).is_empty() => Verdict::Accepted(pages),
+            Ok((pages, more)) => Verdict::Repaired(pages, repairs | more),
+        }
+    }
+
+    fn checked(
+        &mut self,
+        record: &Record<'_>,
+        is_awaited: bool,
+    ) -> Result<(p2m::MfnRange, Repairs), Rejection> {
+        let (pages, repairs) = bounds(record.base, record.limit, self.address_width)?;
+        if record.devices.is_empty() && !is_awaited {
+            return Err(Rejection::NoScope);
+        }
+        let devices = record.devices.iter().copied();
+        if let Some(forbidden) = forbidden::check(self.windows, pages, devices.clone()) {
+            return Err(forbidden.into());
+        }
+        let widths = devices.filter_map(self.unit_width);
+        if let Some(width) = widths.min().filter(|width| is_beyond(record.limit, *width)) {
+            return Err(Rejection::BeyondUnit { limit: record.limit, width });
+        }
+        // Last, as frames once taken are not given back.
+        Ok((pages, repairs | reserve(pages, self.memory, self.frames)?))
+    }
+}
+
+impl<A: ConfigRegionAccess, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
+    /// Judges and registers a region: for readers of other tables, and for the hypervisor's own. A rejected one is registered too, as its devices are
+    /// refused for it.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] of `arena`; the region is not registered then.
+    pub fn add_record<'m>(
+        &mut self,
+        record: &Record<'_>,
+        builder: &mut RegistryBuilder<'m>,
+        arena: &mut Arena<'m>,
+    ) -> Result<&'m Region<'m>, OutOfMemory> {
+        let devices = devices(record.devices.iter().copied(), arena)?;
+        self.add(Record { devices, ..*record }, builder, arena)
+    }
+
+    fn add<'m>(
+        &mut self,
+        record: Record<'m>,
+        builder: &mut RegistryBuilder<'m>,
+        arena: &mut Arena<'m>,
+    ) -> Result<&'m Region<'m>, OutOfMemory> {
+        let mut verdict = self.judge(&record);
+        if !record.devices.iter().any(|devices| any_present(*devices, self.pci)) {
+            verdict = verdict.dormant();
+        }
+        builder.register(arena, record, verdict)
+    }
+
+    /// Registers the regions of a DMAR, whose scopes are `scopes`, and reports what was made of each of its structures.
     ///
     /// # Errors
     /// [`OutOfMemory`] of `arena`; regions registered before stay so.
-    pub fn read_dmar<'a, 'm>(
+    pub fn read_dmar<'m>(
         &mut self,
-        dmar: &Dmar<'a>,
+        dmar: &Dmar<'_>,
+        scopes: &ResolvedScopes<'_>,
         builder: &mut RegistryBuilder<'m>,
         arena: &mut Arena<'m>,
-        report: &mut dyn FnMut(Finding<'a, 'm>),
+        report: &mut dyn FnMut(Finding<'m>),
     ) -> Result<(), OutOfMemory> {
         for structure in dmar.structures() {
             match structure {
@@ -78,7 +156,7 @@ impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
                         report(Finding::BadScope { structure: structure.offset(), error });
                     }
                     if let Structure::Rmrr(rmrr) = structure {
-                        let region = self.read_rmrr(dmar, &rmrr, builder, arena, report)?;
+                        let region = self.read_rmrr(&rmrr, scopes, builder, arena, report)?;
                         report(Finding::Region(region));
                     } else {
                         report(Finding::Structure { offset: structure.offset(), kind: structure.kind() });
@@ -89,39 +167,35 @@ impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
         Ok(())
     }
 
-    fn read_rmrr<'a, 'm>(
+    fn read_rmrr<'m>(
         &mut self,
-        dmar: &Dmar<'a>,
-        rmrr: &Rmrr<'a>,
+        rmrr: &Rmrr<'_>,
+        scopes: &ResolvedScopes<'_>,
         builder: &mut RegistryBuilder<'m>,
         arena: &mut Arena<'m>,
-        report: &mut dyn FnMut(Finding<'a, 'm>),
+        report: &mut dyn FnMut(Finding<'m>),
     ) -> Result<&'m Region<'m>, OutOfMemory> {
-        let pci = self.pci;
-        let segment = rmrr.segment();
-        let mut absent = 0_usize;
-        for scope in rmrr.scopes().filter_map(Result::ok) {
-            if let Err(error) = place(segment, &scope, dmar, pci) {
-                absent = absent.saturating_add(usize::from(error.is_absence()));
-                report(Finding::Unresolved { structure: rmrr.offset(), scope, error });
+        let structure = rmrr.offset();
+        let scopes = scopes.of(structure);
+        for scope in scopes {
+            if let Err(error) = scope.place {
+                report(Finding::Unresolved { structure, scope: scope.offset, kind: scope.kind, error });
             }
         }
-        let placed =
-            rmrr.scopes().filter_map(Result::ok).filter_map(|scope| place(segment, &scope, dmar, pci).ok());
-        let (base, limit) = (rmrr.base(), rmrr.limit());
-        let mut verdict = verdict::judge_rmrr(rmrr, self.address_width, self.memory, self.frames);
-        if verdict.pages().is_some() && placed.clone().next().is_none() && absent == 0 {
-            verdict = Verdict::Rejected(Rejection::NoScope);
-        }
-        if !placed.clone().any(|scope| is_present(scope, pci)) {
+        let places = scopes.iter().filter_map(|scope| scope.place.ok());
+        let awaited = scopes.iter().filter(|scope| scope.is_awaited());
+        let origin = Origin::Dmar { offset: structure };
+        let devices = devices(places.clone().map(|place| place.devices), arena)?;
+        let record = Record::identity(rmrr.base(), rmrr.limit(), origin, devices);
+        let mut repairs = Repairs::empty();
+        repairs.set(Repairs::BRIDGE_IS_ENDPOINT, places.clone().any(|place| place.is_endpoint_for_bridge));
+        let mut verdict = self.judged(&record, awaited.clone().next().is_some(), repairs);
+        if !places.clone().any(|place| place.present) {
             verdict = verdict.dormant();
         }
-        let origin = Origin::Dmar { offset: rmrr.offset() };
-        let region = builder.add(arena, RegionInfo { base, limit, origin, verdict }, placed)?;
-        for scope in rmrr.scopes().filter_map(Result::ok) {
-            if place(segment, &scope, dmar, pci).is_err_and(|error| error.is_absence()) {
-                builder.add_late(arena, region, scope.offset())?;
-            }
+        let region = builder.register(arena, record, verdict)?;
+        for scope in awaited {
+            builder.add_late(arena, region, scope.offset)?;
         }
         Ok(region)
     }
@@ -135,7 +209,7 @@ impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
         value: &str,
         builder: &mut RegistryBuilder<'m>,
         arena: &mut Arena<'m>,
-        report: &mut dyn FnMut(Finding<'_, 'm>),
+        report: &mut dyn FnMut(Finding<'m>),
     ) -> Result<(), OutOfMemory> {
         for region in rmrr_option::regions(value) {
             let region = match region {
@@ -148,52 +222,24 @@ impl<A: ConfigRegionAccess, M: MemoryMap, F: ReserveFrames> Host<'_, A, M, F> {
             let base = region.range.start().address().unwrap_or(u64::MAX);
             // The end's address may be 2^64; the limit below it always fits.
             let limit = region.range.end().raw().wrapping_shl(p2m::PAGE_SHIFT).wrapping_sub(1);
-            let mut verdict = verdict::judge(base, limit, self.address_width, self.memory, self.frames);
-            let scopes = region.devices().map(Scope::Function);
-            if !scopes.clone().any(|scope| is_present(scope, self.pci)) {
-                verdict = verdict.dormant();
-            }
             let origin = Origin::Option { position: region.position };
-            let region = builder.add(arena, RegionInfo { base, limit, origin, verdict }, scopes)?;
-            report(Finding::Region(region));
+            let devices = devices(region.devices().map(Devices::Function), arena)?;
+            let record = Record::identity(base, limit, origin, devices);
+            report(Finding::Region(self.add(record, builder, arena)?));
         }
         Ok(())
     }
 }
 
-/// Which devices a scope of an RMRR means. An endpoint that is absent is meant all the same: it may come.
-pub(crate) fn place(
-    segment: u16,
-    scope: &DeviceScope<'_>,
-    dmar: &Dmar<'_>,
-    pci: &impl ConfigRegionAccess,
-) -> Result<Scope, ResolveError> {
-    match resolve::resolve(segment, scope, dmar, pci) {
-        Ok(Resolved::Bridge { address, buses }) => Ok(Scope::Below {
-            bridge: address.into(),
-            first_bus: buses.secondary,
-            last_bus: buses.subordinate,
-        }),
-        Ok(resolved) => {
-            resolved.address().map(|address| Scope::Function(address.into())).ok_or(ResolveError::NoPath)
+/// Whether any of the devices answers; of those below a bridge the bridge. A range takes a config read for each of its ids up to the first that does.
+fn any_present(devices: Devices, pci: &impl ConfigRegionAccess) -> bool {
+    let is_present = |sbdf: Sbdf| resolve::present(sbdf.into(), pci);
+    match devices {
+        Devices::Function(function) => is_present(function),
+        Devices::Below { bridge, .. } => is_present(bridge),
+        Devices::Requesters { first, last } => {
+            let last = last.min(Sbdf::new(first.segment(), 0xff, 0x1f, 7));
+            (first.raw()..=last.raw()).any(|raw| is_present(Sbdf::from_raw(raw)))
         }
-        Err(ResolveError::NotPresent(address))
-            if scope.kind() == acpi_dmar::ScopeKind::PciEndpoint
-                && resolve::address(segment, scope, pci) == Ok(address) =>
-        {
-            Ok(Scope::Function(address.into()))
-        }
-        Err(error) => Err(error),
     }
-}
-
-fn is_present(scope: Scope, pci: &impl ConfigRegionAccess) -> bool {
-    let (Scope::Function(sbdf) | Scope::Below { bridge: sbdf, .. }) = scope;
-    sbdf_is_present(sbdf, pci)
-}
-
-/// Whether a function answers at `sbdf`: its vendor id is not all ones (PCI Local Bus Specification 3.0, 6.1).
-fn sbdf_is_present(sbdf: Sbdf, pci: &impl ConfigRegionAccess) -> bool {
-    let (vendor, _) = acpi_dmar::pci_types::PciHeader::new(sbdf.into()).id(pci);
-    vendor != 0xffff
 }

@@ -1,7 +1,14 @@
 //! Reserved regions: what firmware and the administrator say of them, what of that is accepted, and who asks for which.
 
+pub mod choice;
+pub mod forbidden;
 pub mod intake;
+pub mod memory;
+pub mod record;
 pub mod registry;
+pub mod resolved;
 pub mod rmrr_option;
 mod search;
+pub mod told;
 mod unresolved;
+pub mod verdict;

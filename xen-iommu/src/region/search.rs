@@ -1,12 +1,11 @@
 //! Finding regions: by address and by device.
 
 use core::slice;
-use core::sync::atomic::Ordering;
 
-use intrusive_collections::{SinglyLinkedList, singly_linked_list};
 use p2m::{Mfn, MfnRange};
 
-use super::registry::{Claim, Claims, OfFunction, Region, Registry, Scope};
+use super::record::{Devices, Region};
+use super::registry::{Registry, without_repeats};
 use super::unresolved;
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
@@ -25,21 +24,36 @@ impl<'m> Registry<'m> {
     pub(crate) fn overlapping_with(&self, region: &Region<'_>) -> Overlapping<'_, 'm> {
         match self.cluster(region).map(|cluster| cluster.regions) {
             // Most regions are alone; they need no search.
-            Some(alone @ [_]) => Overlapping { left: alone.iter(), range: region.range },
-            _ => self.overlapping(region.range),
+            Some(alone @ [_]) => Overlapping { left: alone.iter(), range: region.range() },
+            _ => self.overlapping(region.range()),
         }
     }
 
-    /// The regions of `device`, accepted and rejected: those whose scope names it, then those of bridges that it is below. Each once. Takes time
-    /// for those found, and logarithmic time where any scope is a bridge's. The device need not be known or present.
+    /// The regions of `device`, accepted and rejected, lowest base first, each once: those that name it, those of bridges that it is below, those of
+    /// ranges of requester ids that it is in. Takes time for those found, and logarithmic time where any region has such a range. The device need not be
+    /// known or present.
     #[inline]
     pub fn regions_of(&self, device: Sbdf) -> RegionsOf<'_, 'm> {
         let claims = self.index.find(device, |number| {
             let from = self.by_function.get(number as usize..)?;
             from.first().filter(|claim| claim.function == device).map(|_| from)
         });
-        let (below, late) = (self.below.above(device), self.late.iter());
-        RegionsOf { registry: self, device, claims: claims.unwrap_or_default().iter(), below, late }
+        let intervals = self.intervals.up_to(device);
+        let is_plain = intervals.is_empty() && self.late.is_empty();
+        let claims = claims.unwrap_or_default();
+        RegionsOf { registry: self, device, from: 0, is_plain, claims, intervals }
+    }
+
+    /// As [`regions_of`](Self::regions_of), without those that come before `rank`.
+    pub(super) fn regions_of_from(&self, device: Sbdf, rank: u32) -> RegionsOf<'_, 'm> {
+        let mut regions = self.regions_of(device);
+        if rank > 0 {
+            let before = |claim: &OfFunction<'_>| claim.function == device && claim.rank < rank;
+            let passed = regions.claims.partition_point(before);
+            regions.claims = regions.claims.get(passed..).unwrap_or_default();
+            regions.from = rank;
+        }
+        regions
     }
 }
 
@@ -71,7 +85,7 @@ impl<'m> Starts<'m> {
         let mut at = leftmost(1);
         for (rank, region) in regions.iter().enumerate() {
             if let Some(node) = nodes.get_mut(at) {
-                *node = Node { start: region.range.start(), rank };
+                *node = Node { start: region.range().start(), rank };
             }
             let right = at.saturating_mul(2).saturating_add(1);
             // Up from a right child until it is a left one, and up once more.
@@ -111,14 +125,97 @@ impl<'m> Iterator for Overlapping<'_, 'm> {
     fn next(&mut self) -> Option<&'m Region<'m>> {
         loop {
             let region = *self.left.next_back()?;
-            if Mfn::new(region.highest_end.load(Ordering::Relaxed)) <= self.range.start() {
+            if Mfn::new(region.highest_end()) <= self.range.start() {
                 self.left = [].iter();
                 return None;
             }
-            if region.range.overlaps(&self.range) {
+            if region.range().overlaps(&self.range) {
                 return Some(region);
             }
         }
+    }
+}
+
+/// That a region names a function, or a bridge and what is below it.
+pub(super) struct OfFunction<'m> {
+    pub(super) function: Sbdf,
+    /// The region's.
+    rank: u32,
+    region: &'m Region<'m>,
+}
+
+/// What regions say of single functions, in the order of those, lowest region first.
+pub(super) fn by_function<'m>(
+    regions: &[&'m Region<'m>],
+    arena: &mut Arena<'m>,
+) -> Result<&'m [OfFunction<'m>], OutOfMemory> {
+    let claims = arena.collect(regions.iter().flat_map(|region| {
+        let functions = region.devices().iter().filter_map(Devices::function);
+        functions.map(|function| OfFunction { function, rank: region.rank(), region })
+    }))?;
+    claims.sort_unstable_by_key(|claim| (claim.function, claim.rank));
+    // A region that names a bridge and what is below it is the bridge's once.
+    Ok(without_repeats(claims, |one, other| one.function == other.function && one.rank == other.rank))
+}
+
+/// That the devices of an interval of ids have a region.
+struct OfInterval<'m> {
+    first: Sbdf,
+    last: Sbdf,
+    /// The region's.
+    rank: u32,
+    region: &'m Region<'m>,
+}
+
+/// The regions of one interval of ids.
+pub(super) struct Interval<'m> {
+    first: Sbdf,
+    last: Sbdf,
+    /// The highest last id of this one and those before.
+    highest_last: Sbdf,
+    /// Lowest first.
+    claims: &'m [OfInterval<'m>],
+}
+
+/// What regions say of devices below bridges and of ranges of requester ids, in the order of the intervals' first ids.
+pub(super) struct Intervals<'m> {
+    all: &'m [Interval<'m>],
+}
+
+impl<'m> Intervals<'m> {
+    pub(super) fn new(regions: &[&'m Region<'m>], arena: &mut Arena<'m>) -> Result<Self, OutOfMemory> {
+        let claims = arena.collect(regions.iter().flat_map(|region| {
+            let intervals = region.devices().iter().filter_map(Devices::interval);
+            let intervals = intervals.filter(|(first, last)| first <= last);
+            intervals.map(|(first, last)| OfInterval { first, last, rank: region.rank(), region })
+        }))?;
+        claims.sort_unstable_by_key(|claim| (claim.first, claim.last, claim.rank));
+        let is_same = |one: &OfInterval<'_>, other: &OfInterval<'_>| {
+            (one.first, one.last, one.rank) == (other.first, other.last, other.rank)
+        };
+        let claims: &'m [OfInterval<'m>] = without_repeats(claims, is_same);
+        let is_one =
+            |one: &OfInterval<'_>, other: &OfInterval<'_>| (one.first, one.last) == (other.first, other.last);
+        let mut highest = Sbdf::from_raw(0);
+        let all = arena.collect(claims.chunk_by(is_one).filter_map(|claims| {
+            let OfInterval { first, last, .. } = *claims.first()?;
+            Some(Interval { first, last, highest_last: last, claims })
+        }))?;
+        for interval in all.iter_mut() {
+            highest = highest.max(interval.last);
+            interval.highest_last = highest;
+        }
+        Ok(Self { all })
+    }
+
+    /// Those that begin no further up than `device`.
+    #[inline]
+    fn up_to(&self, device: Sbdf) -> &'m [Interval<'m>] {
+        if self.all.is_empty() {
+            return &[];
+        }
+        let end = self.all.partition_point(|interval| interval.first <= device);
+        self.all.get(..end).unwrap_or_default()
     }
 }
 
@@ -126,12 +223,14 @@ impl<'m> Iterator for Overlapping<'_, 'm> {
 pub struct RegionsOf<'t, 'm> {
     registry: &'t Registry<'m>,
     device: Sbdf,
-    /// From the device's first on.
-    claims: slice::Iter<'t, OfFunction<'m>>,
-    /// Those with first buses up to the device's.
-    below: slice::Iter<'t, UnderBridge<'m>>,
-    /// Those found since boot.
-    late: singly_linked_list::Iter<'t, unresolved::Lates<'m>>,
+    /// Regions of lower rank are through.
+    from: u32,
+    /// Whether only regions that name the device can be its.
+    is_plain: bool,
+    /// From the device's next on.
+    claims: &'m [OfFunction<'m>],
+    /// Those that begin no further up than the device.
+    intervals: &'m [Interval<'m>],
 }
 
 impl<'m> Iterator for RegionsOf<'_, 'm> {
@@ -139,99 +238,49 @@ impl<'m> Iterator for RegionsOf<'_, 'm> {
 
     #[inline]
     fn next(&mut self) -> Option<&'m Region<'m>> {
-        let device = self.device;
-        if let Some(claim) = self.claims.next() {
-            if claim.function == device {
-                return Some(claim.region);
-            }
-            self.claims = [].iter();
+        let named = self.claims.split_first().filter(|(claim, _)| claim.function == self.device);
+        if self.is_plain {
+            let (claim, rest) = named?;
+            self.claims = rest;
+            return Some(claim.region);
         }
-        while let Some(next) = self.below.next_back() {
-            if next.highest_last < bus_of(device) {
-                self.below = [].iter();
+        let named = named.map(|(claim, _)| (claim.rank, claim.region));
+        self.next_of_all(named)
+    }
+}
+
+impl<'m> RegionsOf<'_, 'm> {
+    /// The lowest of the next that names the device and those of other sources.
+    fn next_of_all(&mut self, named: Option<(u32, &'m Region<'m>)>) -> Option<&'m Region<'m>> {
+        let mut next = named;
+        let mut take = |found: Option<(u32, &'m Region<'m>)>| match (next, found) {
+            (Some((best, _)), Some((rank, _))) if best <= rank => {}
+            (_, None) => {}
+            _ => next = found,
+        };
+        for interval in self.intervals.iter().rev() {
+            if interval.highest_last < self.device {
                 break;
             }
-            if next.claim.is_first_below_for(device) {
-                return Some(next.claim.region);
+            if interval.last >= self.device {
+                let passed = interval.claims.partition_point(|claim| claim.rank < self.from);
+                take(interval.claims.get(passed).map(|claim| (claim.rank, claim.region)));
             }
         }
         // Nearly every machine has its bridges at boot.
-        if self.registry.late.is_empty() {
-            return None;
+        if !self.registry.late.is_empty() {
+            let late = unresolved::regions_of(self.registry, self.device);
+            late.filter(|region| region.rank() >= self.from)
+                .for_each(|region| take(Some((region.rank(), region))));
         }
-        unresolved::regions_of(&mut self.late, || self.registry.late.iter(), device)
-    }
-}
-
-impl Claim<'_> {
-    /// Whether this is the claim by which its region is found for `device`, which is below the bridge: of several such scopes the first, and none where
-    /// a scope names the device.
-    fn is_first_below_for(&self, device: Sbdf) -> bool {
-        let mut scopes = self.region.scopes.iter();
-        !self.region.scopes.iter().any(|scope| scope.named() == device)
-            && scopes.find(|scope| scope.covers(device)) == Some(&self.scope)
-    }
-}
-
-/// Segment and bus.
-fn bus_of(device: Sbdf) -> u32 {
-    device.raw() >> 8
-}
-
-/// Claims by bridges, in the order of the first buses below them.
-pub(super) struct Below<'m> {
-    claims: &'m [UnderBridge<'m>],
-}
-
-struct UnderBridge<'m> {
-    first: u32,
-    /// The highest last bus of this one and those before.
-    highest_last: u32,
-    claim: &'m Claim<'m>,
-}
-
-impl<'m> Below<'m> {
-    /// Picks the `count` claims by bridges out of `all`.
-    pub(super) fn new(
-        all: &SinglyLinkedList<Claims<'m>>,
-        count: u32,
-        arena: &mut Arena<'m>,
-    ) -> Result<Self, OutOfMemory> {
-        let mut cursor = all.front();
-        let Some(some) = cursor.clone_pointer() else { return Ok(Self { claims: &[] }) };
-        let claims = arena.slice(count as usize, |_| {
-            loop {
-                let claim = cursor.clone_pointer();
-                cursor.move_next();
-                let (first, last, claim) = match claim {
-                    None => (0, 0, some),
-                    Some(claim) => match claim.scope {
-                        Scope::Function(_) => continue,
-                        Scope::Below { bridge, first_bus, last_bus } => {
-                            let bus = |bus| bus_of(Sbdf::new(bridge.segment(), bus, 0, 0));
-                            (bus(first_bus), bus(last_bus), claim)
-                        }
-                    },
-                };
-                return UnderBridge { first, highest_last: last, claim };
-            }
-        })?;
-        claims.sort_unstable_by_key(|below| below.first);
-        let mut highest = 0;
-        for below in claims.iter_mut() {
-            highest = below.highest_last.max(highest);
-            below.highest_last = highest;
+        let (rank, region) = next?;
+        self.from = rank.saturating_add(1);
+        while let Some((claim, rest)) = self.claims.split_first()
+            && claim.function == self.device
+            && claim.rank <= rank
+        {
+            self.claims = rest;
         }
-        Ok(Self { claims })
-    }
-
-    /// Those that begin no further up than `device`'s bus.
-    #[inline]
-    fn above(&self, device: Sbdf) -> slice::Iter<'_, UnderBridge<'m>> {
-        if self.claims.is_empty() {
-            return [].iter();
-        }
-        let end = self.claims.partition_point(|below| below.first <= bus_of(device));
-        self.claims.get(..end).unwrap_or_default().iter()
+        Some(region)
     }
 }

@@ -4,9 +4,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use intrusive_collections::{SinglyLinkedListAtomicLink, intrusive_adapter, singly_linked_list};
+use intrusive_collections::{SinglyLinkedListAtomicLink, intrusive_adapter};
 
-use super::registry::{Origin, Region, Registry, RegistryBuilder, Scope};
+use super::record::{Devices, Origin, Region};
+use super::registry::{Registry, RegistryBuilder};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
 
@@ -25,33 +26,35 @@ intrusive_adapter!(pub(super) Lates<'m> = &'m Late<'m>: Late<'m> { link => Singl
 const KNOWN: u64 = 1 << 63;
 const BELOW: u64 = 1 << 62;
 
-fn encode(scope: Scope) -> u64 {
-    match scope {
-        Scope::Function(function) => KNOWN | u64::from(function.raw()),
-        Scope::Below { bridge, first_bus, last_bus } => {
+fn encode(devices: Devices) -> u64 {
+    match devices {
+        Devices::Function(function) => KNOWN | u64::from(function.raw()),
+        Devices::Below { bridge, first_bus, last_bus } => {
             KNOWN | BELOW | u64::from(last_bus) << 40 | u64::from(first_bus) << 32 | u64::from(bridge.raw())
         }
+        // No device scope means one; it stays open.
+        Devices::Requesters { .. } => 0,
     }
 }
 
 impl Late<'_> {
     /// What it means, once that is known.
-    pub(crate) fn scope(&self) -> Option<Scope> {
+    pub(crate) fn devices(&self) -> Option<Devices> {
         let place = self.place.load(Ordering::Acquire);
         let named = Sbdf::from_raw(place as u32);
         match (place & KNOWN != 0, place & BELOW != 0) {
             (false, _) => None,
-            (true, false) => Some(Scope::Function(named)),
+            (true, false) => Some(Devices::Function(named)),
             (true, true) => {
                 let (first_bus, last_bus) = ((place >> 32) as u8, (place >> 40) as u8);
-                Some(Scope::Below { bridge: named, first_bus, last_bus })
+                Some(Devices::Below { bridge: named, first_bus, last_bus })
             }
         }
     }
 
     /// From now on it means this.
-    pub(crate) fn settle(&self, scope: Scope) {
-        self.place.store(encode(scope), Ordering::Release);
+    pub(crate) fn settle(&self, devices: Devices) {
+        self.place.store(encode(devices), Ordering::Release);
     }
 }
 
@@ -75,30 +78,23 @@ impl<'m> Registry<'m> {
         let origin = Origin::Dmar { offset: structure };
         self.late
             .iter()
-            .find(|late| late.offset == scope && late.region.origin() == origin && late.scope().is_none())
+            .find(|late| late.offset == scope && late.region.origin() == origin && late.devices().is_none())
     }
 
-    /// Which devices a region belongs to: [`Region::scopes`], and those that have been found since.
-    pub fn scopes_of<'r>(&'r self, region: &'r Region<'m>) -> impl Iterator<Item = Scope> + 'r {
+    /// Which devices a region belongs to: [`Region::devices`], and those that have been found since.
+    pub fn devices_of<'r>(&'r self, region: &'r Region<'m>) -> impl Iterator<Item = Devices> + Clone + 'r {
         let late = self.late.iter().filter(move |late| core::ptr::eq(late.region, region));
-        region.scopes().iter().copied().chain(late.filter_map(Late::scope))
+        region.devices().iter().copied().chain(late.filter_map(Late::devices))
     }
 }
 
-/// The regions of `device` by scopes found since boot, each once, without those that it has by others.
+/// The regions of `device` by scopes found since boot, in no order, and some more than once.
 #[cold]
 pub(super) fn regions_of<'t, 'm>(
-    left: &mut singly_linked_list::Iter<'t, Lates<'m>>,
-    all: impl Fn() -> singly_linked_list::Iter<'t, Lates<'m>>,
+    registry: &'t Registry<'m>,
     device: Sbdf,
-) -> Option<&'m Region<'m>> {
-    let covers = |late: &Late<'_>| late.scope().is_some_and(|scope| scope.covers(device));
-    let late = left.find(|late| {
-        covers(late)
-            && !late.region.scopes().iter().any(|scope| scope.covers(device))
-            && all()
-                .find(|first| core::ptr::eq(first.region, late.region) && covers(first))
-                .is_some_and(|first| core::ptr::eq(first, *late))
-    });
-    late.map(|late| late.region)
+) -> impl Iterator<Item = &'m Region<'m>> + 't {
+    let late = registry.late.iter();
+    late.filter(move |late| late.devices().is_some_and(|devices| devices.covers(device)))
+        .map(|late| late.region)
 }

@@ -1,47 +1,48 @@
 //! What a DRHD structure's unit translates, on this machine's buses.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
-use acpi_dmar::resolve::{self, ResolveError, Resolved};
-use acpi_dmar::{DeviceScope, Dmar, Drhd, DrhdFlags};
+use acpi_dmar::{Drhd, DrhdFlags, ScopeKind};
 
 use crate::pci::functions::{phantom_functions, virtual_functions};
-use crate::platform::Sbdf;
+use crate::region::record::Devices;
+use crate::region::resolved::{ResolvedScope, ResolvedScopes};
 use crate::vtd::Coverage;
 
 /// Visits what the unit of `drhd` translates: each of its scopes that leads to PCI functions, and the rest of the segment where it includes all
 /// (VT-d 8.3). The phantom and virtual functions of an endpoint are its unit's too: `pci` is read up to offset 0xfff of each, and answers all ones or
-/// zeros for what it cannot reach. Scopes that lead nowhere are reported and cover nothing; I/O APICs and HPETs do no DMA.
-pub fn coverage<'a>(
-    drhd: &Drhd<'a>,
-    dmar: &Dmar<'a>,
+/// zeros for what it cannot reach. An absent endpoint is this unit's all the same once it comes. Scopes that lead nowhere are reported and cover nothing;
+/// I/O APICs and HPETs do no DMA.
+pub fn coverage(
+    drhd: &Drhd<'_>,
+    scopes: &ResolvedScopes<'_>,
     pci: &impl ConfigRegionAccess,
     visit: &mut dyn FnMut(Coverage),
-    unresolved: &mut dyn FnMut(DeviceScope<'a>, ResolveError),
+    unresolved: &mut dyn FnMut(&ResolvedScope),
 ) {
     let segment = drhd.segment();
-    for scope in drhd.scopes().filter_map(Result::ok) {
-        match resolve::resolve(segment, &scope, dmar, pci) {
-            Ok(Resolved::Bridge { address, buses }) => {
+    for scope in scopes.of(drhd.offset()) {
+        if matches!(scope.kind, ScopeKind::IoApic | ScopeKind::Hpet) {
+            continue;
+        }
+        let Ok(place) = scope.place else {
+            unresolved(scope);
+            continue;
+        };
+        match place.devices {
+            Devices::Below { bridge, first_bus, last_bus } => {
                 // Some bridges request with their own id for what is behind them, others with their secondary bus's.
-                visit(Coverage::Endpoint(address.into()));
-                visit(Coverage::Buses { segment, first: buses.secondary, last: buses.subordinate });
+                visit(Coverage::Endpoint(bridge));
+                visit(Coverage::Buses { segment, first: first_bus, last: last_bus });
             }
-            Ok(Resolved::IoApic { .. } | Resolved::Hpet { .. }) => {}
-            Ok(resolved) => {
-                if let Some(address) = resolved.address() {
-                    let function = Sbdf::from(address);
-                    visit(Coverage::Endpoint(function));
+            Devices::Function(function) => {
+                visit(Coverage::Endpoint(function));
+                if place.present {
                     let further = [phantom_functions(function, pci), virtual_functions(function, pci)];
                     further.into_iter().flatten().for_each(|ids| visit(Coverage::Further(ids)));
                 }
             }
-            // An absent endpoint is this unit's all the same once it comes.
-            Err(ResolveError::NotPresent(address))
-                if resolve::address(segment, &scope, pci) == Ok(address) =>
-            {
-                visit(Coverage::Endpoint(address.into()));
-            }
-            Err(error) => unresolved(scope, error),
+            // No device scope means one.
+            Devices::Requesters { .. } => {}
         }
     }
     if drhd.flags().contains(DrhdFlags::INCLUDE_PCI_ALL) {

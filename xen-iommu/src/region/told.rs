@@ -1,0 +1,100 @@
+//! What callers are told of the regions. What they do with it goes wrong where regions overlap: libxl puts together those of one start, and hvmloader
+//! looks for the lowest end. So they are told of whole clusters: of regions that overlap or share a page, the union.
+
+use acpi_dmar::TableError;
+use p2m::MfnRange;
+
+use super::record::Region;
+use super::registry::{Cluster, Registry};
+use crate::platform::Sbdf;
+
+/// Whether there is an IOMMU that regions are reserved for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IommuState {
+    /// There is one, in use.
+    #[error("there is an IOMMU")]
+    Active,
+    /// Firmware tells of none.
+    #[error("firmware tells of no IOMMU")]
+    Absent,
+    /// The administrator has switched it off.
+    #[error("the IOMMU is switched off")]
+    Off,
+    /// What firmware tells, or the hardware itself, cannot be used.
+    #[error("the IOMMU cannot be used")]
+    Unusable(#[source] Unusable),
+}
+
+/// Why an IOMMU cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// No DMAR can be read; this is wrong with the first.
+    #[error("no DMAR can be read: {0}")]
+    Table(#[source] TableError),
+    /// The table names no remapping unit.
+    #[error("the DMAR names no remapping unit")]
+    NoUnit,
+    /// The hypervisor says why.
+    #[error("{0}")]
+    Other(&'static str),
+}
+
+impl Cluster<'_> {
+    /// The union of its regions that `is_told` is true of: lowest first, and none of them meeting another.
+    pub(crate) fn union<'c>(
+        &'c self,
+        is_told: impl Fn(&Region<'_>) -> bool + 'c,
+    ) -> impl Iterator<Item = MfnRange> + 'c {
+        let mut left = self.regions.iter().filter(move |region| is_told(region)).peekable();
+        core::iter::from_fn(move || {
+            let mut range = left.next()?.range();
+            while let Some(next) = left.next_if(|next| next.range().overlaps(&range)) {
+                range = range.hull(&next.range());
+            }
+            Some(range)
+        })
+    }
+}
+
+impl<'m> Registry<'m> {
+    /// What there is to tell of `devices`, in any order and named more than once perhaps: the union of the clusters that a region of theirs is in.
+    /// Lowest first, each once, never overlapping; ranges that only touch stay apart. Nothing where no IOMMU is [active](IommuState::Active). Regions
+    /// that were rejected are not told of.
+    pub fn told<'t>(
+        &'t self,
+        devices: impl Iterator<Item = Sbdf> + Clone + 't,
+    ) -> impl Iterator<Item = MfnRange> + 't {
+        self.clusters_of(devices).map(|cluster| cluster.range)
+    }
+
+    /// What there is to tell of all devices, as [`told`](Self::told).
+    pub fn told_all(&self) -> impl Iterator<Item = MfnRange> + '_ {
+        self.active_clusters().map(|cluster| cluster.range)
+    }
+
+    /// All clusters, where there is an IOMMU.
+    pub(crate) fn active_clusters(&self) -> impl Iterator<Item = &'m Cluster<'m>> + '_ {
+        self.clusters.iter().filter(|_| self.iommu() == IommuState::Active)
+    }
+
+    /// Those of `devices`, lowest first.
+    pub(crate) fn clusters_of<'t>(
+        &'t self,
+        devices: impl Iterator<Item = Sbdf> + Clone + 't,
+    ) -> impl Iterator<Item = &'m Cluster<'m>> + 't {
+        let mut rank = 0;
+        core::iter::from_fn(move || {
+            if self.iommu() != IommuState::Active {
+                return None;
+            }
+            let first =
+                |device| self.regions_of_from(device, rank).find(|region| region.rejection().is_none());
+            let region = devices.clone().filter_map(first).min_by_key(|region| region.rank())?;
+            let cluster = self.cluster(region)?;
+            rank = cluster.regions.last()?.rank().saturating_add(1);
+            Some(cluster)
+        })
+    }
+}
