@@ -6,7 +6,6 @@
 use core::fmt;
 
 use crate::entry::{Access, Entry, P2mType, Run};
-use crate::faults::{Fault, is_broken};
 use crate::format::Format;
 use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
 use crate::p2m::P2m;
@@ -209,10 +208,6 @@ impl<C: Format, D: Format, S: FrameSource> AddressSpace for Domain<C, D, S> {
             .map_err(|needed| IdentityError::NoFrames { needed })?;
         self.cpu.commit_unmap_identity(range, for_cpu);
         if let (Some(table), Some(spare)) = (&mut self.iommu, for_iommu) {
-            if is_broken(Fault::ForgetSecondTable) {
-                table.release(spare);
-                return Ok(());
-            }
             table.commit_unmap_identity(range, spare);
         }
         Ok(())

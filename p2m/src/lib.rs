@@ -19,8 +19,6 @@ extern crate std;
 mod direct_map;
 mod domain;
 mod entry;
-#[doc(hidden)]
-pub mod faults;
 mod format;
 mod frame;
 mod holes;

@@ -6,8 +6,6 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use p2m::faults::{Fault, is_broken};
-
 use crate::device::{Device, Devices, Requesters};
 use crate::platform::Sbdf;
 use crate::region::registry::{NONE, Region, Registry};
@@ -46,14 +44,12 @@ impl<'m, S> Grouping<'_, 'm, S> {
         for region in self.registry.regions_of(device.sbdf()) {
             let Some(cluster) = self.registry.cluster(region) else { continue };
             match self.devices.at(cluster.first_user.load(Ordering::Relaxed)) {
-                Some(_) if is_broken(Fault::IgnoreOverlap) => {}
                 Some(other) => self.unite(device, other),
                 None => cluster.first_user.store(device.number, Ordering::Relaxed),
             }
         }
         if let Some(requester) = self.requesters.of(device) {
             match self.devices.at(requester.first_user.get()) {
-                Some(_) if is_broken(Fault::ForgetAlias) => {}
                 Some(other) => self.unite(device, other),
                 None => requester.first_user.set(device.number),
             }

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use p2m::faults::{Fault, is_broken};
 use p2m::{Access, AddressSpace, OnConflict, Seen};
 
 use super::transfer::{attach, detach, flush};
@@ -79,7 +78,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         let place = state.devices.find(device).ok_or(AssignError::UnknownDevice(device))?;
         let requester = state.requesters.of(place).ok_or(AssignError::UnknownDevice(device))?;
         let is_last = requester.users.get() <= 1;
-        if is_last && requester.translated.load(Ordering::Relaxed) && !is_broken(Fault::StayAttached) {
+        if is_last && requester.translated.load(Ordering::Relaxed) {
             detach(&mut state.hardware, requester)
                 .map_err(|error| AssignError::Hardware { device, error })?;
             requester.set_certain();
@@ -111,9 +110,6 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         });
         let by_source = requester.and_then(|requester| state.devices.at(requester.first_user.get()));
         let hardware_domain = Owner::Domain(self.hardware_domain());
-        if is_broken(Fault::IgnoreGroupOfNew) {
-            return Ok(hardware_domain);
-        }
         let mut found = None;
         for other in by_region.chain(by_source) {
             let owner = other.owner();
@@ -157,7 +153,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         new_space: impl FnOnce() -> Option<S>,
     ) -> Result<(), AddError<'m>> {
         let regions = || self.registry().regions_of(device).filter(|region| region.rejection().is_none());
-        if regions().next().is_none() || is_broken(Fault::EmptyQuarantine) {
+        if regions().next().is_none() {
             return Ok(());
         }
         let mut quarantine = state.requesters.quarantine(requester).ok_or(AddError::NoPlace)?.lock();

@@ -18,7 +18,6 @@ mod release;
 mod transfer;
 mod uncertain;
 
-use p2m::faults::{Fault, is_broken};
 use p2m::{AddressSpace, Run};
 
 pub use bridges::LateScope;
@@ -139,9 +138,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         let domain = self.domain(id).ok_or(DomainError::Unknown(id))?;
         self.fetch_back_from(&mut state, domain)?;
         loop {
-            let is_left =
-                |device: &&Device| device.owner() == Owner::Domain(id) && !is_broken(Fault::ForgetDevices);
-            let left = state.devices.all().find(is_left);
+            let left = state.devices.all().find(|device| device.owner() == Owner::Domain(id));
             let Some(sbdf) = left.map(Device::sbdf) else { break };
             self.transfer(&mut state)
                 .run(&[sbdf], true, Owner::Quarantine, Mode::Strict, notes)
@@ -291,8 +288,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
 
     /// A domain other than `target` that reaches the region on its own account.
     fn reached_elsewhere(&self, region: &Region<'m>, target: &Domain<S>) -> Option<(DomId, Run)> {
-        let others = self.domains.iter().filter(|domain| domain.number != target.number);
-        others.filter(|_| !is_broken(Fault::IgnoreReached)).find_map(|domain| {
+        let mut others = self.domains.iter().filter(|domain| domain.number != target.number);
+        others.find_map(|domain| {
             let run = domain.space.lock().as_ref()?.mapped_otherwise(region.range())?;
             Some((domain.id()?, run))
         })

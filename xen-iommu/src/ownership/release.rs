@@ -1,7 +1,6 @@
 //! What a domain loses when a device leaves it: the mappings of regions that no device there uses any more.
 
 use p2m::AddressSpace;
-use p2m::faults::{Fault, is_broken};
 
 use super::transfer::flush;
 use super::{Policy, State};
@@ -19,16 +18,15 @@ impl<'m, S: AddressSpace, H: RemappingHardware> State<'m, S, H> {
         id: DomId,
         notes: &mut dyn FnMut(Note<'m>),
     ) {
-        let Some(domain) = policy.domain(id).filter(|_| !is_broken(Fault::LeaveMapping)) else { return };
+        let Some(domain) = policy.domain(id) else { return };
         let mut unmapped = false;
         for region in policy.registry.regions_of(device) {
             let Some(cluster) = policy.registry.cluster(region) else { continue };
             let is_unused = |other: &Region<'m>| {
                 other.owner() == Some(id)
-                    && (is_broken(Fault::IgnoreCount)
-                        || !self
-                            .devices_of(&policy.registry, other)
-                            .any(|device| device.owner() == Owner::Domain(id)))
+                    && !self
+                        .devices_of(&policy.registry, other)
+                        .any(|device| device.owner() == Owner::Domain(id))
             };
             let (mut any_unused, mut any_kept) = (false, false);
             for other in cluster.regions.iter().filter(|other| other.owner() == Some(id)) {

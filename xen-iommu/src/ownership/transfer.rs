@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use p2m::faults::{Fault, is_broken};
 use p2m::{Access, AddressSpace, Entry, GfnRange, IdentityError, OnConflict, P2mType, Run, Seen};
 
 use super::release::unmap;
@@ -46,9 +45,6 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
             .and_then(|()| self.check_translated(target))
             .and_then(|()| self.fetch_back())
             .and_then(|()| target_domain.map_or(Ok(()), |domain| self.map(domain, mode, notes)));
-        if is_broken(Fault::UnmapFirst) && done.is_ok() {
-            self.unmap_in_sources();
-        }
         let done = done.and_then(|()| self.switch(target_domain, notes));
         match done {
             Ok(()) => self.commit(devices, target, notes),
@@ -300,7 +296,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
 
     /// Takes back what [`map`](Self::map) installed.
     fn undo_map(&mut self, domain: Option<&'m Domain<S>>) {
-        let Some(domain) = domain.filter(|_| !is_broken(Fault::SkipUndoMap)) else { return };
+        let Some(domain) = domain else { return };
         let regions = || self.selected().flat_map(|device| self.policy.registry.regions_of(device.sbdf()));
         for region in regions().filter(|region| region.stage() == Stage::Mapped) {
             region.set_stage(Stage::Leaving);
@@ -312,17 +308,6 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
         }
         // Nothing has used the mappings: the requesters are where they were.
         let _ = flush(&mut self.state.hardware, domain);
-    }
-
-    /// What [`Fault::UnmapFirst`] does.
-    fn unmap_in_sources(&self) {
-        for device in self.selected() {
-            let Owner::Domain(id) = device.owner() else { continue };
-            let Some(domain) = self.policy.domain(id) else { continue };
-            for region in self.policy.registry.regions_of(device.sbdf()) {
-                let _ = domain.space.lock().as_mut().map(|space| space.unmap_identity(region.range()));
-            }
-        }
     }
 
     /// Sends the selected devices' requesters through the target's tables; on failure sends them back.
@@ -340,18 +325,12 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
             if !translated || requester.switched.swap(true, Ordering::Relaxed) {
                 continue;
             }
-            if is_broken(Fault::ForgetRequester) && next == NONE {
-                continue;
-            }
             if let Err(error) = attach(&mut self.state.hardware, &self.state.requesters, requester, target) {
                 failed = Some(AssignError::Hardware { device: device.sbdf(), error });
                 break;
             }
         }
         let Some(error) = failed else { return Ok(()) };
-        if is_broken(Fault::SkipSwitchBack) {
-            return Err(error);
-        }
         let mut next = self.first;
         while let Some(device) = self.state.devices.at(next) {
             next = device.chain.get();
@@ -473,9 +452,7 @@ pub(super) fn flush<S: AddressSpace>(
     let mut space = domain.space.lock();
     let Some(space) = space.as_mut() else { return Ok(()) };
     if let Some(pending) = space.take_flush() {
-        if !is_broken(Fault::SkipFlush) {
-            hardware.flush(domain.space_id(), &pending)?;
-        }
+        hardware.flush(domain.space_id(), &pending)?;
         space.confirm_flush();
     }
     Ok(())

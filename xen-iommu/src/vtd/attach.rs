@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use p2m::faults::{Fault, is_broken};
 use p2m::{DeviceRoot, Flush, FrameSource};
 
 use crate::platform::{HardwareError, Sbdf, SpaceId};
@@ -290,9 +289,6 @@ impl<R: Registers> Unit<'_, R> {
         let Some(live) = &self.live else { return Ok(()) };
         let capability = live.capability;
         self.access(capability).flush_write_buffer()?;
-        if is_broken(Fault::SkipContextFlush) {
-            return Ok(());
-        }
         let domain = match before.domain() {
             Some(domain) => domain,
             // In caching mode, that it was not present may be cached, under id 0 (§6.1).
