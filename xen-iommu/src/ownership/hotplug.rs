@@ -170,9 +170,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
                 return Err(AddError::Map { region, error });
             }
         }
-        if let Some(pending) = space.take_flush() {
-            state.hardware.flush(requester.space_id(), &pending).map_err(AddError::Hardware)?;
-            space.confirm_flush();
+        if let Some(owed) = space.take_flush() {
+            state.hardware.flush(requester.space_id(), &owed).map_err(AddError::Hardware)?;
+            space.confirm_flush(owed);
         }
         Ok(())
     }

@@ -155,7 +155,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// Flushes what has been changed in a domain's address space by other means than the policy.
     ///
     /// # Errors
-    /// As for [`RemappingHardware::flush`]; nothing is confirmed to the address space then.
+    /// As for [`RemappingHardware::flush`]; the flush is owed then until a later call succeeds.
     pub fn flush_domain(&self, id: DomId) -> Result<(), crate::HardwareError> {
         let mut state = self.state.lock();
         self.domain(id).map_or(Ok(()), |domain| transfer::flush(&mut state.hardware, domain))

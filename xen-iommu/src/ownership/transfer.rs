@@ -444,16 +444,16 @@ pub(super) fn detach(
     requester.try_for_each_id(|id| hardware.detach(id))
 }
 
-/// Flushes what is pending in a domain's address space.
+/// Flushes what is owed in a domain's address space.
 pub(super) fn flush<S: AddressSpace>(
     hardware: &mut impl RemappingHardware,
     domain: &Domain<S>,
 ) -> Result<(), HardwareError> {
     let mut space = domain.space.lock();
     let Some(space) = space.as_mut() else { return Ok(()) };
-    if let Some(pending) = space.take_flush() {
-        hardware.flush(domain.space_id(), &pending)?;
-        space.confirm_flush();
+    if let Some(owed) = space.take_flush() {
+        hardware.flush(domain.space_id(), &owed)?;
+        space.confirm_flush(owed);
     }
     Ok(())
 }
