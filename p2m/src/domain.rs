@@ -6,7 +6,6 @@
 use core::fmt;
 
 use crate::entry::{Access, Entry, P2mType, Run};
-use crate::faults::{Fault, is_broken};
 use crate::format::Format;
 use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
 use crate::p2m::P2m;
@@ -169,12 +168,6 @@ impl<C: Format, D: Format, S: FrameSource> AddressSpace for Domain<C, D, S> {
         run_at(&self.cpu, gfn)
     }
 
-    fn frames_needed(&self, range: MfnRange) -> u64 {
-        self.cpu
-            .frames_needed(range)
-            .wrapping_add(self.iommu.as_ref().map_or(0, |iommu| iommu.frames_needed(range)))
-    }
-
     fn map_identity(
         &mut self,
         range: MfnRange,
@@ -209,10 +202,6 @@ impl<C: Format, D: Format, S: FrameSource> AddressSpace for Domain<C, D, S> {
             .map_err(|needed| IdentityError::NoFrames { needed })?;
         self.cpu.commit_unmap_identity(range, for_cpu);
         if let (Some(table), Some(spare)) = (&mut self.iommu, for_iommu) {
-            if is_broken(Fault::ForgetSecondTable) {
-                table.release(spare);
-                return Ok(());
-            }
             table.commit_unmap_identity(range, spare);
         }
         Ok(())
@@ -227,18 +216,21 @@ impl<C: Format, D: Format, S: FrameSource> AddressSpace for Domain<C, D, S> {
     }
 
     fn take_flush(&mut self) -> Option<Flush> {
-        let cpu = self.cpu.take_pending();
-        let iommu = self.iommu.as_mut().and_then(Table::take_pending);
-        match (cpu, iommu) {
+        // One token for both: hardware that walks either drops the same.
+        let stamp = self.cpu.next_stamp();
+        let cpu = self.cpu.take_owed(stamp);
+        let iommu = self.iommu.as_mut().and_then(|iommu| iommu.take_owed(stamp));
+        let all = match (cpu, iommu) {
             (Some(cpu), Some(iommu)) => Some(cpu.and(iommu)),
             (cpu, iommu) => cpu.or(iommu),
-        }
+        };
+        all.map(|all| Flush::new(all.gfns, all.only_added, stamp))
     }
 
-    fn confirm_flush(&mut self) {
-        self.cpu.confirm();
+    fn confirm_flush(&mut self, flush: Flush) {
+        self.cpu.settle(flush.stamp());
         if let Some(iommu) = &mut self.iommu {
-            iommu.confirm();
+            iommu.settle(flush.stamp());
         }
     }
 }

@@ -7,7 +7,6 @@
 use core::ops::ControlFlow;
 
 use crate::entry::{Access, Entry};
-use crate::faults::{Fault, is_broken};
 use crate::format::{Format, Raw, Seed, span_of};
 use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
 use crate::space::{Identity, IdentityError, OnConflict, Seen};
@@ -34,7 +33,7 @@ impl Edit for Install {
 
     #[inline]
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change {
-        if raw.is_vacant() || is_broken(Fault::MapOverOccupied) {
+        if raw.is_vacant() {
             Change::To(self.seed.in_place_of(raw))
         } else if raw.is_identity() {
             // The same again, but cut where the range ends inside it.
@@ -53,7 +52,7 @@ impl Edit for Install {
             self.all_bits &= raw.0;
         } else if raw.is_identical(gfn, self.access) {
             self.identical = self.identical.wrapping_add(frames);
-        } else if self.on_conflict == OnConflict::Skip || is_broken(Fault::MapOverOccupied) {
+        } else if self.on_conflict == OnConflict::Skip {
             self.other = self.other.wrapping_add(frames);
         } else {
             let found = raw.entry(start.wrapping_sub(gfn));
@@ -80,8 +79,7 @@ impl<F: Format> Edit for Uninstall<F> {
 
     #[inline]
     fn change(&self, raw: Raw, _: u64, _: u32) -> Change {
-        let is_ours = raw.is_identity() || is_broken(Fault::RemovePreexisting);
-        if is_ours { Change::To(Seed::before_identity(&self.format, raw)) } else { Change::Keep }
+        if raw.is_identity() { Change::To(Seed::before_identity(&self.format, raw)) } else { Change::Keep }
     }
 
     fn inspect(&mut self, _: Raw, _: u64, _: u64, _: u64) -> ControlFlow<Refusal> {

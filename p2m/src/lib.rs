@@ -8,8 +8,8 @@
 //! - [`populate()`], [`fill_holes`]: putting memory where there is nothing; [`holes()`]: where there is nothing; [`map_directly`]: the hypervisor's own
 //!   map of the machine.
 //!
-//! Updates take `&mut`; hardware and [`Reader`]s may walk meanwhile. What they may still hold of the past is collected as a [`Flush`], and frames that
-//! left a table are freed when that is confirmed.
+//! Updates take `&mut`; hardware and [`Reader`]s may walk meanwhile. What they may still hold of the past is owed a [`Flush`] until that is confirmed:
+//! then the frames that had left a table are free again.
 #![no_std]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
@@ -19,8 +19,6 @@ extern crate std;
 mod direct_map;
 mod domain;
 mod entry;
-#[doc(hidden)]
-pub mod faults;
 mod format;
 mod frame;
 mod holes;

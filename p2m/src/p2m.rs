@@ -3,7 +3,6 @@
 use crate::entry::{Access, Entry, P2mType, Run};
 use crate::format::Format;
 use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
-use crate::identity::IdentityPlan;
 use crate::space::{AddressSpace, DeviceRoot, Flush, Identity, IdentityError, OnConflict, Seen};
 use crate::table::{Edit, MapError, Put, Retype, Spare, Table, check_mapping, run_at};
 
@@ -85,11 +84,6 @@ impl<F: Format, S: FrameSource> AddressSpace for Table<F, S> {
         run_at(self, gfn)
     }
 
-    fn frames_needed(&self, range: MfnRange) -> u64 {
-        let plan = self.plan_identity(range, Access::READ_WRITE, OnConflict::Skip);
-        plan.map_or(0, |plan: IdentityPlan| plan.frames)
-    }
-
     fn map_identity(
         &mut self,
         range: MfnRange,
@@ -120,10 +114,11 @@ impl<F: Format, S: FrameSource> AddressSpace for Table<F, S> {
     }
 
     fn take_flush(&mut self) -> Option<Flush> {
-        self.take_pending()
+        let stamp = self.next_stamp();
+        self.take_owed(stamp).map(|all| Flush::new(all.gfns, all.only_added, stamp))
     }
 
-    fn confirm_flush(&mut self) {
-        self.confirm();
+    fn confirm_flush(&mut self, flush: Flush) {
+        self.settle(flush.stamp());
     }
 }

@@ -86,24 +86,48 @@ pub struct DeviceRoot {
     pub levels: u8,
 }
 
-/// Translations that hardware may still hold although the tables have changed. To be dropped from every TLB that serves the address space, and then
-/// confirmed.
-#[must_use = "hardware may use the old translations until they are flushed"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A flush that is owed: translations that hardware may still hold although the tables have changed, to be dropped from every TLB and
+/// paging-structure cache that serves the address space.
+///
+/// It is a token: it goes back to [`AddressSpace::confirm_flush`] when the flush is done. Where the flush failed it is dropped; that loses nothing, for
+/// what is not confirmed is in the next one again.
+#[must_use = "hardware may use the old translations until they are flushed; confirm it then"]
+#[derive(Debug)]
 pub struct Flush {
+    gfns: GfnRange,
+    only_added: bool,
+    stamp: u64,
+}
+
+impl Flush {
+    /// For implementers of [`AddressSpace`] with tables of their own. By its `stamp` they know it again in `confirm_flush`.
+    pub const fn new(gfns: GfnRange, only_added: bool, stamp: u64) -> Self {
+        Self { gfns, only_added, stamp }
+    }
+
     /// The guest frames concerned; one range that covers all.
-    pub gfns: GfnRange,
+    #[must_use]
+    pub const fn gfns(&self) -> GfnRange {
+        self.gfns
+    }
+
     /// Whether only not-present entries became present: hardware that does not cache those needs no flush (VT-d 6.1, caching mode).
-    pub only_added: bool,
+    #[must_use]
+    pub const fn only_added(&self) -> bool {
+        self.only_added
+    }
+
+    /// What its maker knows it by.
+    #[must_use]
+    pub const fn stamp(&self) -> u64 {
+        self.stamp
+    }
 }
 
 /// A domain's guest-physical address space, for the CPU and for its devices.
 pub trait AddressSpace {
     /// What is at `gfn`, and how far beyond it the same goes on (the run starts at `gfn`). Asks the tables, never memory.
     fn look_up(&self, gfn: Gfn) -> Run;
-
-    /// Page-table frames that [`map_identity`](Self::map_identity) of this range would take now.
-    fn frames_needed(&self, range: MfnRange) -> u64;
 
     /// Maps machine frames at the guest frames of the same numbers as `p2m_mmio_direct`: all or nothing. Looks at the whole range, then makes sure of
     /// the table frames, then writes. `report` hears of each run that was left as it was.
@@ -132,10 +156,16 @@ pub trait AddressSpace {
     /// What the remapping hardware walks for this address space; the same for its whole life.
     fn device_root(&self) -> DeviceRoot;
 
-    /// What has to be flushed since the last call; `None` when nothing. The policy has the remapping hardware flush it. Where processors run in the
-    /// address space, the hypervisor wraps this call and has their TLBs flush the same.
+    /// All that is owed a flush, `None` when nothing is: what changed after the last call, and what earlier calls returned and nobody has confirmed.
+    ///
+    /// The policy has the remapping hardware flush it. Where processors run in the address space, the hypervisor wraps this call and has their TLBs flush
+    /// the same before the token is confirmed.
     fn take_flush(&mut self) -> Option<Flush>;
 
-    /// The flush taken last is complete: table frames that became free may be used again.
-    fn confirm_flush(&mut self);
+    /// The flush is done, everywhere. Settles what was owed when the token was made, and frees the table frames that had left the tables by then. What
+    /// changed after that stays owed, and frames that left after it stay as they are until a later token is confirmed.
+    ///
+    /// A token settles nothing when a newer one has been made: that covers all of its. So callers that take turns (take, flush, confirm under one
+    /// lock) settle each; of those that overlap, the last.
+    fn confirm_flush(&mut self, flush: Flush);
 }

@@ -71,7 +71,7 @@ impl RemappingHardware for Hardware {
     }
 
     fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError> {
-        println!("  hardware: space {:#x} forgets guest frames {}", space.0, flush.gfns);
+        println!("  hardware: space {:#x} forgets guest frames {}", space.0, flush.gfns());
         Ok(())
     }
 }

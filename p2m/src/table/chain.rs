@@ -1,6 +1,5 @@
 //! Frames that are not in the tree, on chains that are threaded through the frames themselves: no memory is needed to remember any number of them.
 
-use crate::faults::{Fault, is_broken};
 use crate::format::{LINK_ENTRIES, MACHINE_FRAMES};
 use crate::frame::{FrameSource, Mfn};
 use core::sync::atomic::Ordering;
@@ -20,9 +19,7 @@ pub(crate) fn reserve<S: FrameSource>(source: &S, count: u64) -> Option<Spare> {
     let mut spare = Spare { first: Mfn::new(0), count: 0 };
     while spare.count < count {
         let Some(frame) = source.allocate() else {
-            if !is_broken(Fault::LeakFrames) {
-                spare.release(source);
-            }
+            spare.release(source);
             return None;
         };
         let usable = frame.raw() < MACHINE_FRAMES;

@@ -7,9 +7,9 @@ use core::sync::atomic::Ordering;
 use crate::entry::Entry;
 use crate::format::{Format, Raw, Seed, shift_of, span_of, widened};
 use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, TableFrame};
-use crate::space::Flush;
 
-use super::chain::{Detached, Spare};
+use super::chain::Spare;
+use super::owed::{Changed, Owed};
 use super::stretch::{alike, entries, fill, frames};
 use super::{LOW_LEVEL, Table, load, slot, store};
 
@@ -110,8 +110,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             largest: self.largest,
             edit,
             spare,
-            detached: &mut self.detached,
-            pending: &mut self.pending,
+            owed: &mut self.owed,
             detached_now: 0,
         };
         writer.write_in(self.root, self.levels, start, end);
@@ -155,9 +154,8 @@ struct Writer<'a, F: Format, S: FrameSource, E: Edit> {
     largest: u32,
     edit: &'a E,
     spare: Spare,
-    detached: &'a mut Detached,
+    owed: &'a mut Owed,
     detached_now: u64,
-    pending: &'a mut Option<Flush>,
 }
 
 impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
@@ -218,7 +216,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             }
             from = to;
         }
-        written.finish(frame, self.source, self.pending)
+        written.finish(frame, self.source, self.owed)
     }
 
     /// Writes to the table that `raw`, an entry at `level`, leads to, and gives what the entry is to be then, unless it stays.
@@ -323,7 +321,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
 
     /// Takes a table that has none below it off the tree.
     fn detach_one(&mut self, frame: Mfn) {
-        self.detached.push(frame, self.source);
+        self.owed.detach(frame, self.source);
         self.detached_now = self.detached_now.wrapping_add(1);
     }
 }
@@ -400,27 +398,14 @@ impl Written {
     }
 
     #[inline]
-    fn finish<S: FrameSource>(self, frame: Mfn, source: &S, pending: &mut Option<Flush>) -> Option<u64> {
+    fn finish<S: FrameSource>(self, frame: Mfn, source: &S, owed: &mut Owed) -> Option<u64> {
         let (first, last) = self.entries?;
         source.written(frame, first as usize..last.wrapping_add(1) as usize);
         let (old, new) = (Raw(self.old).is_present(), Raw(self.new).is_present());
         if self.end != 0 && (old || new) {
             let gfns = GfnRange::clamped(Gfn::new(self.start), Gfn::new(self.end));
-            let flush = Flush { gfns, only_added: !old };
-            *pending = Some(match *pending {
-                None => flush,
-                Some(earlier) => earlier.and(flush),
-            });
+            owed.note(Changed { gfns, only_added: !old });
         }
         Some(self.more)
-    }
-}
-
-impl Flush {
-    /// One flush that does for both.
-    pub fn and(self, other: Self) -> Self {
-        let start = self.gfns.start().min(other.gfns.start());
-        let end = self.gfns.end().max(other.gfns.end());
-        Self { gfns: GfnRange::clamped(start, end), only_added: self.only_added && other.only_added }
     }
 }

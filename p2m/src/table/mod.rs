@@ -11,11 +11,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::entry::{Access, Entry, P2mType, Run};
 use crate::format::{Format, LARGEST_LEAF_LEVEL, MACHINE_FRAMES, Raw, Seed, level_of, shift_of, span_of};
 use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, PageSize, TableFrame};
-use crate::space::{DeviceRoot, Flush};
+use crate::space::DeviceRoot;
 
 mod chain;
 mod change;
 mod edit;
+mod owed;
 mod runs;
 mod stretch;
 
@@ -23,9 +24,10 @@ pub(crate) use chain::Spare;
 pub use change::MapError;
 pub(crate) use change::{Put, Retype, check_mapping};
 pub(crate) use edit::{Change, Edit, Refusal, tables_below};
+pub(crate) use owed::Changed;
 pub use runs::Runs;
 
-use chain::Detached;
+use owed::Owed;
 
 /// A guest-physical to machine table of one format.
 ///
@@ -46,11 +48,7 @@ pub struct Table<F: Format, S: FrameSource> {
     largest: u32,
     /// Frames in the tree.
     tables: u64,
-    /// Off the tree since the last `take_flush`.
-    detached: Detached,
-    /// Off the tree before that, and not confirmed yet.
-    flushing: Detached,
-    pending: Option<Flush>,
+    owed: Owed,
 }
 
 /// Why a table could not be made.
@@ -104,9 +102,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             levels: u32::from(levels),
             largest: level_of(largest).min(LARGEST_LEAF_LEVEL),
             tables: 1,
-            detached: Detached::default(),
-            flushing: Detached::default(),
-            pending: None,
+            owed: Owed::new(root),
         })
     }
 
@@ -148,7 +144,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
     /// Frames that left the table and wait for [`confirm_flush`](crate::AddressSpace::confirm_flush).
     #[must_use]
     pub fn held_frames(&self) -> u64 {
-        self.detached.count().wrapping_add(self.flushing.count())
+        self.owed.frames()
     }
 
     /// The top table and its levels, for a CPU's EPTP or nested CR3, or a device's context entry.
@@ -200,14 +196,18 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         spare.release(&self.source);
     }
 
-    pub(crate) fn take_pending(&mut self) -> Option<Flush> {
-        let detached = core::mem::take(&mut self.detached);
-        self.flushing.append(detached, &self.source);
-        self.pending.take()
+    pub(crate) fn next_stamp(&mut self) -> u64 {
+        self.owed.next_stamp()
     }
 
-    pub(crate) fn confirm(&mut self) {
-        core::mem::take(&mut self.flushing).release(&self.source);
+    /// All that is owed, from now on under this stamp.
+    pub(crate) fn take_owed(&mut self, stamp: u64) -> Option<Changed> {
+        self.owed.take(stamp, &self.source)
+    }
+
+    /// What was taken under this stamp is flushed, unless it has been taken again.
+    pub(crate) fn settle(&mut self, stamp: u64) {
+        self.owed.settle(stamp, &self.source);
     }
 
     /// Finds the table that walks begin at after the tree has changed.
@@ -242,8 +242,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
 
 impl<F: Format, S: FrameSource> Drop for Table<F, S> {
     fn drop(&mut self) {
-        core::mem::take(&mut self.detached).release(&self.source);
-        core::mem::take(&mut self.flushing).release(&self.source);
+        self.owed.release(&self.source);
         self.free_below(self.root, self.levels);
     }
 }

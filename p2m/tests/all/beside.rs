@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use p2m::{
-    Access, AddressSpace, DeviceRoot, Entry, Flush, FrameSource, Gfn, LongMode, Mfn, MfnRange, OnConflict,
-    P2m, P2mType, PageSize, SecondLevel, Table,
+    Access, AddressSpace, DeviceRoot, Entry, FrameSource, Gfn, LongMode, Mfn, MfnRange, OnConflict, P2m,
+    P2mType, PageSize, SecondLevel, Table,
 };
 
-use crate::model::gfns;
-use crate::source::Frames;
-use crate::walker::{Walker, walk};
+use testkit::frames::Frames;
+use testkit::tables::model::gfns;
+use testkit::tables::walker::{Walker, reachable, walk};
+
+use crate::owed::flush;
 
 fn mfns(start: u64, end: u64) -> MfnRange {
     MfnRange::new(Mfn::new(start), Mfn::new(end)).unwrap()
@@ -19,25 +21,6 @@ fn mfns(start: u64, end: u64) -> MfnRange {
 
 fn ram(mfn: u64) -> Entry {
     Entry { p2m_type: P2mType::RamRw, mfn: Some(Mfn::new(mfn)), access: Access::all() }
-}
-
-/// The tables that can be reached from a top table.
-fn reachable(frames: &Frames, root: DeviceRoot) -> Vec<u64> {
-    fn below(frames: &Frames, frame: u64, level: u8, all: &mut Vec<u64>) {
-        all.push(frame);
-        if level == 1 {
-            return;
-        }
-        for entry in &frames.table(Mfn::new(frame)).unwrap().0 {
-            let entry = entry.load(Ordering::Relaxed);
-            if entry & 1 != 0 && entry & 1 << 7 == 0 {
-                below(frames, entry >> 12 & 0xff_ffff_ffff, level - 1, all);
-            }
-        }
-    }
-    let mut all = Vec::new();
-    below(frames, root.root.raw(), root.levels, &mut all);
-    all
 }
 
 /// Updates that build, split, join and drop tables of every level.
@@ -75,8 +58,8 @@ fn a_table_is_complete_before_anything_leads_to_it_and_no_entry_is_ever_half_mad
         let known = reachable(&frames, root);
         let to = Arc::clone(&looks);
         frames.listen(move |frames, frame: Mfn, entries: Range<usize>| {
-            let found = reachable(frames, root).contains(&frame.raw());
-            to.lock().unwrap().push((frame.raw(), entries, found, view(frames)));
+            let found = reachable(frames, root).contains(&frame);
+            to.lock().unwrap().push((frame, entries, found, view(frames)));
         });
         update(&mut table);
         frames.listen(|_, _, _| ());
@@ -95,8 +78,7 @@ fn a_table_is_complete_before_anything_leads_to_it_and_no_entry_is_ever_half_mad
                 assert!(seen == before || seen == after, "{seen:?} is neither {before:?} nor {after:?}");
             }
         }
-        let _ = table.take_flush();
-        table.confirm_flush();
+        flush(&mut table);
     }
 }
 
@@ -107,22 +89,23 @@ fn tables_off_the_tree_keep_what_they_held_until_the_flush_is_confirmed() {
     // Two lowest tables, and the one that leads to them; a paging-structure cache may hold the latter.
     table.map(gfns(0, 0x400), ram(0x7_0001)).unwrap();
     let middle = walk_to(&frames, table.root(), 2);
-    let _ = table.take_flush();
+    flush(&mut table);
     table.map(gfns(0, 0x4_0000), ram(0x4_0000)).unwrap();
     assert_eq!(table.held_frames(), 3);
     let cached = DeviceRoot { root: middle, levels: 2 };
     for gfn in [0, 1, 5, 0x1ff, 0x200, 0x3ff] {
         assert_eq!(walk(&frames, Walker::Vtd, cached, gfn).map(|seen| seen.mfn), Some(0x7_0001 + gfn));
     }
-    assert_eq!(table.take_flush(), Some(Flush { gfns: gfns(0, 0x4_0000), only_added: false }));
+    let first = table.take_flush().unwrap();
+    assert_eq!((first.gfns(), first.only_added()), (gfns(0, 0x4_0000), false));
     // What comes off later waits for the next flush.
     table.map(gfns(0x10, 0x11), ram(1)).unwrap();
     table.map(gfns(0x10, 0x11), ram(0x4_0010)).unwrap();
     assert_eq!((table.held_frames(), frames.live()), (5, 6));
-    table.confirm_flush();
+    table.confirm_flush(first);
     assert_eq!((table.held_frames(), frames.live()), (2, 3));
-    assert!(table.take_flush().is_some());
-    table.confirm_flush();
+    let second = table.take_flush().unwrap();
+    table.confirm_flush(second);
     assert_eq!((table.held_frames(), frames.live()), (0, 1));
 }
 
@@ -160,32 +143,31 @@ impl Drop for Done<'_> {
 fn a_flush_covers_all_that_hardware_may_hold() {
     let frames = Frames::new(64);
     let mut table = Table::new(SecondLevel::default(), &frames, 4, PageSize::Size2M).unwrap();
-    let flush = |gfns, only_added| Some(Flush { gfns, only_added });
     table.map(gfns(0x1000, 0x1200), ram(0x1000)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x1200), true));
+    assert_eq!(flush(&mut table), Some((gfns(0x1000, 0x1200), true)));
     // The whole of a page that was split, and of a table whose pages were joined or that has gone.
     table.unmap(gfns(0x1010, 0x1011)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x1200), false));
+    assert_eq!(flush(&mut table), Some((gfns(0x1000, 0x1200), false)));
     table.unmap(gfns(0x1011, 0x1012)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x1011, 0x1012), false));
+    assert_eq!(flush(&mut table), Some((gfns(0x1011, 0x1012), false)));
     table.map(gfns(0x1010, 0x1011), ram(0x1010)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x1010, 0x1011), true));
+    assert_eq!(flush(&mut table), Some((gfns(0x1010, 0x1011), true)));
     table.map(gfns(0x1011, 0x1012), ram(0x1011)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x1200), false));
+    assert_eq!(flush(&mut table), Some((gfns(0x1000, 0x1200), false)));
     table.map(gfns(0x2000, 0x2001), ram(0)).unwrap();
-    let _ = table.take_flush();
+    flush(&mut table);
     table.unmap(gfns(0x2000, 0x2001)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x2000, 0x2200), false));
+    assert_eq!(flush(&mut table), Some((gfns(0x2000, 0x2200), false)));
     // What was not present and is not: nothing.
     let emulated = Entry { p2m_type: P2mType::MmioDm, ..Entry::NOTHING };
     table.map(gfns(0x3000, 0x3010), emulated).unwrap();
-    assert!(table.take_flush().is_none_or(|flush| flush.only_added));
+    assert!(flush(&mut table).is_none_or(|(_, only_added)| only_added));
     table.map(gfns(0x3000, 0x3010), Entry { p2m_type: P2mType::PopulateOnDemand, ..emulated }).unwrap();
-    assert_eq!(table.take_flush(), None);
+    assert_eq!(flush(&mut table), None);
     // Far apart updates make one range.
     table.map(gfns(0x3000, 0x3001), ram(0)).unwrap();
     table.unmap(gfns(0x1000, 0x1200)).unwrap();
-    assert_eq!(table.take_flush(), flush(gfns(0x1000, 0x3001), false));
+    assert_eq!(flush(&mut table), Some((gfns(0x1000, 0x3001), false)));
 }
 
 #[test]
@@ -219,7 +201,7 @@ fn readers_on_other_processors_see_the_old_or_the_new() {
             }
             if round % 32 == 31 {
                 // Each reader ends the walk that it is in and one more: none is left in a table that came off the tree.
-                let _ = table.take_flush();
+                let owed = table.take_flush();
                 for (walks, reader) in walks.iter().zip(&readers) {
                     let before = walks.load(Ordering::Relaxed);
                     while walks.load(Ordering::Relaxed) < before + 2 {
@@ -227,7 +209,7 @@ fn readers_on_other_processors_see_the_old_or_the_new() {
                         std::thread::yield_now();
                     }
                 }
-                table.confirm_flush();
+                owed.into_iter().for_each(|owed| table.confirm_flush(owed));
             }
         }
     });

@@ -1,11 +1,13 @@
 //! The 1:1 transaction, case by case.
 
 use p2m::{
-    Access, AddressSpace, Entry, Flush, Gfn, GfnRange, Identity, IdentityError, MapError, Mfn, MfnRange,
-    OnConflict, P2m, P2mType, PageSize, SecondLevel, Seen, Table,
+    Access, AddressSpace, Entry, Gfn, GfnRange, Identity, IdentityError, MapError, Mfn, MfnRange, OnConflict,
+    P2m, P2mType, PageSize, SecondLevel, Seen, Table,
 };
 
-use crate::source::Frames;
+use testkit::frames::Frames;
+
+use crate::owed::flush;
 
 const RW: Access = Access::READ_WRITE;
 
@@ -34,7 +36,9 @@ fn an_unaligned_region_gets_large_pages_inside_and_small_ones_at_its_ends() {
     let frames = Frames::new(64);
     let mut table = table(&frames);
     let range = mfns(0x1ff, 0x1ff + 0x4000);
-    assert_eq!(table.frames_needed(range), 4);
+    frames.limit(3);
+    assert_eq!(install(&mut table, range), Err(IdentityError::NoFrames { needed: 4 }));
+    frames.limit(None);
     assert_eq!(install(&mut table, range), Ok(Identity::Mapped));
     assert_eq!(table.table_frames(), 5);
     let orders: Vec<u32> = [0x1ff, 0x200, 0x400, 0x3fff, 0x4000, 0x41fe]
@@ -48,17 +52,15 @@ fn an_unaligned_region_gets_large_pages_inside_and_small_ones_at_its_ends() {
     assert_eq!(run.gfns, gfns(0x200, 0x41ff));
     assert_eq!(run.entry, Entry { p2m_type: P2mType::MmioDirect, mfn: Some(Mfn::new(0x200)), access: RW });
 
-    assert_eq!(table.take_flush(), Some(Flush { gfns: gfns(0x1ff, 0x41ff), only_added: true }));
-    frames.allow(0);
+    assert_eq!(flush(&mut table), Some((gfns(0x1ff, 0x41ff), true)));
+    frames.limit(0);
     assert_eq!(table.unmap_identity(range), Ok(()));
     assert!(table.is_empty());
     assert_eq!((table.table_frames(), table.held_frames(), frames.live()), (1, 4, 5));
-    let flush = table.take_flush().unwrap();
-    assert!(
-        !flush.only_added && flush.gfns.start() <= Gfn::new(0x1ff) && flush.gfns.end() >= Gfn::new(0x41ff)
-    );
+    let owed = table.take_flush().unwrap();
+    assert!(!owed.only_added() && owed.gfns().hull(&gfns(0x1ff, 0x41ff)) == owed.gfns());
     assert_eq!(frames.live(), 5);
-    table.confirm_flush();
+    table.confirm_flush(owed);
     assert_eq!(frames.live(), 1);
     drop(table);
     assert_eq!(frames.live(), 0);
@@ -69,13 +71,13 @@ fn the_second_time_there_is_nothing_to_do() {
     let frames = Frames::new(64);
     let mut table = table(&frames);
     install(&mut table, mfns(0x1000, 0x1200)).unwrap();
-    let _ = table.take_flush();
-    frames.allow(0);
+    flush(&mut table);
+    frames.limit(0);
     let mut seen = Vec::new();
     let again = table.map_identity(mfns(0x1000, 0x1200), RW, OnConflict::Refuse, &mut |run| seen.push(run));
     assert_eq!(again, Ok(Identity::AlreadyIdentical));
     assert_eq!(seen, [Seen::Identical(gfns(0x1000, 0x1200))]);
-    assert_eq!(table.take_flush(), None);
+    assert!(table.take_flush().is_none());
 }
 
 #[test]
@@ -110,13 +112,13 @@ fn a_conflict_is_named_and_changes_nothing() {
     let frames = Frames::new(64);
     let mut table = table(&frames);
     table.map(gfns(0x1100, 0x1101), ram(0x9999)).unwrap();
-    let _ = table.take_flush();
+    flush(&mut table);
     let before = frames.live();
     assert_eq!(
         install(&mut table, mfns(0x1000, 0x3000)),
         Err(IdentityError::Conflict { gfn: Gfn::new(0x1100), found: ram(0x9999) })
     );
-    assert_eq!((frames.live(), table.take_flush()), (before, None));
+    assert_eq!((frames.live(), flush(&mut table)), (before, None));
 
     let mut seen = Vec::new();
     let skipped = table.map_identity(mfns(0x1000, 0x3000), RW, OnConflict::Skip, &mut |run| seen.push(run));
@@ -135,10 +137,12 @@ fn every_end_of_a_range_that_was_given_stays_a_page_end() {
     install(&mut table, mfns(0, 0x40000)).unwrap();
     assert_eq!(table.translate(Gfn::new(0)).order(), 18);
     // Shares pages with the first: the page of 1 GiB is cut at both ends, and removal of either takes no frame.
-    assert_eq!(table.frames_needed(mfns(0x300, 0x40100)), 4);
+    frames.limit(3);
+    assert_eq!(install(&mut table, mfns(0x300, 0x40100)), Err(IdentityError::NoFrames { needed: 4 }));
+    frames.limit(None);
     let mixed = install(&mut table, mfns(0x300, 0x40100));
     assert_eq!(mixed, Ok(Identity::Mixed { installed: 0x100, identical: 0x3fd00, skipped: 0 }));
-    frames.allow(0);
+    frames.limit(0);
     table.unmap_identity(mfns(0x300, 0x40100)).unwrap();
     assert_eq!(table.look_up(Gfn::new(0)).gfns, gfns(0, 0x300));
     table.unmap_identity(mfns(0, 0x40000)).unwrap();
@@ -151,7 +155,7 @@ fn what_separate_calls_installed_is_not_joined() {
     let mut table = table(&frames);
     install(&mut table, mfns(0x200, 0x300)).unwrap();
     install(&mut table, mfns(0x300, 0x400)).unwrap();
-    frames.allow(0);
+    frames.limit(0);
     table.unmap_identity(mfns(0x200, 0x300)).unwrap();
     assert_eq!(table.look_up(Gfn::new(0x300)).gfns, gfns(0x300, 0x400));
 }
@@ -161,9 +165,9 @@ fn cutting_a_page_without_a_frame_changes_nothing() {
     let frames = Frames::new(64);
     let mut table = table(&frames);
     install(&mut table, mfns(0x200, 0x400)).unwrap();
-    frames.allow(0);
+    frames.limit(0);
     assert_eq!(table.unmap_identity(mfns(0x210, 0x220)), Err(IdentityError::NoFrames { needed: 1 }));
-    frames.allow(1);
+    frames.limit(1);
     assert_eq!(table.unmap_identity(mfns(0x210, 0x220)), Ok(()));
     assert_eq!(table.look_up(Gfn::new(0x200)).gfns, gfns(0x200, 0x210));
     assert_eq!(table.look_up(Gfn::new(0x220)).gfns, gfns(0x220, 0x400));

@@ -10,11 +10,8 @@
 )]
 
 mod beside;
-mod harness;
 mod identity;
 mod marks;
-mod model;
+mod owed;
 mod random;
-mod source;
 mod space;
-mod walker;

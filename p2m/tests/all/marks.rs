@@ -3,12 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use p2m::{
-    Access, AddressSpace, DeviceRoot, Entry, Ept, Flush, FrameSource, Gfn, Identity, Mfn, MfnRange,
-    OnConflict, P2m, P2mType, PageSize, Table,
+    Access, AddressSpace, DeviceRoot, Entry, Ept, FrameSource, Gfn, Identity, Mfn, MfnRange, OnConflict, P2m,
+    P2mType, PageSize, Table,
 };
 
-use crate::model::gfns;
-use crate::source::Frames;
+use testkit::frames::Frames;
+use testkit::tables::model::gfns;
+
+use crate::owed::flush;
 
 const ACCESSED: u64 = 1 << 8;
 const DIRTY: u64 = 1 << 9;
@@ -82,11 +84,11 @@ fn a_used_page_is_still_the_same_page() {
     for gfn in [0x1f0, 0x1f7, 0x1ff, 0x200, 0x5ff] {
         touch(&frames, table.root(), gfn, ACCESSED | DIRTY);
     }
-    let _ = table.take_flush();
+    flush(&mut table);
     assert_eq!(map(&mut table), Ok(Identity::AlreadyIdentical));
-    assert_eq!(table.take_flush(), None);
+    assert!(table.take_flush().is_none());
     assert_eq!(table.look_up(Gfn::new(0x1f0)).gfns, gfns(0x1f0, 0x600));
-    frames.allow(0);
+    frames.limit(0);
     table.unmap_identity(range).unwrap();
     assert!(table.is_empty());
     assert_eq!(table.table_frames(), 1);
@@ -100,13 +102,13 @@ fn what_is_there_already_is_not_written_again() {
     let mut report = |_| ();
     table.map_identity(range(0x10, 0x20), Access::READ_WRITE, OnConflict::Refuse, &mut report).unwrap();
     touch(&frames, table.root(), 0x13, ACCESSED | DIRTY);
-    let _ = table.take_flush();
+    flush(&mut table);
     table.map_identity(range(0x10, 0x30), Access::READ_WRITE, OnConflict::Refuse, &mut report).unwrap();
     assert_eq!(
         [0x12, 0x13, 0x14].map(|gfn| marks(&table, gfn)),
         [(false, false), (true, true), (false, false)]
     );
-    assert_eq!(table.take_flush(), Some(Flush { gfns: gfns(0x20, 0x30), only_added: true }));
+    assert_eq!(flush(&mut table), Some((gfns(0x20, 0x30), true)));
 }
 
 #[test]
@@ -117,10 +119,10 @@ fn mapping_the_same_again_writes_nothing() {
     for gfn in [1, 5, 0x1ff, 0x200] {
         touch(&frames, table.root(), gfn, ACCESSED | DIRTY);
     }
-    let _ = table.take_flush();
+    flush(&mut table);
     frames.listen(|_, _, _| panic!("something was written"));
     table.map(gfns(3, 0x300), ram(0x1003)).unwrap();
-    assert_eq!(table.take_flush(), None);
+    assert!(table.take_flush().is_none());
     frames.listen(|_, _, _| ());
     assert_eq!(marks(&table, 5), (true, true));
 }

@@ -4,8 +4,8 @@ use p2m::{Access, Domain, Ept, LongMode, OnConflict, P2mType, PageSize, SecondLe
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::harness::{Step, case, run, universe};
-use crate::source::Frames;
+use testkit::frames::Frames;
+use testkit::tables::harness::{Step, case, run, universe};
 
 /// Frames from the start of the range that the steps are about.
 fn points(universe: u64) -> impl Strategy<Value = u64> {
@@ -66,6 +66,8 @@ fn steps(universe: u64) -> impl Strategy<Value = Vec<Step>> {
             Step::Fill { start, end, most, delta, region }
         }),
         1 => Just(Step::Flush),
+        3 => Just(Step::Take),
+        2 => (0_usize..3).prop_map(Step::Confirm),
     ];
     prop::collection::vec(step, 1..24)
 }

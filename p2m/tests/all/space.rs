@@ -7,8 +7,8 @@ use p2m::{
     populate,
 };
 
-use crate::model::gfns;
-use crate::source::Frames;
+use testkit::frames::Frames;
+use testkit::tables::model::gfns;
 
 const RW: Access = Access::READ_WRITE;
 
@@ -56,12 +56,12 @@ fn populating_refuses_what_is_occupied_or_reserved_and_says_what_is_there() {
             found: Entry { mfn: Some(Mfn::new(0x8_000f)), ..region }
         })
     );
-    frames.allow(0);
+    frames.limit(0);
     let no_frames = populate(&mut table, gfns(0, 1), ram(1), &reserved);
     assert_eq!(no_frames, Err(PopulateError::Map(MapError::NoFrames { needed: 2 })));
     assert_eq!(table.runs(gfns(0, 0x20_0000)).collect::<Vec<_>>(), before);
 
-    frames.allow(8);
+    frames.limit(8);
     assert_eq!(populate(&mut table, gfns(0, 0x400), ram(0x1000), &reserved), Ok(()));
     assert_eq!(table.translate(Gfn::new(0x3ff)).entry(), ram(0x13ff));
     assert_eq!(table.translate(Gfn::new(0x3ff)).order(), 9);
@@ -116,7 +116,7 @@ fn filling_says_where_it_stopped_and_which_frames_it_did_not_use() {
         too_many,
         Err(FillError { at: Gfn::new(8), filled: 0, cause: FillCause::Refused { unused, error } })
     );
-    frames.allow(0);
+    frames.limit(0);
     let far =
         fill_holes(&mut table, gfns(1 << 30, (1 << 30) + 9), &[], P2mType::RamRw, RW, &mut |_| Some(unused));
     let error = MapError::NoFrames { needed: 3 };
@@ -194,11 +194,11 @@ fn the_direct_map_covers_the_banks_and_nothing_else() {
         [mfns(0, 0x9f), mfns(0x100, 0x101), mfns(0x200, 0x3_ffff), mfns(0x10_0000, 0x10_0000 + (600 << 18))];
     let mut handed = Vec::new();
     let total: u64 = banks.iter().map(|bank| bank.len()).sum();
-    frames.allow(0);
+    frames.limit(0);
     let mapped = map_directly(&mut host, window, banks, |bank| {
         // The tables can come from what has just been handed over.
         handed.push(bank);
-        frames.allow(16);
+        frames.limit(16);
     });
     assert_eq!(mapped, Ok(total));
     assert_eq!(handed, banks);
@@ -239,7 +239,7 @@ fn the_direct_map_returns_errors() {
     let far = [mfns(1 << 36, (1 << 36) + 1)];
     let beyond = map_directly(&mut host, Gfn::new(0), far, |_| handed += 1);
     assert_eq!((beyond, handed), (Err(DirectMapError { bank: far[0], cause: DirectMapCause::Beyond }), 1));
-    frames.allow(0);
+    frames.limit(0);
     let unlucky = [mfns(0x100_0000, 0x100_0001)];
     let cause = DirectMapCause::Map(MapError::NoFrames { needed: 2 });
     assert_eq!(
@@ -264,13 +264,12 @@ fn both_tables_of_a_domain_are_updated_or_none() {
     let mut domain = Domain::separate(cpu, iommu).unwrap();
     let range = mfns(0x4_0000, 0x8_0000);
     // The CPU's takes one frame, for a page of 1 GiB; the IOMMU's one for 512 pages of 2 MiB.
-    assert_eq!(domain.frames_needed(range), 2);
     let mut report = |_| ();
-    frames.allow(1);
+    frames.limit(1);
     let refused = domain.map_identity(range, RW, OnConflict::Refuse, &mut report);
     assert_eq!(refused, Err(IdentityError::NoFrames { needed: 2 }));
     assert!(domain.cpu().is_empty() && domain.iommu().unwrap().is_empty() && frames.live() == 2);
-    frames.allow(2);
+    frames.limit(2);
     assert_eq!(domain.map_identity(range, RW, OnConflict::Refuse, &mut report), Ok(Identity::Mapped));
     let gfn = Gfn::new(0x4_0200);
     assert_eq!(domain.iommu().unwrap().translate(gfn).entry(), domain.translate(gfn).entry());

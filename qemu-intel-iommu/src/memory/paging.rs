@@ -164,12 +164,12 @@ fn map_in(tables: &mut Tables, range: Range<u64>, access: Access) -> Result<(), 
         p2m::MapError::NoFrames { .. } => MapError::OutOfTables,
         other => MapError::Tables(other),
     })?;
-    if let Some(flush) = tables.take_flush() {
-        if !flush.only_added && TABLES.is_completed() {
+    if let Some(owed) = tables.take_flush() {
+        if !owed.only_added() && TABLES.is_completed() {
             // SAFETY: the same tables again, for the sake of the TLB.
             unsafe { controlregs::cr3_write(controlregs::cr3()) };
         }
-        tables.confirm_flush();
+        tables.confirm_flush(owed);
     }
     Ok(())
 }

@@ -159,8 +159,9 @@ fn look_up<F: Format, S: FrameSource>((table, gfn): (&Table<F, S>, Gfn)) -> (P2m
 
 /// Flushes, as hardware without caches does.
 fn flush<F: Format>(table: &mut Table<F, DirectMap>) {
-    let _ = table.take_flush();
-    table.confirm_flush();
+    if let Some(owed) = table.take_flush() {
+        table.confirm_flush(owed);
+    }
 }
 
 /// Maps and undoes a region in `table`; `what` tells the rows from others.

@@ -127,13 +127,6 @@ impl AddressSpace for Space {
         }
     }
 
-    fn frames_needed(&self, range: MfnRange) -> u64 {
-        match self {
-            Self::Real(table) => table.frames_needed(range),
-            Self::Unused => 0,
-        }
-    }
-
     fn map_identity(
         &mut self,
         range: MfnRange,
@@ -175,9 +168,9 @@ impl AddressSpace for Space {
         }
     }
 
-    fn confirm_flush(&mut self) {
+    fn confirm_flush(&mut self, flush: Flush) {
         match self {
-            Self::Real(table) => table.confirm_flush(),
+            Self::Real(table) => table.confirm_flush(flush),
             Self::Unused => {}
         }
     }

@@ -2,7 +2,6 @@
 
 use lexopt::prelude::*;
 
-use crate::faults::{FAULTS, by_name};
 use crate::search::Bounds;
 use crate::settings::SETTINGS;
 
@@ -17,8 +16,6 @@ runs the real policy, page tables and VT-d driver; checks each state, and each m
       --depth N        at most N calls in a row
       --failures N     let calls fail in states of fewer than N calls (3)
       --jobs N         settings that are explored at a time (as many as there are CPUs)
-      --list-faults    ways to break the code on purpose
-      --fault NAME     break it so; the exploration should find it
   -h, --help           this text
 
 Exit: 0 all held, 1 something did not, 2 wrong usage.";
@@ -31,8 +28,6 @@ pub enum Command {
         bounds: Bounds,
         /// How many settings at a time.
         jobs: usize,
-        /// The fault's name.
-        fault: Option<&'static str>,
     },
     /// Print this.
     Print(String),
@@ -49,28 +44,16 @@ pub fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
 fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     let mut bounds = Bounds { states: 1_050_000, depth: u32::MAX, failures: 3 };
     let mut jobs = std::thread::available_parallelism().map_or(1, Into::into);
-    let mut fault = None;
     while let Some(word) = parser.next()? {
         match word {
             Long("states") => bounds.states = parser.value()?.parse()?,
             Long("depth") => bounds.depth = parser.value()?.parse()?,
             Long("failures") => bounds.failures = parser.value()?.parse()?,
             Long("jobs") => jobs = parser.value()?.parse()?,
-            Long("fault") => {
-                let name = parser.value()?.string()?;
-                let known = FAULTS.iter().find(|(its, ..)| *its == name);
-                let (its, ..) = known.ok_or_else(|| format!("there is no fault {name:?} (--list-faults)"))?;
-                fault = Some(*its);
-            }
-            Long("list-faults") => {
-                let lines = FAULTS.iter().map(|(name, _, what)| format!("{name:<21}{what}\n"));
-                return Ok(Command::Print(lines.collect::<String>().trim_end().into()));
-            }
             Short('h') | Long("help") => return Ok(Command::Print(USAGE.into())),
             _ => return Err(word.unexpected()),
         }
     }
-    debug_assert!(fault.is_none_or(|name| by_name(name).is_some()));
     bounds.states = bounds.states.div_ceil(SETTINGS.len());
-    Ok(Command::Explore { bounds, jobs, fault })
+    Ok(Command::Explore { bounds, jobs })
 }

@@ -1,6 +1,9 @@
 //! Made-up parts for tests: what a hypervisor and its machine would give to the libraries.
 //!
 //! - [`frames`]: page-table frames that can run out.
+//! - [`tables`]: what page tables are tested against.
+//!
+//! With the feature `machine`, which is on unless switched off (p2m's tests do without, and so need not build what is above p2m):
 //! - [`bus`]: PCI configuration space of made-up devices and bridges.
 //! - [`vtd`]: a remapping unit in software, register by register.
 #![allow(
@@ -12,6 +15,9 @@
     reason = "tools for tests, which say so when they are used wrongly"
 )]
 
+#[cfg(feature = "machine")]
 pub mod bus;
 pub mod frames;
+pub mod tables;
+#[cfg(feature = "machine")]
 pub mod vtd;

@@ -34,7 +34,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "explore",
-        about: "every call in every state of a small machine, with every failure (explore --help: bounds, faults)",
+        about: "every call in every state of a small machine, with every failure (explore --help: bounds)",
         run: explore::run,
     },
     Verb {

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use p2m::faults::{Fault, is_broken};
 use p2m::{DeviceRoot, Flush, FrameSource};
 
 use crate::platform::{HardwareError, Sbdf, SpaceId};
@@ -73,13 +72,13 @@ impl<R: Registers> Unit<'_, R> {
         // In doubt, translations of the space may be cached though no entry has its id any more, and whatever this flush is for, the tables behind
         // them are free to be used again when it succeeds.
         self.settle(frames)?;
-        if flush.gfns.is_empty() || (flush.only_added && !capability.caching_mode()) {
+        if flush.gfns().is_empty() || (flush.only_added() && !capability.caching_mode()) {
             return Ok(());
         }
         let Some(domain) = self.domains.id_of(space) else { return Ok(()) };
         let fits =
             |block: &Block| capability.page_selective() && block.order <= u32::from(capability.max_mask());
-        let block = Block::covering(flush.gfns).filter(fits);
+        let block = Block::covering(flush.gfns()).filter(fits);
         let request = match block {
             Some(block) => Request::IotlbPages { domain, block },
             None => Request::IotlbDomain { domain },
@@ -290,9 +289,6 @@ impl<R: Registers> Unit<'_, R> {
         let Some(live) = &self.live else { return Ok(()) };
         let capability = live.capability;
         self.access(capability).flush_write_buffer()?;
-        if is_broken(Fault::SkipContextFlush) {
-            return Ok(());
-        }
         let domain = match before.domain() {
             Some(domain) => domain,
             // In caching mode, that it was not present may be cached, under id 0 (§6.1).

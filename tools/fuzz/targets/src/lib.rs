@@ -29,18 +29,8 @@ mod bus;
 mod calls;
 #[path = "../../../../acpi-dmar/tests/common/described.rs"]
 mod described;
-#[path = "../../../../p2m/tests/all/harness.rs"]
-mod harness;
-#[path = "../../../../p2m/tests/all/model.rs"]
-mod model;
-#[path = "../../../../p2m/tests/all/source.rs"]
-#[allow(dead_code, reason = "p2m's other tests use the rest")]
-mod source;
 #[path = "../../../../acpi-dmar/tests/common/visit.rs"]
 mod visit;
-#[path = "../../../../p2m/tests/all/walker.rs"]
-#[allow(dead_code, reason = "p2m's other tests use the rest")]
-mod walker;
 #[path = "../../../../tests/tests/policy/world.rs"]
 #[allow(dead_code, reason = "the policy's other tests use the rest")]
 mod world;

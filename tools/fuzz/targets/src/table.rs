@@ -1,10 +1,10 @@
-//! Updates of guest-physical tables, beside the model of p2m's own tests.
+//! Updates of guest-physical tables, beside the model of p2m's own tests (testkit).
 
 use arbitrary::{Result, Unstructured};
 use p2m::{Access, Domain, Ept, LongMode, OnConflict, P2mType, PageSize, SecondLevel, Table};
 
-use crate::harness::{Step, case, run, universe};
-use crate::source::Frames;
+use testkit::frames::Frames;
+use testkit::tables::harness::{Step, case, run, universe};
 
 /// More would only be slower: each step is tried with every number of frames that is too small.
 const MOST_STEPS: usize = 24;
@@ -92,7 +92,7 @@ fn delta(u: &mut Unstructured<'_>, start: u64, end: u64) -> Result<(u64, u64)> {
 }
 
 fn step(u: &mut Unstructured<'_>, universe: u64) -> Result<Step> {
-    let kind = u.int_in_range(0..=8)?;
+    let kind = u.int_in_range(0..=10)?;
     let (start, end) = range(u, universe)?;
     Ok(match kind {
         0 => {
@@ -118,6 +118,8 @@ fn step(u: &mut Unstructured<'_>, universe: u64) -> Result<Step> {
             let (delta, _) = delta(u, start, end)?;
             Step::Fill { start, end, most: u.int_in_range(1..=0x500)?, delta, region: range(u, universe)? }
         }
+        8 => Step::Take,
+        9 => Step::Confirm(u.int_in_range(0..=2)?),
         _ => Step::Flush,
     })
 }

@@ -103,7 +103,12 @@ fn device(bus: u8, devfn: u8) -> Sbdf {
 }
 
 fn flush_of(start: u64, end: u64) -> Flush {
-    Flush { gfns: GfnRange::new(Gfn::new(start), Gfn::new(end)).unwrap(), only_added: false }
+    Flush::new(GfnRange::new(Gfn::new(start), Gfn::new(end)).unwrap(), false, 0)
+}
+
+/// Of pages that were not present before.
+fn added(start: u64, end: u64) -> Flush {
+    Flush::new(flush_of(start, end).gfns(), true, 0)
 }
 
 /// By registers, by queue.
@@ -225,9 +230,8 @@ fn flushes_are_as_narrow_as_the_unit_can() {
     assert_eq!(granularity(CAP & !(1 << 39), flush_of(5, 6)), [(2, 0)], "no PSI");
     assert_eq!(granularity(CAP, flush_of(5, 5)), []);
     assert_eq!(granularity(CAP, flush_of(0, u64::MAX)), [(2, 0)]);
-    let added = Flush { only_added: true, ..flush_of(5, 6) };
-    assert_eq!(granularity(CAP, added), []);
-    assert_eq!(granularity(CAP | 1 << 7, added), [(3, 0x5000)], "caching mode");
+    assert_eq!(granularity(CAP, added(5, 6)), []);
+    assert_eq!(granularity(CAP | 1 << 7, added(5, 6)), [(3, 0x5000)], "caching mode");
 }
 
 #[test]
@@ -249,7 +253,7 @@ fn caching_mode_needs_and_gets_flushes_of_what_was_not_there() {
         assert_eq!(rig.model.dma(8, 0x5000, false), Err(Reason::NO_READ));
         rig.arena.map(table, 5, 6, PageSize::Size4K, Access::READ_WRITE);
         assert_eq!(rig.model.dma(8, 0x5000, false), Err(Reason::NO_READ), "cached as not there");
-        rig.vtd.flush(SpaceId(1), &Flush { only_added: true, ..flush_of(5, 6) }).unwrap();
+        rig.vtd.flush(SpaceId(1), &added(5, 6)).unwrap();
         assert_eq!(rig.model.dma(8, 0x5000, false), Ok(0x6000));
         // A space that once was attached here, and grew while it was not.
         rig.vtd.detach(device(0, 8)).unwrap();
@@ -293,7 +297,7 @@ fn the_write_buffer_is_flushed_before_anything_is_dropped() {
     assert!(matches!(events[..], [Event::WriteBuffer, Event::Context(_), Event::Iotlb(..)]), "{events:?}");
     rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
     rig.model.take_events();
-    rig.vtd.flush(SpaceId(1), &Flush { only_added: true, ..flush_of(1, 2) }).unwrap();
+    rig.vtd.flush(SpaceId(1), &added(1, 2)).unwrap();
     assert_eq!(rig.model.take_events(), [Event::WriteBuffer]);
 }
 

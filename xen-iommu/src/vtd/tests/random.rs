@@ -68,7 +68,7 @@ proptest! {
                     // A present page that changes is unmapped first, as the policy does.
                     let only_added = pages[space].insert(gfn, mfn).is_none();
                     rig.arena.map(tables[space], gfn, mfn, PageSize::Size4K, Access::READ_WRITE);
-                    let flush = Flush { only_added, ..flush_of(gfn, gfn + 1) };
+                    let flush = Flush::new(flush_of(gfn, gfn + 1).gfns(), only_added, 0);
                     while rig.vtd.flush(SpaceId(space as u32), &flush).is_err() {}
                 }
                 Call::Unmap(space, gfn) => {

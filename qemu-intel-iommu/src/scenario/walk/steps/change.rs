@@ -44,8 +44,9 @@ pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
         trial.still_reads(address, old)?;
         if trial.spoilt {
             // The hardware is not told.
-            let _ = trial.table.take_flush();
-            trial.table.confirm_flush();
+            if let Some(owed) = trial.table.take_flush() {
+                trial.table.confirm_flush(owed);
+            }
         }
         trial.probe(address, EACH)?;
     }

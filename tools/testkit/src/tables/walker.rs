@@ -1,14 +1,13 @@
 //! What hardware sees in a table, written from the specifications' entry layouts and from nothing of ours.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use p2m::{DeviceRoot, FrameSource, Mfn};
 
-use crate::source::Frames;
-
 /// Whose walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Walker {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Walker {
     /// VT-d second stage without snoop control, device TLBs and execute permission.
     Vtd,
     /// EPT without any of the controls that give bits 57 to 61 a meaning.
@@ -19,12 +18,17 @@ pub(crate) enum Walker {
 
 /// Where a walk ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) mfn: u64,
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-    pub(crate) execute: bool,
-    pub(crate) order: u32,
+pub struct Seen {
+    /// The machine frame.
+    pub mfn: u64,
+    /// Reads are allowed.
+    pub read: bool,
+    /// Writes are.
+    pub write: bool,
+    /// Instruction fetches are.
+    pub execute: bool,
+    /// The power of two of frames in the page.
+    pub order: u32,
 }
 
 fn bit(entry: u64, number: u32) -> bool {
@@ -32,7 +36,7 @@ fn bit(entry: u64, number: u32) -> bool {
 }
 
 /// Walks to `gfn`; panics at an entry that hardware would call misconfigured or reserved.
-pub(crate) fn walk(frames: &Frames, walker: Walker, root: DeviceRoot, gfn: u64) -> Option<Seen> {
+pub fn walk(frames: &impl FrameSource, walker: Walker, root: DeviceRoot, gfn: u64) -> Option<Seen> {
     if gfn >> (9 * u32::from(root.levels)) != 0 {
         return None;
     }
@@ -101,4 +105,23 @@ pub(crate) fn walk(frames: &Frames, walker: Walker, root: DeviceRoot, gfn: u64) 
         frame = address >> 12;
     }
     panic!("the lowest table leads on")
+}
+
+/// The tables that can be reached from a top table, itself among them: any walker's.
+pub fn reachable(frames: &impl FrameSource, root: DeviceRoot) -> BTreeSet<Mfn> {
+    fn below(frames: &impl FrameSource, frame: Mfn, level: u8, all: &mut BTreeSet<Mfn>) {
+        all.insert(frame);
+        if level == 1 {
+            return;
+        }
+        for entry in &frames.table(frame).expect("a pointer leaves the tables").0 {
+            let entry = entry.load(Ordering::Relaxed);
+            if bit(entry, 0) && !bit(entry, 7) {
+                below(frames, Mfn::containing(entry & 0xf_ffff_ffff_f000), level - 1, all);
+            }
+        }
+    }
+    let mut all = BTreeSet::new();
+    below(frames, root.root, root.levels, &mut all);
+    all
 }

@@ -1,5 +1,9 @@
 //! Any updates, one after the other, beside the model: with frames running out wherever they can, and with everything checked after each.
+//!
+//! Hardware is taken to cache all that it can: what the tables said at any time since the last flush that covers it. So flushes are asked for, fail, are
+//! done late and out of order, and the tables must say each time what is still to be dropped, and keep the frames that a walk may still be in.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use p2m::{
@@ -8,25 +12,31 @@ use p2m::{
     SecondLevel, Seen, Table, fill_holes, populate,
 };
 
-use crate::model::{Model, Stretch, gfns};
-use crate::source::Frames;
-use crate::walker::{Walker, walk};
+use super::model::{Model, Stretch, gfns};
+use super::walker::{Walker, reachable, walk};
+use crate::frames::Frames;
 
 /// One table as the hardware has it.
-pub(crate) struct Hardware {
+#[derive(Debug)]
+pub struct Hardware {
     walkers: Vec<Walker>,
     root: DeviceRoot,
     largest: u32,
 }
 
 /// What is tested.
-pub(crate) trait Subject: P2m {
+pub trait Subject: P2m {
+    /// Its tables.
     fn hardware(&self) -> Vec<Hardware>;
+    /// Frames in the tables, and frames that wait for a flush.
     fn frames_in_use(&self) -> (u64, u64);
+    /// What is at a guest frame, and whether a 1:1 mapping installed it.
     fn at(&self, gfn: u64) -> (Entry, bool);
 }
 
-pub(crate) trait Walked: Format {
+/// A format, and who walks its tables.
+pub trait Walked: Format {
+    /// Who.
     const WALKERS: &[Walker];
 }
 impl Walked for SecondLevel {
@@ -72,52 +82,30 @@ impl<C: Walked, D: Walked> Subject for Domain<C, D, &Frames> {
     }
 }
 
+/// What is done, at frames counted from a base. Machine frames are `delta` above the guest frames.
+#[allow(missing_docs, reason = "fields are those of p2m's calls")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Step {
-    Map {
-        start: u64,
-        end: u64,
-        p2m_type: P2mType,
-        access: Access,
-        delta: u64,
-    },
-    Unmap {
-        start: u64,
-        end: u64,
-    },
-    ChangeType {
-        start: u64,
-        end: u64,
-        from: P2mType,
-        to: P2mType,
-    },
-    Install {
-        start: u64,
-        end: u64,
-        access: Access,
-        on_conflict: OnConflict,
-    },
-    Uninstall {
-        start: u64,
-        end: u64,
-    },
+pub enum Step {
+    /// Puts a mapping in place of all that is there.
+    Map { start: u64, end: u64, p2m_type: P2mType, access: Access, delta: u64 },
+    /// Leaves nothing.
+    Unmap { start: u64, end: u64 },
+    /// Gives frames of one type another.
+    ChangeType { start: u64, end: u64, from: P2mType, to: P2mType },
+    /// Maps 1:1.
+    Install { start: u64, end: u64, access: Access, on_conflict: OnConflict },
+    /// Removes 1:1 mappings.
+    Uninstall { start: u64, end: u64 },
     /// Only where nothing is, and outside `region`.
-    Populate {
-        start: u64,
-        end: u64,
-        p2m_type: P2mType,
-        delta: u64,
-        region: (u64, u64),
-    },
+    Populate { start: u64, end: u64, p2m_type: P2mType, delta: u64, region: (u64, u64) },
     /// Some frames into the first hole outside `region`; then there are no more.
-    Fill {
-        start: u64,
-        end: u64,
-        most: u64,
-        delta: u64,
-        region: (u64, u64),
-    },
+    Fill { start: u64, end: u64, most: u64, delta: u64, region: (u64, u64) },
+    /// A flush that is done at once.
     Flush,
+    /// A flush that is begun: its token is kept, and may be lost.
+    Take,
+    /// The flush is done of one of the tokens that are kept, counted from the newest.
+    Confirm(usize),
 }
 
 fn mfns(start: u64, end: u64) -> MfnRange {
@@ -152,10 +140,27 @@ impl Outcome {
     }
 }
 
+/// A token, and what is to come of confirming it.
+struct Token {
+    flush: Flush,
+    /// Which call made it.
+    number: usize,
+    /// How many of the past states it covers.
+    covers: usize,
+    /// The frames that were off the tables and not free when it was made.
+    held: BTreeSet<Mfn>,
+}
+
 struct Harness<'a, P> {
     subject: P,
     frames: &'a Frames,
     model: Model,
+    /// What hardware may still hold something of, the oldest first.
+    past: Vec<Model>,
+    /// Tokens that are kept, the oldest first.
+    tokens: Vec<Token>,
+    /// How often it was asked what is owed.
+    takes: usize,
     base: u64,
     universe: u64,
 }
@@ -219,10 +224,7 @@ impl<P: Subject> Harness<'_, P> {
                     done => Outcome::Done(format!("{done:?}"), Vec::new()),
                 }
             }
-            Step::Flush => {
-                self.subject.confirm_flush();
-                Outcome::of_map(Ok(()))
-            }
+            Step::Flush | Step::Take | Step::Confirm(_) => Outcome::of_map(Ok(())),
         }
     }
 
@@ -286,7 +288,7 @@ impl<P: Subject> Harness<'_, P> {
                     }
                 }
             }
-            Step::Flush => done(&()),
+            Step::Flush | Step::Take | Step::Confirm(_) => done(&()),
         }
     }
 
@@ -297,54 +299,118 @@ impl<P: Subject> Harness<'_, P> {
     }
 
     fn step(&mut self, step: &Step) {
-        let before = self.model.clone();
-        let asked = match *step {
-            Step::Install { start, end, access: Access::READ_WRITE, .. } => {
-                Some(self.subject.frames_needed(mfns(self.base + start, self.base + end)))
+        match *step {
+            Step::Flush => {
+                let token = self.take();
+                token.into_iter().for_each(|token| self.confirm(token));
+                assert!(self.take().is_none(), "what was flushed is still owed");
             }
-            _ => None,
-        };
+            Step::Take => {
+                let token = self.take();
+                self.tokens.extend(token);
+            }
+            Step::Confirm(back) => {
+                if let Some(back) = back.checked_rem(self.tokens.len()) {
+                    let token = self.tokens.remove(self.tokens.len() - 1 - back);
+                    self.confirm(token);
+                }
+            }
+            _ => self.update(step),
+        }
+    }
+
+    fn update(&mut self, step: &Step) {
+        let before = self.model.clone();
         // Without frames it works or changes nothing; then with each number of frames that is too small, or some of them if they are many.
-        self.frames.allow(0);
+        self.frames.limit(0);
         let state = self.state();
+        let owed = self.owed();
         let mut taken = 0;
         let mut outcome = self.do_it(step);
         if let Outcome::NoFrames(needed) = outcome {
             let few =
                 (1..needed).filter(|frames| needed < 12 || [1, needed / 2, needed - 1].contains(frames));
             for allowed in few {
-                self.frames.allow(allowed);
+                self.frames.limit(allowed);
                 assert_eq!(self.do_it(step), Outcome::NoFrames(needed));
                 assert_eq!(self.state(), state, "a failed update left a trace");
-                assert_eq!(self.subject.take_flush(), None, "a failed update asks for a flush");
+                assert_eq!(self.owed(), owed, "a failed update asks for a flush");
             }
             assert_eq!(self.state(), state, "a failed update left a trace");
-            self.frames.allow(needed);
+            self.frames.limit(needed);
             taken = needed;
             outcome = self.do_it(step);
-            if let Some(asked) = asked {
-                assert_eq!(asked, needed, "frames_needed");
-            }
             assert!(!matches!(outcome, Outcome::NoFrames(_)), "{needed} frames are not enough");
-        } else if matches!(outcome, Outcome::Done(..)) {
-            assert!(asked.is_none_or(|asked| asked == 0), "frames_needed");
         }
-        if *step != Step::Flush {
-            assert_eq!(self.frames.live(), state.2 + taken, "frames were asked for and not used");
-        }
+        assert_eq!(
+            self.frames.live(),
+            state.2 + taken,
+            "frames were asked for and not used, or freed unflushed"
+        );
         let expected = self.model_it(step);
         assert_eq!(outcome, expected);
         if matches!(outcome, Outcome::Refused(..)) {
             assert_eq!(self.state(), state, "a refused update left a trace");
         }
-        let flush = self.subject.take_flush();
-        if *step != Step::Flush && flush.is_none() {
-            assert_eq!(self.subject.frames_in_use().1, state.1.1, "frames left and no flush is asked for");
+        if self.model != before {
+            self.past.push(before.clone());
         }
-        self.check(&before, flush);
+        self.owed();
+        self.check(&before);
     }
 
-    fn check(&self, before: &Model, flush: Option<Flush>) {
+    /// What is owed, by a token that is dropped; not to be known while tokens are kept, which that would make out of date.
+    fn owed(&mut self) -> Option<(GfnRange, bool)> {
+        if !self.tokens.is_empty() {
+            return None;
+        }
+        self.take().map(|token| (token.flush.gfns(), token.flush.only_added()))
+    }
+
+    /// A token for all that is owed, which must cover all that hardware may hold and that is not so any more.
+    fn take(&mut self) -> Option<Token> {
+        self.takes += 1;
+        let flush = self.subject.take_flush();
+        let hardware = self.subject.hardware();
+        let walkers: BTreeSet<Walker> =
+            hardware.iter().flat_map(|table| table.walkers.iter().copied()).collect();
+        for past in &self.past {
+            for gfn in self.model.points(past) {
+                for walker in &walkers {
+                    let [old, now] = [past, &self.model].map(|model| rights(model.at(gfn).entry, *walker));
+                    if old != now {
+                        let flush = flush.as_ref().expect("a change and no flush");
+                        assert!(flush.gfns().contains(Gfn::new(gfn)), "{gfn:#x} is not flushed");
+                        assert!(!flush.only_added() || old.is_none(), "{gfn:#x} was there before");
+                    }
+                }
+            }
+        }
+        let mut held = self.frames.live_frames();
+        for table in &hardware {
+            reachable(self.frames, table.root).iter().for_each(|frame| _ = held.remove(frame));
+        }
+        assert_eq!(self.subject.frames_in_use().1, held.len() as u64, "held_frames");
+        assert!(flush.is_some() || held.is_empty(), "frames are held and no flush is asked for");
+        flush.map(|flush| Token { flush, number: self.takes, covers: self.past.len(), held })
+    }
+
+    /// Hardware has dropped what the token says, some time after it was made.
+    fn confirm(&mut self, token: Token) {
+        let Token { flush, number, covers, held } = token;
+        let before = self.frames.live_frames();
+        self.subject.confirm_flush(flush);
+        let freed: BTreeSet<Mfn> = before.difference(&self.frames.live_frames()).copied().collect();
+        if number == self.takes {
+            assert_eq!(freed, held, "not the frames that were off the tables when the token was made");
+            self.past.drain(..covers);
+            assert!(!self.past.is_empty() || self.take().is_none(), "what was flushed is still owed");
+        } else {
+            assert_eq!(freed, BTreeSet::new(), "a newer token covers them");
+        }
+    }
+
+    fn check(&self, before: &Model) {
         let (start, end) = (self.base, self.base + self.universe);
         let hardware = self.subject.hardware();
         let runs: Vec<_> = self.subject.runs(gfns(start, end)).collect();
@@ -364,18 +430,11 @@ impl<P: Subject> Harness<'_, P> {
             for table in &hardware {
                 for walker in &table.walkers {
                     let seen = walk(self.frames, *walker, table.root, gfn);
-                    let now = rights(entry, *walker);
                     assert_eq!(
                         seen.map(|seen| (seen.mfn, seen.read, seen.write, seen.execute)),
-                        now,
+                        rights(entry, *walker),
                         "{walker:?} at {gfn:#x}: {entry}"
                     );
-                    let old = rights(before.at(gfn).entry, *walker);
-                    if old != now {
-                        let flush = flush.expect("a change and no flush");
-                        assert!(flush.gfns.contains(Gfn::new(gfn)), "{gfn:#x} is not flushed");
-                        assert!(!flush.only_added || old.is_none(), "{gfn:#x} was there before");
-                    }
                 }
             }
         }
@@ -399,15 +458,18 @@ fn rights(entry: Entry, walker: Walker) -> Rights {
     read.then_some((mfn, read, write, execute))
 }
 
-pub(crate) fn run<P: Subject>(frames: &Frames, subject: P, base: u64, universe: u64, steps: &[Step]) {
+/// Makes the updates in `subject`, which is empty and has its frames from `frames`, and in a model, within `universe` frames from `base` on. Panics where
+/// the two differ, or where anything else does not hold.
+pub fn run<P: Subject>(frames: &Frames, subject: P, base: u64, universe: u64, steps: &[Step]) {
     let model = Model::new(subject.limit().raw());
-    let mut harness = Harness { subject, frames, model, base, universe };
+    let (past, tokens) = (Vec::new(), Vec::new());
+    let mut harness = Harness { subject, frames, model, past, tokens, takes: 0, base, universe };
     for step in steps {
         harness.step(step);
     }
     // All that 1:1 mappings installed goes without a frame at a time, and the rest with the table.
     let all = mfns(base, base + universe);
-    frames.allow(u64::MAX);
+    frames.limit(None);
     harness.subject.unmap_identity(all).unwrap();
     let otherwise =
         harness.model.within(base, base + universe).into_iter().find_map(|(start, end, stretch)| {
@@ -419,11 +481,16 @@ pub(crate) fn run<P: Subject>(frames: &Frames, subject: P, base: u64, universe: 
         found.map(|run| (run.gfns.start(), run.entry)),
         otherwise.map(|run| (run.gfns.start(), run.entry))
     );
+    let (in_use, _) = harness.subject.frames_in_use();
+    let owed = harness.subject.take_flush();
+    owed.into_iter().for_each(|owed| harness.subject.confirm_flush(owed));
+    assert_eq!(harness.subject.frames_in_use(), (in_use, 0), "all that was owed is done");
     drop(harness);
     assert_eq!(frames.live(), 0);
 }
 
-pub(crate) fn case<F: Walked>(format: F, levels: u8, largest: PageSize, at_end: bool, steps: &[Step]) {
+/// Makes the updates in a new table: at its beginning, or its end.
+pub fn case<F: Walked>(format: F, levels: u8, largest: PageSize, at_end: bool, steps: &[Step]) {
     let frames = Frames::new(192);
     let table = Table::new(format, &frames, levels, largest).unwrap();
     let universe = universe(largest);
@@ -431,7 +498,9 @@ pub(crate) fn case<F: Walked>(format: F, levels: u8, largest: PageSize, at_end: 
     run(&frames, table, if at_end { limit - universe } else { 0 }, universe, steps);
 }
 
-pub(crate) fn universe(largest: PageSize) -> u64 {
+/// How many frames the updates are about, for pages up to this size.
+#[must_use]
+pub fn universe(largest: PageSize) -> u64 {
     match largest {
         PageSize::Size4K => 4 << 9,
         PageSize::Size2M => 2 << 18,

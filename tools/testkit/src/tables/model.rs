@@ -6,10 +6,11 @@ use p2m::{Access, Entry, Gfn, GfnRange, Identity, Mfn, OnConflict, P2mType, Run,
 
 /// What is at the frames from one key of the map up to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
-    pub(crate) entry: Entry,
+pub struct Stretch {
+    /// What is at the first of them.
+    pub entry: Entry,
     /// What was there before a 1:1 mapping came.
-    pub(crate) before: Option<P2mType>,
+    pub before: Option<P2mType>,
 }
 
 impl Stretch {
@@ -20,26 +21,35 @@ impl Stretch {
     }
 }
 
+/// The map.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Model {
+pub struct Model {
     stretches: BTreeMap<u64, Stretch>,
     limit: u64,
 }
 
-pub(crate) fn gfns(start: u64, end: u64) -> GfnRange {
+/// Guest frames from `start` up to `end`, exclusive.
+#[must_use]
+pub fn gfns(start: u64, end: u64) -> GfnRange {
     GfnRange::new(Gfn::new(start), Gfn::new(end)).unwrap()
 }
 
-pub(crate) fn is_identical(gfn: u64, entry: Entry, access: Access) -> bool {
+/// Whether it is what a 1:1 mapping puts there.
+#[must_use]
+pub fn is_identical(gfn: u64, entry: Entry, access: Access) -> bool {
     entry.p2m_type == P2mType::MmioDirect && entry.mfn == Some(Mfn::new(gfn)) && entry.access == access
 }
 
 impl Model {
-    pub(crate) fn new(limit: u64) -> Self {
+    /// Nothing anywhere below `limit`.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
         Self { stretches: BTreeMap::from([(0, Stretch::NOTHING)]), limit }
     }
 
-    pub(crate) fn at(&self, gfn: u64) -> Stretch {
+    /// What is at a guest frame.
+    #[must_use]
+    pub fn at(&self, gfn: u64) -> Stretch {
         let (start, stretch) = self.stretches.range(..=gfn).next_back().unwrap();
         stretch.after(gfn - start)
     }
@@ -51,7 +61,8 @@ impl Model {
     }
 
     /// The stretches within `start..end`.
-    pub(crate) fn within(&self, start: u64, end: u64) -> Vec<(u64, u64, Stretch)> {
+    #[must_use]
+    pub fn within(&self, start: u64, end: u64) -> Vec<(u64, u64, Stretch)> {
         let mut starts: Vec<u64> = self.stretches.range(start..end).map(|(start, _)| *start).collect();
         if start < end && starts.first() != Some(&start) {
             starts.insert(0, start);
@@ -85,18 +96,22 @@ impl Model {
         });
     }
 
-    pub(crate) fn reserved(&self, start: u64, end: u64) -> Option<(u64, Entry)> {
+    /// The first frame of `start..end` that a 1:1 mapping installed, and what is there.
+    #[must_use]
+    pub fn reserved(&self, start: u64, end: u64) -> Option<(u64, Entry)> {
         let found = self.within(start, end).into_iter().find(|(_, _, stretch)| stretch.before.is_some())?;
         Some((found.0, found.2.entry))
     }
 
-    pub(crate) fn map(&mut self, start: u64, end: u64, first: Entry) {
+    /// Puts `first` and what follows at `start..end`.
+    pub fn map(&mut self, start: u64, end: u64, first: Entry) {
         let first =
             if first.p2m_type.is_vacant() { Entry { access: Access::empty(), ..first } } else { first };
         self.update(start, end, false, |gfn, _| Stretch { entry: first.after(gfn - start), before: None });
     }
 
-    pub(crate) fn change_type(&mut self, start: u64, end: u64, from: P2mType, to: P2mType) -> u64 {
+    /// Gives frames of one type another; how many.
+    pub fn change_type(&mut self, start: u64, end: u64, from: P2mType, to: P2mType) -> u64 {
         let applies =
             |stretch: Stretch| stretch.entry.p2m_type == from && stretch.before.is_none() && from != to;
         let changed = self.within(start, end).into_iter().filter(|(_, _, stretch)| applies(*stretch));
@@ -111,7 +126,11 @@ impl Model {
         changed
     }
 
-    pub(crate) fn map_identity(
+    /// Maps 1:1; what came of it and what was left, or what is in the way.
+    ///
+    /// # Errors
+    /// The first frame in the way, and what is there.
+    pub fn map_identity(
         &mut self,
         start: u64,
         end: u64,
@@ -151,7 +170,8 @@ impl Model {
         Ok((outcome, seen))
     }
 
-    pub(crate) fn unmap_identity(&mut self, start: u64, end: u64) {
+    /// Removes what 1:1 mappings installed.
+    pub fn unmap_identity(&mut self, start: u64, end: u64) {
         self.update(start, end, true, |_, stretch| match stretch.before {
             Some(p2m_type) => Stretch { entry: Entry { p2m_type, ..Entry::NOTHING }, before: None },
             None => stretch,
@@ -159,7 +179,8 @@ impl Model {
     }
 
     /// The first frames of `start..end` where there is nothing, outside `excluded`, as far as that goes on.
-    pub(crate) fn hole(&self, start: u64, end: u64, excluded: (u64, u64)) -> Option<(u64, u64)> {
+    #[must_use]
+    pub fn hole(&self, start: u64, end: u64, excluded: (u64, u64)) -> Option<(u64, u64)> {
         let nothing = self.runs(start, end).into_iter().filter(|run| run.entry.p2m_type == P2mType::Invalid);
         let nothing = nothing.map(|run| (run.gfns.start().raw(), run.gfns.end().raw()));
         let pieces = nothing.flat_map(|(start, end)| {
@@ -172,7 +193,8 @@ impl Model {
     }
 
     /// The runs of equal mappings, whoever made them.
-    pub(crate) fn runs(&self, start: u64, end: u64) -> Vec<Run> {
+    #[must_use]
+    pub fn runs(&self, start: u64, end: u64) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for (start, end, Stretch { entry, .. }) in self.within(start, end) {
             match runs.last_mut() {
@@ -186,7 +208,8 @@ impl Model {
     }
 
     /// Frames that differ between two models, at the ends of the stretches of both: enough to see any difference.
-    pub(crate) fn points(&self, other: &Self) -> Vec<u64> {
+    #[must_use]
+    pub fn points(&self, other: &Self) -> Vec<u64> {
         let keys = self.stretches.keys().chain(other.stretches.keys());
         let around = keys.flat_map(|key| [key.checked_sub(1), Some(*key), Some(key + 1)]).flatten();
         around.chain([self.limit - 1]).filter(|gfn| *gfn < self.limit).collect()
@@ -194,7 +217,8 @@ impl Model {
 
     /// Tables that this takes in a table of `levels` levels with leaves up to level `largest`, the top one included: each one without which the stretches
     /// in its span could not be told apart.
-    pub(crate) fn tables(&self, levels: u32, largest: u32) -> u64 {
+    #[must_use]
+    pub fn tables(&self, levels: u32, largest: u32) -> u64 {
         let end = self.limit.min(1 << (9 * levels));
         1 + self.tables_in(levels, 0, end, largest)
     }
