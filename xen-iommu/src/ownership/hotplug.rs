@@ -80,8 +80,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
         let requester = state.requesters.of(place).ok_or(AssignError::UnknownDevice(device))?;
         let is_last = requester.users.get() <= 1;
         if is_last && requester.translated.load(Ordering::Relaxed) && !is_broken(Fault::StayAttached) {
-            detach(&mut state.hardware, requester)
-                .map_err(|error| AssignError::Hardware { device, error })?;
+            detach(&state.hardware, requester).map_err(|error| AssignError::Hardware { device, error })?;
             requester.set_certain();
         }
         let owner = place.owner();
@@ -195,7 +194,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             Owner::Quarantine => None,
         };
         let settled = self.map_where_owned(state, device, domain, notes).and_then(|()| {
-            attach(&mut state.hardware, &state.requesters, requester, domain).map_err(AddError::Hardware)
+            attach(&state.hardware, &state.requesters, requester, domain).map_err(AddError::Hardware)
         });
         let translated = match settled {
             Ok(()) => {
@@ -208,7 +207,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             }
             Err(error) => {
                 let is_new = requester.users.get() == 0;
-                if is_new && let Err(error) = detach(&mut state.hardware, requester) {
+                if is_new && let Err(error) = detach(&state.hardware, requester) {
                     requester.set_uncertain(None);
                     notes(Note::Uncertain { source: requester.source(), error });
                 }
@@ -252,6 +251,6 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             }
             region.set_owner(Some(id));
         }
-        flush(&mut state.hardware, domain).map_err(AddError::Hardware)
+        flush(&state.hardware, domain).map_err(AddError::Hardware)
     }
 }

@@ -160,13 +160,13 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
     /// # Errors
     /// As for [`RemappingHardware::flush`]; nothing is confirmed to the address space then.
     pub fn flush_domain(&self, id: DomId) -> Result<(), crate::HardwareError> {
-        let mut state = self.state.lock();
-        self.domain(id).map_or(Ok(()), |domain| transfer::flush(&mut state.hardware, domain))
+        let state = self.state.lock();
+        self.domain(id).map_or(Ok(()), |domain| transfer::flush(&state.hardware, domain))
     }
 
     /// Works on the remapping hardware under the ownership lock: to read its faults, say.
-    pub fn with_hardware<T>(&self, work: impl FnOnce(&mut H) -> T) -> T {
-        work(&mut self.state.lock().hardware)
+    pub fn with_hardware<T>(&self, work: impl FnOnce(&H) -> T) -> T {
+        work(&self.state.lock().hardware)
     }
 
     /// Gives devices to a domain, all or none. Those that it has already stay. They come from the hardware domain or from quarantine, and bring their

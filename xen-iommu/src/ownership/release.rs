@@ -59,7 +59,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> State<'m, S, H> {
                 }
             }
         }
-        if unmapped && let Err(error) = flush(&mut self.hardware, domain) {
+        if unmapped && let Err(error) = flush(&self.hardware, domain) {
             notes(Note::NotFlushed { domain: id, error });
         }
     }

@@ -10,7 +10,7 @@ use super::{Mode, Policy, State};
 use crate::device::{Device, Domain, Owner, Requester, Requesters};
 use crate::error::{AssignError, Note};
 use crate::group::Link;
-use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
+use crate::platform::{DomId, HardwareError, RemappingHardware, RequesterId, Sbdf};
 use crate::region::registry::{NONE, Region, Stage};
 
 /// A move under way, under the ownership lock. What it touches it marks (selected devices, staged regions, switched requesters), and it leaves no mark
@@ -263,7 +263,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
             }
         }
         let first = self.selected().next();
-        flush(&mut self.state.hardware, domain).map_err(|error| AssignError::Hardware {
+        flush(&self.state.hardware, domain).map_err(|error| AssignError::Hardware {
             device: first.map_or(Sbdf::from_raw(0), Device::sbdf),
             error,
         })
@@ -311,7 +311,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
             let _ = unmap(&self.policy.registry, region, domain);
         }
         // Nothing has used the mappings: the requesters are where they were.
-        let _ = flush(&mut self.state.hardware, domain);
+        let _ = flush(&self.state.hardware, domain);
     }
 
     /// What [`Fault::UnmapFirst`] does.
@@ -343,7 +343,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
             if is_broken(Fault::ForgetRequester) && next == NONE {
                 continue;
             }
-            if let Err(error) = attach(&mut self.state.hardware, &self.state.requesters, requester, target) {
+            if let Err(error) = attach(&self.state.hardware, &self.state.requesters, requester, target) {
                 failed = Some(AssignError::Hardware { device: device.sbdf(), error });
                 break;
             }
@@ -363,7 +363,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware> Transfer<'s, 'm, S, H> {
                 Owner::Domain(id) => self.policy.domain(id),
                 Owner::Quarantine => None,
             };
-            if let Err(error) = attach(&mut self.state.hardware, &self.state.requesters, requester, source) {
+            if let Err(error) = attach(&self.state.hardware, &self.state.requesters, requester, source) {
                 requester.set_uncertain(target.map(|domain| domain.number));
                 notes(Note::Uncertain { source: requester.source(), error });
             }
@@ -436,7 +436,7 @@ fn chain(device: &Device, first: u32) -> u32 {
 
 /// Sends a requester through a domain's tables, or its quarantine's, or blocks it where it has none.
 pub(super) fn attach<S: AddressSpace>(
-    hardware: &mut impl RemappingHardware,
+    hardware: &impl RemappingHardware,
     requesters: &Requesters<'_, S>,
     requester: &Requester,
     domain: Option<&Domain<S>>,
@@ -452,22 +452,23 @@ pub(super) fn attach<S: AddressSpace>(
         }
     };
     match root {
-        Some(root) => requester.try_for_each_id(|id| hardware.attach(id, space, root)),
+        Some(root) => {
+            let unit_of = requester.source();
+            requester.try_for_each_id(|id| hardware.attach(RequesterId { id, unit_of }, space, root))
+        }
         None => detach(hardware, requester),
     }
 }
 
 /// Blocks a requester.
-pub(super) fn detach(
-    hardware: &mut impl RemappingHardware,
-    requester: &Requester,
-) -> Result<(), HardwareError> {
-    requester.try_for_each_id(|id| hardware.detach(id))
+pub(super) fn detach(hardware: &impl RemappingHardware, requester: &Requester) -> Result<(), HardwareError> {
+    let unit_of = requester.source();
+    requester.try_for_each_id(|id| hardware.detach(RequesterId { id, unit_of }))
 }
 
 /// Flushes what is pending in a domain's address space.
 pub(super) fn flush<S: AddressSpace>(
-    hardware: &mut impl RemappingHardware,
+    hardware: &impl RemappingHardware,
     domain: &Domain<S>,
 ) -> Result<(), HardwareError> {
     let mut space = domain.space.lock();

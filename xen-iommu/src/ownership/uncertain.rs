@@ -34,7 +34,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware> Policy<'m, S, H> {
             Owner::Domain(id) => self.domain(id),
             Owner::Quarantine => None,
         };
-        transfer::attach(&mut state.hardware, &state.requesters, requester, domain)?;
+        transfer::attach(&state.hardware, &state.requesters, requester, domain)?;
         requester.set_certain();
         Ok(())
     }

@@ -4,13 +4,12 @@ use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::resolve::{self, ResolveError, Resolved};
 use acpi_dmar::{DeviceScope, Dmar, Drhd, DrhdFlags};
 
-use crate::pci::functions::{phantom_functions, virtual_functions};
 use crate::platform::Sbdf;
 use crate::vtd::Coverage;
 
 /// Visits what the unit of `drhd` translates: each of its scopes that leads to PCI functions, and the rest of the segment where it includes all
-/// (VT-d 8.3). The phantom and virtual functions of an endpoint are its unit's too: `pci` is read up to offset 0xfff of each, and answers all ones or
-/// zeros for what it cannot reach. Scopes that lead nowhere are reported and cover nothing; I/O APICs and HPETs do no DMA.
+/// (VT-d 8.3). Phantom and virtual functions, which no scope names, are found by their function ([`RequesterId`](crate::RequesterId)). Scopes that lead
+/// nowhere are reported and cover nothing; I/O APICs and HPETs do no DMA.
 pub fn coverage<'a>(
     drhd: &Drhd<'a>,
     dmar: &Dmar<'a>,
@@ -29,10 +28,7 @@ pub fn coverage<'a>(
             Ok(Resolved::IoApic { .. } | Resolved::Hpet { .. }) => {}
             Ok(resolved) => {
                 if let Some(address) = resolved.address() {
-                    let function = Sbdf::from(address);
-                    visit(Coverage::Endpoint(function));
-                    let further = [phantom_functions(function, pci), virtual_functions(function, pci)];
-                    further.into_iter().flatten().for_each(|ids| visit(Coverage::Further(ids)));
+                    visit(Coverage::Endpoint(Sbdf::from(address)));
                 }
             }
             // An absent endpoint is this unit's all the same once it comes.
