@@ -15,7 +15,8 @@ use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, Tab
 use xen_iommu::region::intake::Host;
 use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::{
-    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, Sbdf, SpaceId,
+    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, RequesterId, Sbdf,
+    SpaceId,
 };
 
 /// Page-table frames: here a vector, in a hypervisor its frame allocator.
@@ -60,19 +61,30 @@ impl ConfigRegionAccess for Pci {
 struct Hardware;
 
 impl RemappingHardware for Hardware {
-    fn attach(&mut self, source: Sbdf, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
-        println!("  hardware: {source} goes through the table at frame {} (space {:#x})", root.root, space.0);
+    fn attach(&self, requester: RequesterId, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
+        println!(
+            "  hardware: {requester} goes through the table at frame {} (space {:#x})",
+            root.root, space.0
+        );
         Ok(())
     }
 
-    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError> {
-        println!("  hardware: {source} is blocked");
+    fn detach(&self, requester: RequesterId) -> Result<(), HardwareError> {
+        println!("  hardware: {requester} is blocked");
         Ok(())
     }
 
-    fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError> {
+    fn flush(&self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError> {
         println!("  hardware: space {:#x} forgets guest frames {}", space.0, flush.gfns());
         Ok(())
+    }
+
+    fn check_translating(&self, _: RequesterId) -> Result<(), HardwareError> {
+        Ok(())
+    }
+
+    fn address_width(&self, _: RequesterId) -> Option<u8> {
+        Some(39)
     }
 }
 

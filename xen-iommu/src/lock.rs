@@ -1,4 +1,5 @@
-//! The policy's locks and their order: the ownership lock, the presence lock, then one table lock (a domain's or a quarantine's), never two of those.
+//! The locks and their order: the ownership lock, the presence lock, then one table lock (a domain's or a quarantine's), then one remapping unit's, then
+//! that of a unit's fault registers; never two of one kind.
 //!
 //! The feature `lock-order` checks that at every lock taken, and panics where it is broken: tests run with it, hypervisors without.
 
@@ -17,18 +18,27 @@ pub(crate) enum Rank {
     Presence,
     /// The tables of a domain or of a quarantine.
     Tables,
+    /// A remapping unit.
+    Unit,
+    /// A remapping unit's fault registers.
+    Faults,
 }
 
-/// What a processor does while it waits. Tests have more threads than processors, so that one that only spins keeps the holder from going on.
+/// What a processor does while it waits.
 struct Wait;
 
 impl RelaxStrategy for Wait {
     fn relax() {
-        #[cfg(feature = "lock-order")]
-        std::thread::yield_now();
-        #[cfg(not(feature = "lock-order"))]
-        core::hint::spin_loop();
+        relax();
     }
+}
+
+/// What a processor does while it waits for another. Tests have more threads than processors, so that one that only spins keeps the other from going on.
+pub(crate) fn relax() {
+    #[cfg(feature = "lock-order")]
+    std::thread::yield_now();
+    #[cfg(not(feature = "lock-order"))]
+    core::hint::spin_loop();
 }
 
 /// A fair lock with its place in the order.
@@ -47,6 +57,12 @@ impl<T> Lock<T> {
         // Checked before waiting: a broken order is told, not waited out.
         let held = Held::take(self.rank);
         Guard { value: self.mutex.lock(), _held: held }
+    }
+
+    /// Takes the lock if nobody has it: never waits, so that the order does not matter and an interrupt's handler may call it.
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let value = self.mutex.try_lock()?;
+        Some(Guard { value, _held: Held::take_free(self.rank) })
     }
 }
 
@@ -144,6 +160,10 @@ mod unchecked {
         pub(super) const fn take(_: super::Rank) -> Self {
             Self
         }
+
+        pub(super) const fn take_free(_: super::Rank) -> Self {
+            Self
+        }
     }
 }
 
@@ -170,6 +190,13 @@ mod checked {
             let before = HIGHEST.get();
             assert!(before < Some(rank), "lock order: {rank:?} taken while {before:?} is held");
             HIGHEST.set(Some(rank));
+            Self { before }
+        }
+
+        /// Of a lock that was not waited for. What is waited for while it is held comes after it all the same.
+        pub(super) fn take_free(rank: Rank) -> Self {
+            let before = HIGHEST.get();
+            HIGHEST.set(before.max(Some(rank)));
             Self { before }
         }
     }

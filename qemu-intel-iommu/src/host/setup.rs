@@ -14,7 +14,7 @@ use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mTyp
 use pci_types::PciAddress;
 use xen_iommu::region::intake::Finding;
 use xen_iommu::region::registry::{Origin, RegistryBuilder};
-use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
+use xen_iommu::vtd::{Coverage, DomainSlot, Replacement, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
 
 use super::frames::TableFrames;
@@ -302,7 +302,7 @@ pub fn remapping(machine: &Machine) -> Remapping {
 }
 
 fn started(machine: &Machine, dmars: &[Dmar<'static>]) -> Remapping {
-    let mut vtd = Vtd::new(Box::leak(units(machine, dmars).into_boxed_slice()), TableFrames);
+    let vtd = Vtd::new(Box::leak(units(machine, dmars).into_boxed_slice()), TableFrames);
     vtd.start(&mut |_, error| log::warn!(target: "vtd", "{error}"));
     vtd
 }
@@ -339,11 +339,11 @@ fn units(machine: &Machine, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, UnitRe
                     registers: UnitRegisters(registers),
                     segment,
                     coverage: Box::leak(covered.into_boxed_slice()),
-                    domains: Box::leak(vec![DomainSlot::EMPTY; SPACES].into_boxed_slice()),
-                    domain_ids: Box::leak(vec![0; SPACES / 64].into_boxed_slice()),
+                    domains: Vec::leak((0..SPACES).map(|_| DomainSlot::new()).collect()),
                     device_tlbs: &mut [],
                     polls: POLLS,
                     queue: true,
+                    replacement: Replacement::AtOnce,
                 })),
                 Err(error) => {
                     log::warn!(target: "vtd", "the registers at {base:#x} cannot be mapped: {error}")

@@ -9,7 +9,7 @@ use acpi_dmar::verdict::{PageRange, Rejection, Verdict};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
 use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
 use xen_iommu::{
-    Arena, Capacity, DomId, GroupPolicy, HardwareError, Owner, Policy, RemappingHardware, Sbdf, SpaceId,
+    Arena, Capacity, DomId, GroupPolicy, HardwareError, Owner, Policy, RemappingHardware, RequesterId, Sbdf, SpaceId,
 };
 
 pub(crate) const HARDWARE_DOMAIN: DomId = DomId(0);
@@ -146,25 +146,33 @@ impl Told {
 pub(crate) struct Hardware(pub Arc<Mutex<Told>>);
 
 impl RemappingHardware for Hardware {
-    fn attach(&mut self, source: Sbdf, _: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
+    fn attach(&self, requester: RequesterId, _: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
         let mut told = self.0.lock().unwrap();
         if told.is_dead() {
-            told.attached.insert(source, root);
+            told.attached.insert(requester.id, root);
         }
         told.call(HardwareError::NoFrames)?;
-        told.attached.insert(source, root);
+        told.attached.insert(requester.id, root);
         Ok(())
     }
 
-    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError> {
+    fn detach(&self, requester: RequesterId) -> Result<(), HardwareError> {
         let mut told = self.0.lock().unwrap();
         told.call(HardwareError::TimedOut { unit: 0, operation: "invalidate the context cache" })?;
-        told.attached.remove(&source);
+        told.attached.remove(&requester.id);
         Ok(())
     }
 
-    fn flush(&mut self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
+    fn flush(&self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
         self.0.lock().unwrap().call(HardwareError::TimedOut { unit: 0, operation: "invalidate the IOTLB" })
+    }
+
+    fn check_translating(&self, _: RequesterId) -> Result<(), HardwareError> {
+        Ok(())
+    }
+
+    fn address_width(&self, _: RequesterId) -> Option<u8> {
+        None
     }
 }
 

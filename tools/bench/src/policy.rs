@@ -16,7 +16,7 @@ use p2m::{
 use xen_iommu::region::intake::Host;
 use xen_iommu::region::registry::{Origin, RegionInfo, Registry, RegistryBuilder, Scope};
 use xen_iommu::{
-    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, Sbdf, SpaceId,
+    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, RequesterId, Sbdf, SpaceId,
 };
 
 use crate::frames::{self, DirectMap};
@@ -91,16 +91,24 @@ impl ConfigRegionAccess for Pci {
 struct Immediate;
 
 impl RemappingHardware for Immediate {
-    fn attach(&mut self, _: Sbdf, _: SpaceId, _: DeviceRoot) -> Result<(), HardwareError> {
+    fn attach(&self, _: RequesterId, _: SpaceId, _: DeviceRoot) -> Result<(), HardwareError> {
         Ok(())
     }
 
-    fn detach(&mut self, _: Sbdf) -> Result<(), HardwareError> {
+    fn detach(&self, _: RequesterId) -> Result<(), HardwareError> {
         Ok(())
     }
 
-    fn flush(&mut self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
+    fn flush(&self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
         Ok(())
+    }
+
+    fn check_translating(&self, _: RequesterId) -> Result<(), HardwareError> {
+        Ok(())
+    }
+
+    fn address_width(&self, _: RequesterId) -> Option<u8> {
+        Some(39)
     }
 }
 

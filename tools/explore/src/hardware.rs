@@ -2,7 +2,7 @@
 //! All devices do DMA to all probed frames all the time: after each table write, register write and freed frame they are tried, and what they can have
 //! reached is taken down.
 //!
-//! The unit here is small, keeps no memory outside the block, and remembers which frames led to a cached translation; `xen_iommu::vtd::model` is
+//! The unit here is small, keeps no memory outside the block, and remembers which frames led to a cached translation; `testkit::vtd` is
 //! larger, and what the driver's own tests use.
 
 mod reach;

@@ -3,7 +3,7 @@
 use acpi_dmar::verdict::{PageRange, Verdict};
 use p2m::{AddressSpace, Domain, Ept, PageSize, SecondLevel, Table};
 use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
-use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
+use xen_iommu::vtd::{Coverage, DomainSlot, Replacement, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Owner, Policy};
 
 use crate::hardware::{IDS, Machine, bit, frame_index};
@@ -163,18 +163,18 @@ impl World {
             registers: machine,
             segment: 0,
             coverage: arena.slice(1, |_| Coverage::All { segment: 0 }).ok()?,
-            domains: arena.slice(IDS, |_| DomainSlot::EMPTY).ok()?,
-            domain_ids: arena.slice(1, |_| 0).ok()?,
+            domains: arena.slice(IDS, |_| DomainSlot::new()).ok()?,
             device_tlbs: arena.slice(0, |_| None).ok()?,
             polls: 1,
             queue: true,
+            replacement: Replacement::AtOnce,
         });
         let mut unit = Some(unit);
         let units = arena.slice(1, |_| unit.take()).ok()?;
         let units: &'static mut [Option<Unit<'static, &'static Machine>>] = units;
         let mut started = units.iter_mut().filter_map(Option::take);
         let units = arena.slice(1, |_| started.next().expect("the one unit")).ok()?;
-        let mut driver = Vtd::new(units, machine);
+        let driver = Vtd::new(units, machine);
         driver.start(&mut |_, error| panic!("{error}"));
         driver.enable().ok()?;
         let hardware_domain = (DomId(0), space(machine, setting.separate)?);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use p2m::{FrameSource, Mfn, TableFrame};
+use p2m::{Access, DeviceRoot, FrameSource, Mfn, PageSize, TableFrame};
 
 /// Who hears of each write to a table.
 type Listener = Box<dyn Fn(&Frames, Mfn, Range<usize>) + Send>;
@@ -74,6 +74,65 @@ impl Frames {
     /// anything.
     pub fn listen(&self, listener: impl Fn(&Self, Mfn, Range<usize>) + Send + 'static) {
         *self.listener.lock().unwrap() = Some(Box::new(listener));
+    }
+
+    /// Lets only so many allocations succeed from now on.
+    pub fn allow(&self, allocations: usize) {
+        self.limit(allocations as u64);
+    }
+
+    /// How many frames are allocated.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.state().live.len()
+    }
+
+    /// An empty second-stage table.
+    ///
+    /// # Panics
+    /// Without a free frame.
+    #[must_use]
+    pub fn table_of(&self, levels: u8) -> DeviceRoot {
+        DeviceRoot { root: self.allocate().expect("a frame for a table"), levels }
+    }
+
+    /// Maps a page in a second-stage table (§9.8); an empty `access` unmaps it.
+    ///
+    /// # Panics
+    /// Without a free frame, or where a larger page is in the way.
+    pub fn map(&self, table: DeviceRoot, gfn: u64, mfn: u64, size: PageSize, access: Access) {
+        let leaf = match size {
+            PageSize::Size4K => 0,
+            PageSize::Size2M => 1,
+            PageSize::Size1G => 2,
+        };
+        let mut frame = table.root;
+        for level in (0..table.levels).rev() {
+            let entries = &self.table(frame).expect("a table of ours").0;
+            let entry = &entries[(gfn >> (9 * level) & 511) as usize];
+            if level == leaf {
+                let large = if leaf > 0 { 1 << 7 } else { 0 };
+                let bits = u64::from(access.bits()) & 3;
+                let value = if bits == 0 { 0 } else { mfn << 12 | large | bits };
+                entry.store(value, Ordering::Release);
+                return;
+            }
+            let old = entry.load(Ordering::Acquire);
+            assert_eq!(old & 1 << 7, 0, "a larger page is in the way");
+            frame = if old & 3 == 0 {
+                let next = self.allocate().expect("a frame for a table");
+                entry.store(next.raw() << 12 | 3, Ordering::Release);
+                next
+            } else {
+                Mfn::containing(old & 0x000f_ffff_ffff_f000)
+            };
+        }
+    }
+
+    /// The words of all allocated frames, for writing them back.
+    pub fn words(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        let live = self.live_frames();
+        live.into_iter().filter_map(|frame| self.table(frame)).map(|table| table.0.as_slice())
     }
 
     fn index(&self, frame: Mfn) -> Option<usize> {

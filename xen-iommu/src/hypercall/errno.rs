@@ -19,7 +19,7 @@ impl From<&IdentityError> for Errno {
 impl From<&HardwareError> for Errno {
     fn from(error: &HardwareError) -> Self {
         match error {
-            HardwareError::NoUnit { .. } => Self::ENODEV,
+            HardwareError::NoUnit { .. } | HardwareError::NotTranslating { .. } => Self::ENODEV,
             HardwareError::NoFrames => Self::ENOMEM,
             HardwareError::NoDomainId { .. } => Self::ENOSPC,
             HardwareError::Levels { .. } => Self::EOPNOTSUPP,

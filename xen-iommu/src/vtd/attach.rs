@@ -8,9 +8,9 @@ use crate::platform::{HardwareError, Sbdf, SpaceId};
 use crate::vtd::invalidate::{AtsDevice, Block, Request};
 use crate::vtd::registers::Registers;
 use crate::vtd::tables::{ContextEntry, ContextSlot, DomainId, RootEntry, context_table, root_word};
-use crate::vtd::unit::{Unit, access, walks};
+use crate::vtd::unit::{Locked, walks};
 
-impl<R: Registers> Unit<'_, R> {
+impl<R: Registers> Locked<'_, '_, R> {
     /// [`RemappingHardware::attach`](crate::RemappingHardware::attach) for a requester of this unit.
     pub(super) fn attach(
         &mut self,
@@ -19,9 +19,9 @@ impl<R: Registers> Unit<'_, R> {
         space: SpaceId,
         root: DeviceRoot,
     ) -> Result<(), HardwareError> {
-        let unit = self.base;
+        let unit = self.unit.base;
         let device_tlb = self.device_tlb(source).is_some();
-        let Some(live) = &self.live else { return Err(HardwareError::NoUnit { source }) };
+        let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { source }) };
         let levels = HardwareError::Levels { unit, levels: root.levels };
         if !walks(live.capability, root.levels) {
             return Err(levels);
@@ -29,14 +29,14 @@ impl<R: Registers> Unit<'_, R> {
         // An id that became free in the meantime is still cached if a flush failed.
         self.settle(frames)?;
         // The id before the context table: a failure gives back what it took, and a table stays once it is there.
-        let id = self.domains.acquire(space).ok_or(HardwareError::NoDomainId { unit })?;
+        let id = self.unit.domains.acquire(space).ok_or(HardwareError::NoDomainId { unit })?;
         let prepared = ContextEntry::translating(root, id, device_tlb)
             .ok_or(levels)
             .and_then(|entry| self.make_slot(frames, source).map(|slot| (slot, entry)));
         match prepared {
             Ok((slot, entry)) => self.change(frames, source, slot, entry),
             Err(error) => {
-                self.domains.release(id);
+                self.unit.domains.release(id, self.state.in_doubt);
                 Err(error)
             }
         }
@@ -44,7 +44,7 @@ impl<R: Registers> Unit<'_, R> {
 
     /// [`RemappingHardware::detach`](crate::RemappingHardware::detach) for a requester of this unit.
     pub(super) fn detach(&mut self, frames: &impl FrameSource, source: Sbdf) -> Result<(), HardwareError> {
-        if self.live.is_none() {
+        if self.state.live.is_none() {
             return Err(HardwareError::NoUnit { source });
         }
         match self.slot(frames, source) {
@@ -63,31 +63,41 @@ impl<R: Registers> Unit<'_, R> {
         space: SpaceId,
         flush: &Flush,
     ) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Ok(()) };
+        // Looked for once more: it may have gone while the lock was waited for, and then it is clean.
+        let Some(domain) = self.unit.domains.id_of(space) else { return Ok(()) };
+        let result = self.flush_domain(frames, domain, flush);
+        // What failed is owed to the space, and to nobody else.
+        self.unit.domains.set_owed(domain, result.is_err());
+        result
+    }
+
+    fn flush_domain(
+        &mut self,
+        frames: &impl FrameSource,
+        domain: DomainId,
+        flush: &Flush,
+    ) -> Result<(), HardwareError> {
+        let Some(live) = &self.state.live else { return Ok(()) };
         let capability = live.capability;
-        if let Err(error) = self.access(capability).flush_write_buffer() {
-            self.in_doubt = true;
-            return Err(error);
+        self.unit.access(capability).flush_write_buffer()?;
+        if self.state.in_doubt {
+            // Nobody knows under which ids what is cached. And whatever this flush is for, the tables behind it are free to be used again when it
+            // succeeds.
+            return self.settle(frames);
         }
-        // In doubt, translations of the space may be cached though no entry has its id any more, and whatever this flush is for, the tables behind
-        // them are free to be used again when it succeeds.
-        self.settle(frames)?;
-        if flush.gfns().is_empty() || (flush.only_added() && !capability.caching_mode()) {
+        let owed = self.unit.domains.is_owed(domain);
+        if !owed && (flush.gfns().is_empty() || (flush.only_added() && !capability.caching_mode())) {
             return Ok(());
         }
-        let Some(domain) = self.domains.id_of(space) else { return Ok(()) };
         let fits =
             |block: &Block| capability.page_selective() && block.order <= u32::from(capability.max_mask());
-        let block = Block::covering(flush.gfns()).filter(fits);
+        let block = Block::covering(flush.gfns()).filter(|block| !owed && fits(block));
         let request = match block {
             Some(block) => Request::IotlbPages { domain, block },
             None => Request::IotlbDomain { domain },
         };
-        let result = self
-            .invalidate(frames, request)
-            .and_then(|()| self.flush_device_tlbs(frames, |its| its == Some(domain), block));
-        self.in_doubt = result.is_err();
-        result
+        self.invalidate(frames, request)?;
+        self.flush_device_tlbs(frames, |its| its == Some(domain), block)
     }
 
     /// Lets a device that is about to get its own TLB switched on use it, and invalidates that from now on; `false` when the unit cannot (no
@@ -100,14 +110,14 @@ impl<R: Registers> Unit<'_, R> {
         frames: &impl FrameSource,
         device: AtsDevice,
     ) -> Result<bool, HardwareError> {
-        let Some(live) = &self.live else { return Ok(false) };
+        let Some(live) = &self.state.live else { return Ok(false) };
         if !live.extended.device_tlb() || !live.way.is_queue() {
             return Ok(false);
         }
         let same = |place: &Option<AtsDevice>| place.is_some_and(|other| other.source == device.source);
-        let free = self.device_tlbs.iter().position(same);
-        let free = free.or_else(|| self.device_tlbs.iter().position(Option::is_none));
-        let Some(place) = free.and_then(|index| self.device_tlbs.get_mut(index)) else {
+        let free = self.state.device_tlbs.iter().position(same);
+        let free = free.or_else(|| self.state.device_tlbs.iter().position(Option::is_none));
+        let Some(place) = free.and_then(|index| self.state.device_tlbs.get_mut(index)) else {
             return Ok(false);
         };
         *place = Some(device);
@@ -134,7 +144,7 @@ impl<R: Registers> Unit<'_, R> {
     }
 
     fn forget_device_tlb(&mut self, source: u16) {
-        for place in self.device_tlbs.iter_mut() {
+        for place in self.state.device_tlbs.iter_mut() {
             if place.is_some_and(|device| device.source == source) {
                 *place = None;
             }
@@ -142,7 +152,7 @@ impl<R: Registers> Unit<'_, R> {
     }
 
     fn device_tlb(&self, source: Sbdf) -> Option<AtsDevice> {
-        self.device_tlbs.iter().flatten().find(|device| device.source == source.source_id()).copied()
+        self.state.device_tlbs.iter().flatten().find(|device| device.source == source.source_id()).copied()
     }
 
     fn set_translation_type(
@@ -156,18 +166,18 @@ impl<R: Registers> Unit<'_, R> {
         let entry = slot.read();
         let Some(domain) = entry.domain() else { return Ok(()) };
         // The new entry is one more user of the domain id until the old one is gone.
-        self.domains.retain(domain);
+        self.unit.domains.retain(domain);
         let low = entry.low.with_translation_type(translation_type);
         self.change(frames, source, slot, ContextEntry { low, ..entry })
     }
 
     fn requester(&self, source: u16) -> Sbdf {
-        Sbdf::from_raw(u32::from(self.coverage.segment()) << 16 | u32::from(source))
+        Sbdf::from_raw(u32::from(self.unit.coverage.segment()) << 16 | u32::from(source))
     }
 
     /// Where a requester's context entry is, if its bus has a context table.
     pub(super) fn slot<'f>(&self, frames: &'f impl FrameSource, source: Sbdf) -> Option<ContextSlot<'f>> {
-        let root = frames.table(self.live.as_ref()?.root)?;
+        let root = frames.table(self.state.live.as_ref()?.root)?;
         ContextSlot::of(frames.table(context_table(root, source.bus())?)?, source.devfn())
     }
 
@@ -180,7 +190,7 @@ impl<R: Registers> Unit<'_, R> {
         if let Some(slot) = self.slot(frames, source) {
             return Ok(slot);
         }
-        let live = self.live.as_ref().ok_or(HardwareError::NoUnit { source })?;
+        let live = self.state.live.as_ref().ok_or(HardwareError::NoUnit { source })?;
         let root = frames.table(live.root).ok_or(HardwareError::NoFrames)?;
         let word = root_word(root, source.bus()).ok_or(HardwareError::NoFrames)?;
         let frame = frames.allocate().ok_or(HardwareError::NoFrames)?;
@@ -199,8 +209,8 @@ impl<R: Registers> Unit<'_, R> {
     }
 
     fn write_back(&self, words: &[core::sync::atomic::AtomicU64]) {
-        if self.live.as_ref().is_some_and(|live| !live.extended.coherent()) {
-            self.registers.write_back(words);
+        if self.state.live.as_ref().is_some_and(|live| !live.extended.coherent()) {
+            self.unit.registers.write_back(words);
         }
     }
 
@@ -214,27 +224,29 @@ impl<R: Registers> Unit<'_, R> {
     ) -> Result<(), HardwareError> {
         let from = slot.read();
         let result = self.replace(frames, source, slot, from, to);
-        let gone = if let Err(HardwareError::QueueError { .. }) = result {
-            // The queue works again; take the change back, so that the requester is attached as it was.
-            let now = slot.read();
-            let undone = self.replace(frames, source, slot, now, from);
-            if undone.and_then(|()| self.settle(frames)).is_err() {
-                let operation = "taking a context entry's change back";
-                self.release(to);
-                return Err(HardwareError::TimedOut { unit: self.base, operation });
-            }
-            to
-        } else {
+        let gone = match result {
             // Done; or given up, and then hardware may go on with the old entry until `settle` succeeds.
-            from
+            Ok(()) | Err(HardwareError::TimedOut { .. }) => from,
+            // The unit works; take the change back, so that the requester is attached as it was.
+            Err(_) => {
+                let now = slot.read();
+                let undone = self.replace(frames, source, slot, now, from);
+                if undone.and_then(|()| self.settle(frames)).is_err() {
+                    let operation = "taking a context entry's change back";
+                    self.release(to);
+                    return Err(HardwareError::TimedOut { unit: self.unit.base, operation });
+                }
+                to
+            }
         };
         self.release(gone);
         result
     }
 
+    /// One entry less has the id of `entry`, if it has one. What may still be cached under it keeps it from being given to another space.
     fn release(&mut self, entry: ContextEntry) {
         if let Some(domain) = entry.domain() {
-            self.domains.release(domain);
+            self.unit.domains.release(domain, self.state.in_doubt);
         }
     }
 
@@ -248,12 +260,12 @@ impl<R: Registers> Unit<'_, R> {
         from: ContextEntry,
         to: ContextEntry,
     ) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Err(HardwareError::NoUnit { source }) };
+        let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { source }) };
         let transit = live.transit;
         let mut result = Ok(());
         // See the head of `tables` for the steps.
         let in_one_step =
-            self.at_once.is_some() || !from.low.present() || !to.low.present() || from.high == to.high;
+            self.unit.at_once.is_some() || !from.low.present() || !to.low.present() || from.high == to.high;
         let on_the_way = match transit {
             _ if in_one_step => [None, None],
             Some(transit) if from.high.width() == to.high.width() => {
@@ -265,7 +277,7 @@ impl<R: Registers> Unit<'_, R> {
         };
         let mut before = from;
         for step in on_the_way.into_iter().chain([Some(to)]).flatten() {
-            if !self.at_once.is_some_and(|how| slot.replace_at_once(how, step)) {
+            if !self.unit.at_once.is_some_and(|how| slot.replace_at_once(how, step)) {
                 slot.replace_by_words(step);
             }
             self.write_back(slot.words());
@@ -274,7 +286,7 @@ impl<R: Registers> Unit<'_, R> {
             before = step;
         }
         result = result.and_then(|()| self.flush_after(frames, source, from, to));
-        self.in_doubt |= result.is_err();
+        self.state.in_doubt |= result.is_err();
         // An earlier doubt ends here, too, so that what was asked for is certain when this returns.
         result.and_then(|()| self.settle(frames))
     }
@@ -286,9 +298,9 @@ impl<R: Registers> Unit<'_, R> {
         source: Sbdf,
         before: ContextEntry,
     ) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Ok(()) };
+        let Some(live) = &self.state.live else { return Ok(()) };
         let capability = live.capability;
-        self.access(capability).flush_write_buffer()?;
+        self.unit.access(capability).flush_write_buffer()?;
         let domain = match before.domain() {
             Some(domain) => domain,
             // In caching mode, that it was not present may be cached, under id 0 (§6.1).
@@ -306,7 +318,7 @@ impl<R: Registers> Unit<'_, R> {
         from: ContextEntry,
         to: ContextEntry,
     ) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Ok(()) };
+        let Some(live) = &self.state.live else { return Ok(()) };
         let negative = live.capability.caching_mode();
         match from.domain() {
             Some(domain) => {
@@ -326,15 +338,16 @@ impl<R: Registers> Unit<'_, R> {
 
     /// After a failure, nobody knows what the unit has cached of entries and ids that are no longer in use: drops everything.
     fn settle(&mut self, frames: &impl FrameSource) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Ok(()) };
-        if !self.in_doubt {
+        let Some(live) = &self.state.live else { return Ok(()) };
+        if !self.state.in_doubt {
             return Ok(());
         }
-        self.access(live.capability).flush_write_buffer()?;
+        self.unit.access(live.capability).flush_write_buffer()?;
         self.invalidate(frames, Request::ContextGlobal)?;
         self.invalidate(frames, Request::IotlbGlobal)?;
         self.flush_device_tlbs(frames, |_| true, None)?;
-        self.in_doubt = false;
+        self.state.in_doubt = false;
+        self.unit.domains.settle();
         Ok(())
     }
 
@@ -345,8 +358,8 @@ impl<R: Registers> Unit<'_, R> {
         attached: impl Fn(Option<DomainId>) -> bool,
         block: Option<Block>,
     ) -> Result<(), HardwareError> {
-        for index in 0..self.device_tlbs.len() {
-            let Some(device) = self.device_tlbs.get(index).copied().flatten() else { continue };
+        for index in 0..self.state.device_tlbs.len() {
+            let Some(device) = self.state.device_tlbs.get(index).copied().flatten() else { continue };
             let slot = self.slot(frames, self.requester(device.source));
             if attached(slot.and_then(|slot| slot.read().domain())) {
                 self.invalidate(frames, Request::DeviceTlb { device, block })?;
@@ -356,8 +369,8 @@ impl<R: Registers> Unit<'_, R> {
     }
 
     fn invalidate(&mut self, frames: &impl FrameSource, request: Request) -> Result<(), HardwareError> {
-        let Some(live) = &mut self.live else { return Ok(()) };
-        let access = access(self.base, &self.registers, live.capability, self.polls);
+        let Some(live) = &mut self.state.live else { return Ok(()) };
+        let access = self.unit.access(live.capability);
         live.way.run(&access, frames, request)
     }
 }

@@ -1,8 +1,7 @@
-//! Which unit translates which requester (§8.3.1, "device scope").
+//! Which unit translates which function (§8.3.1, "device scope").
 
 use bitvec::{BitArr, array::BitArray};
 
-use crate::pci::functions::FurtherIds;
 use crate::platform::Sbdf;
 
 /// What a unit's DRHD structure names, resolved to addresses on this machine's buses.
@@ -11,8 +10,6 @@ pub enum Coverage {
     /// One function: an endpoint scope. A bridge scope gives one of these for the bridge itself, which some bridges use as the requester of what is
     /// behind them, beside its [`Buses`](Self::Buses).
     Endpoint(Sbdf),
-    /// The phantom or virtual functions of an endpoint, which no scope names.
-    Further(FurtherIds),
     /// Everything on these buses: what is below a bridge scope.
     Buses {
         /// The PCI segment.
@@ -87,21 +84,10 @@ impl<'m> Coverages<'m> {
         if endpoints.binary_search(&Coverage::Endpoint(source)).is_ok() {
             return Some(Closeness::Endpoint);
         }
-        if self.further().any(|ids| ids.contains(source)) {
-            return Some(Closeness::Endpoint);
-        }
         if self.buses.get(usize::from(source.bus())).is_some_and(|bit| *bit) {
             return self.bridge(source.bus()).map(Closeness::Bridge);
         }
         self.all.then_some(Closeness::Segment)
-    }
-
-    fn further(&self) -> impl Iterator<Item = FurtherIds> + '_ {
-        let others = self.sorted.get(self.endpoints..).unwrap_or_default();
-        others.iter().map_while(|one| match one {
-            Coverage::Further(ids) => Some(*ids),
-            _ => None,
-        })
     }
 
     fn bridge(&self, bus: u8) -> Option<u8> {

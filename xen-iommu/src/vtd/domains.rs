@@ -1,170 +1,237 @@
-//! Domain ids: which address space has which id on a unit, and how many context entries carry it.
+//! Domain ids: which address space has which id on a unit, how many context entries carry it, and whether the unit owes it a flush.
+//!
+//! Anybody may look for a space's id without a lock, so that flushes do not wait for units that have nothing of the space; all changes are made under
+//! the unit's lock.
 
-use bitvec::order::Lsb0;
-use bitvec::slice::BitSlice;
-use bitvec::view::BitView;
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering, fence};
 
+use crate::lock::relax;
 use crate::platform::SpaceId;
 use crate::vtd::tables::DomainId;
 
 /// What a unit knows of one domain id; the hypervisor provides as many as there may be ids in use at once, and one more for id 0.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct DomainSlot {
-    space: SpaceId,
-    /// Context entries that have the id.
-    users: u32,
+    space: AtomicU32,
+    /// Context entries that have the id; [`FREE`] when no space has it. An id without entries lingers until the unit is known to have forgotten it.
+    users: AtomicU32,
+    /// A flush failed: translations that were to be dropped may be cached.
+    owed: AtomicBool,
     /// The first id of the hash bucket that has this slot's index; 0, which no space has, is the end.
-    first: u16,
-    /// The next id of the bucket that this id is in.
-    next: u16,
+    first: AtomicU16,
+    /// The next id of the bucket that this id is in, or the next free one.
+    next: AtomicU16,
 }
+
+/// The number of users of an id that no space has.
+const FREE: u32 = u32::MAX;
 
 impl DomainSlot {
     /// A slot that is not in use.
-    pub const EMPTY: Self = Self { space: SpaceId(0), users: 0, first: 0, next: 0 };
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            space: AtomicU32::new(0),
+            users: AtomicU32::new(FREE),
+            owed: AtomicBool::new(false),
+            first: AtomicU16::new(0),
+            next: AtomicU16::new(0),
+        }
+    }
+
+    fn users(&self) -> u32 {
+        self.users.load(Ordering::Relaxed)
+    }
 }
 
-/// The domain ids of a unit: a hash table from spaces to ids that is chained through the slots, and a bitmap of the ids in use.
+impl Default for DomainSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The domain ids of a unit: a hash table from spaces to ids that is chained through the slots, and a list of the free ids.
 #[derive(Debug)]
 pub(crate) struct Domains<'m> {
     /// Indexed by domain id.
-    slots: &'m mut [DomainSlot],
-    /// A set bit for each id in use.
-    ids: &'m mut BitSlice<u64, Lsb0>,
-    /// Where to look for a free id first: the id that became free last, or the one behind the id given last.
-    likely: usize,
+    slots: &'m [DomainSlot],
+    /// Odd while the hash table changes: who looked meanwhile looks again.
+    version: AtomicU32,
+    /// The first free id: the one that became free last; 0 for none.
+    free: AtomicU16,
 }
 
 impl<'m> Domains<'m> {
     /// Takes the memory; there are no ids before [`reset`](Self::reset).
-    pub(crate) fn new(slots: &'m mut [DomainSlot], bits: &'m mut [u64]) -> Self {
-        Self { slots, ids: bits.view_bits_mut::<Lsb0>(), likely: 0 }
+    pub(crate) fn new(slots: &'m mut [DomainSlot]) -> Self {
+        let this = Self { slots, version: AtomicU32::new(0), free: AtomicU16::new(0) };
+        this.reset(0, false);
+        this
     }
 
     /// No space has an id. There are `end` ids, as far as there is memory for them, less id 0, which belongs to the unit in caching mode (§6.1) and
-    /// which nobody gets here.
-    pub(crate) fn reset(&mut self, end: usize) {
-        self.slots.fill(DomainSlot::EMPTY);
-        self.ids.fill(false);
-        let end = end.min(self.slots.len());
-        if let Some(beyond) = self.ids.get_mut(end..) {
-            beyond.fill(true);
+    /// which nobody gets here; and less the last one with `reserve`, which is the driver's own and is returned.
+    pub(crate) fn reset(&self, end: usize, reserve: bool) -> Option<DomainId> {
+        self.change(|| {
+            for slot in self.slots {
+                slot.space.store(0, Ordering::Relaxed);
+                slot.users.store(FREE, Ordering::Relaxed);
+                slot.owed.store(false, Ordering::Relaxed);
+                slot.first.store(0, Ordering::Relaxed);
+                slot.next.store(0, Ordering::Relaxed);
+            }
+        });
+        self.free.store(0, Ordering::Relaxed);
+        let mut ids = (1..end.min(self.slots.len())).rev().filter_map(|id| u16::try_from(id).ok());
+        let own = if reserve { ids.next() } else { None };
+        for id in ids {
+            self.put_free(id);
         }
-        self.mark(DomainId(0), true);
-        self.likely = 0;
+        own.map(DomainId)
     }
 
-    /// Keeps an id for the driver itself.
-    pub(crate) fn reserve(&mut self) -> Option<DomainId> {
-        let id = DomainId(u16::try_from(self.ids.last_zero()?).ok()?);
-        self.mark(id, true);
-        Some(id)
-    }
-
-    fn mark(&mut self, id: DomainId, used: bool) {
-        if let Some(mut bit) = self.ids.get_mut(usize::from(id.0)) {
-            *bit = used;
+    fn put_free(&self, id: u16) {
+        if let Some(slot) = self.slots.get(usize::from(id)) {
+            slot.next.store(self.free.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.free.store(id, Ordering::Relaxed);
         }
     }
 
-    fn slot(&mut self, id: DomainId) -> Option<&mut DomainSlot> {
-        self.slots.get_mut(usize::from(id.0))
+    /// A change of the hash table.
+    fn change(&self, work: impl FnOnce()) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        work();
+        self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// The index of the slot where the bucket of `space` starts. Spaces are often numbered in a row; the multiplication (2^32 over the golden ratio)
-    /// spreads them whatever their bits mean.
-    fn bucket(&self, space: SpaceId) -> usize {
+    fn slot(&self, id: DomainId) -> Option<&'m DomainSlot> {
+        self.slots.get(usize::from(id.0))
+    }
+
+    /// The slot where the bucket of `space` starts. Spaces are often numbered in a row; the multiplication (2^32 over the golden ratio) spreads them
+    /// whatever their bits mean.
+    fn bucket(&self, space: SpaceId) -> Option<&'m DomainSlot> {
         let spread = u64::from(space.0.wrapping_mul(0x9e37_79b9));
         let slots = u64::try_from(self.slots.len()).unwrap_or(0);
-        usize::try_from(spread.saturating_mul(slots) >> 32).unwrap_or(0)
+        self.slots.get(usize::try_from(spread.saturating_mul(slots) >> 32).ok()?)
     }
 
-    /// The id of a space that has one.
+    /// The id of a space that has one, or had one that lingers. Needs no lock: what the caller wrote to the space's tables before is what the unit
+    /// reads if the space gets an id after this look.
     pub(crate) fn id_of(&self, space: SpaceId) -> Option<DomainId> {
-        let mut id = self.slots.get(self.bucket(space))?.first;
+        fence(Ordering::SeqCst);
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            if version & 1 == 0 {
+                let found = self.search(space);
+                fence(Ordering::Acquire);
+                if self.version.load(Ordering::Relaxed) == version {
+                    return found;
+                }
+            }
+            relax();
+        }
+    }
+
+    fn search(&self, space: SpaceId) -> Option<DomainId> {
+        let mut id = self.bucket(space)?.first.load(Ordering::Relaxed);
         // A chain has no more links than there are slots.
-        for _ in 0..self.slots.len() {
+        for _ in self.slots {
             if id == 0 {
                 break;
             }
-            let slot = self.slots.get(usize::from(id))?;
-            if slot.space == space {
+            let slot = self.slot(DomainId(id))?;
+            if slot.space.load(Ordering::Relaxed) == space.0 {
                 return Some(DomainId(id));
             }
-            id = slot.next;
+            id = slot.next.load(Ordering::Relaxed);
         }
         None
     }
 
     /// One more context entry for `space`, which gets an id if it has none; `None` when there is none left.
-    pub(crate) fn acquire(&mut self, space: SpaceId) -> Option<DomainId> {
-        if let Some(id) = self.id_of(space) {
+    pub(crate) fn acquire(&self, space: SpaceId) -> Option<DomainId> {
+        if let Some(id) = self.search(space) {
             self.retain(id);
             return Some(id);
         }
-        let free = self.find_free()?;
-        let id = DomainId(u16::try_from(free).ok()?);
-        let bucket = self.bucket(space);
-        let next = self.slots.get(bucket)?.first;
-        let slot = self.slot(id)?;
-        (slot.space, slot.users, slot.next) = (space, 1, next);
-        self.slots.get_mut(bucket)?.first = id.0;
-        self.mark(id, true);
-        self.likely = free.saturating_add(1);
+        let id = DomainId(self.free.load(Ordering::Relaxed));
+        let slot = self.slot(id).filter(|_| id.0 != 0)?;
+        let bucket = self.bucket(space)?;
+        self.free.store(slot.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.change(|| {
+            slot.space.store(space.0, Ordering::Relaxed);
+            slot.users.store(1, Ordering::Relaxed);
+            slot.next.store(bucket.first.load(Ordering::Relaxed), Ordering::Relaxed);
+            bucket.first.store(id.0, Ordering::Relaxed);
+        });
+        // Before any entry has the id: see `id_of`.
+        fence(Ordering::SeqCst);
         Some(id)
     }
 
-    fn find_free(&self) -> Option<usize> {
-        let ahead = self.ids.get(self.likely..).and_then(BitSlice::first_zero);
-        ahead.and_then(|offset| offset.checked_add(self.likely)).or_else(|| self.ids.first_zero())
-    }
-
     /// One more context entry that carries `id`, which is in use.
-    pub(crate) fn retain(&mut self, id: DomainId) {
+    pub(crate) fn retain(&self, id: DomainId) {
         if let Some(slot) = self.slot(id) {
-            slot.users = slot.users.saturating_add(1);
+            slot.users.store(slot.users().saturating_add(1), Ordering::Relaxed);
         }
     }
 
-    /// One context entry less that carries `id`; when it was the last, the id is free.
-    pub(crate) fn release(&mut self, id: DomainId) {
-        if let Some(slot) = self.slot(id) {
-            slot.users = slot.users.saturating_sub(1);
+    /// One context entry less that carries `id`. When it was the last, the id is free; or it lingers with `keep`, until [`settle`](Self::settle).
+    pub(crate) fn release(&self, id: DomainId, keep: bool) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.users() != FREE) else { return };
+        slot.users.store(slot.users().saturating_sub(1), Ordering::Relaxed);
+        if !keep {
+            self.free_if_unused(id);
         }
-        self.free_if_unused(id);
     }
 
-    /// How many context entries carry the id of `space`.
-    #[cfg(test)]
-    pub(crate) fn users(&self, space: SpaceId) -> u32 {
-        let id = self.id_of(space).map_or(0, |id| usize::from(id.0));
-        self.slots.get(id).map_or(0, |slot| slot.users)
+    /// Whether a flush of the id is owed.
+    pub(crate) fn is_owed(&self, id: DomainId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.owed.load(Ordering::Relaxed))
+    }
+
+    /// Remembers that a flush of the id failed, or that a whole one succeeded.
+    pub(crate) fn set_owed(&self, id: DomainId, owed: bool) {
+        if let Some(slot) = self.slot(id) {
+            slot.owed.store(owed, Ordering::Relaxed);
+        }
+    }
+
+    /// The unit has forgotten everything: nothing is owed, and ids that linger are free.
+    pub(crate) fn settle(&self) {
+        for (id, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.users() != FREE) {
+            slot.owed.store(false, Ordering::Relaxed);
+            if let Ok(id) = u16::try_from(id) {
+                self.free_if_unused(DomainId(id));
+            }
+        }
     }
 
     /// Unlinks an id that is in a bucket and has no users.
-    fn free_if_unused(&mut self, id: DomainId) {
-        let Some(&DomainSlot { space, users: 0, next, .. }) = self.slots.get(usize::from(id.0)) else {
-            return;
-        };
-        if self.id_of(space) != Some(id) {
-            return;
-        }
-        let bucket = self.bucket(space);
-        let Some(head) = self.slots.get_mut(bucket) else { return };
-        if head.first == id.0 {
-            head.first = next;
-        } else {
-            let mut before = head.first;
-            for _ in 0..self.slots.len() {
-                let Some(slot) = self.slot(DomainId(before)) else { return };
-                if slot.next == id.0 {
-                    slot.next = next;
+    fn free_if_unused(&self, id: DomainId) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.users() == 0) else { return };
+        let Some(bucket) = self.bucket(SpaceId(slot.space.load(Ordering::Relaxed))) else { return };
+        let next = slot.next.load(Ordering::Relaxed);
+        self.change(|| {
+            let mut link = &bucket.first;
+            for _ in self.slots {
+                let linked = link.load(Ordering::Relaxed);
+                if linked == id.0 {
+                    link.store(next, Ordering::Relaxed);
                     break;
                 }
-                before = slot.next;
+                let Some(before) = self.slot(DomainId(linked)).filter(|_| linked != 0) else { break };
+                link = &before.next;
             }
-        }
-        self.mark(id, false);
-        self.likely = usize::from(id.0);
+            slot.users.store(FREE, Ordering::Relaxed);
+        });
+        slot.owed.store(false, Ordering::Relaxed);
+        self.put_free(id.0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,6 +144,14 @@ pub struct FaultSummary {
     pub overflow: bool,
 }
 
+impl FaultSummary {
+    /// Of two units together.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { faults: self.faults.saturating_add(other.faults), overflow: self.overflow | other.overflow }
+    }
+}
+
 /// Reads and frees all fault recording registers, oldest first, then clears the overflow (§7.2.1): in the other order, a fault that comes in between
 /// would set the overflow again for registers that are already read.
 pub(crate) fn read_all<R: Registers>(

@@ -12,19 +12,8 @@ mod domains;
 mod drhd;
 mod fault;
 mod invalidate;
-#[cfg(any(test, feature = "model"))]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a tool for tests, which says so when it is used wrongly"
-)]
-pub mod model;
 pub mod registers;
 pub mod tables;
-#[cfg(test)]
-mod tests;
 mod unit;
 
 use p2m::{DeviceRoot, Flush, FrameSource, PageSize};
@@ -35,166 +24,192 @@ pub use drhd::coverage;
 pub use fault::{Fault, FaultSummary, Operation, Pass, RateLimit, Reason};
 pub use invalidate::AtsDevice;
 pub use registers::Registers;
-pub use unit::{Setup, Unit, UnitError};
+pub use unit::{Replacement, Setup, Unit, UnitError};
 
-use crate::platform::{HardwareError, RemappingHardware, Sbdf, SpaceId};
+use crate::platform::{HardwareError, RemappingHardware, RequesterId, SpaceId};
 
 /// All the remapping units of a machine.
+///
+/// Every call takes `&self`; with registers and frames that may be shared between processors, so may this.
 pub struct Vtd<'m, R, F> {
-    units: &'m mut [Unit<'m, R>],
+    units: &'m [Unit<'m, R>],
     frames: F,
 }
 
 impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
     /// Of these units; root, context and queue frames come from `frames`.
     #[must_use]
-    pub fn new(units: &'m mut [Unit<'m, R>], frames: F) -> Self {
+    pub fn new(units: &'m [Unit<'m, R>], frames: F) -> Self {
         Self { units, frames }
     }
 
-    /// Starts every unit that is not, and tells of each that cannot be.
-    pub fn start(&mut self, failed: &mut dyn FnMut(&Unit<'m, R>, UnitError)) {
-        for unit in self.units.iter_mut() {
+    /// Starts every unit that is not, and tells of each that cannot be. A started unit has an empty root table, which blocks all DMA once translation
+    /// is on, and empty caches; translation that firmware or a boot loader left on is switched off first.
+    ///
+    /// Takes the units' locks one after the other, and waits for the units.
+    pub fn start(&self, failed: &mut dyn FnMut(&Unit<'m, R>, UnitError)) {
+        for unit in self.units {
             if let Err(error) = unit.start(&self.frames) {
                 failed(unit, error);
             }
         }
     }
 
-    /// The units.
+    /// The units. No lock, no wait.
     #[must_use]
-    pub fn units(&self) -> &[Unit<'m, R>] {
+    pub fn units(&self) -> &'m [Unit<'m, R>] {
         self.units
     }
 
-    /// The unit that translates the DMA of `source`, started or not: the one that names it most closely; of several, the first.
+    /// The unit of a requester, started or not: the one whose scopes name its [`unit_of`](RequesterId::unit_of) most closely; of several, the first.
+    /// No lock, no wait.
     #[must_use]
-    pub fn unit_of(&self, source: Sbdf) -> Option<&Unit<'m, R>> {
-        self.units.get(self.index_of(source)?)
+    pub fn unit_of(&self, requester: RequesterId) -> Option<&'m Unit<'m, R>> {
+        let named = self.units.iter().filter_map(|unit| Some((unit.closeness(requester.unit_of)?, unit)));
+        // The first of equals stays.
+        let closest = |best: (_, &'m Unit<'m, R>), next: (_, _)| if next.0 > best.0 { next } else { best };
+        named.reduce(closest).map(|(_, unit)| unit)
     }
 
-    fn index_of(&self, source: Sbdf) -> Option<usize> {
-        let named =
-            self.units.iter().enumerate().filter_map(|(index, unit)| Some((unit.closeness(source)?, index)));
-        // `max_by_key` takes the last of equals.
-        named.rev().max_by_key(|(closeness, _)| *closeness).map(|(_, index)| index)
+    fn unit(&self, requester: RequesterId) -> Result<&'m Unit<'m, R>, HardwareError> {
+        self.unit_of(requester).ok_or(HardwareError::NoUnit { source: requester.id })
     }
 
     fn started(&self) -> impl Iterator<Item = &Unit<'m, R>> {
         self.units.iter().filter(|unit| unit.is_started())
     }
 
-    /// Whether every started unit walks tables of so many levels.
+    /// Whether every started unit walks tables of so many levels. No lock, no wait.
     #[must_use]
     pub fn walks(&self, levels: u8) -> bool {
         self.started().all(|unit| unit.walks(levels))
     }
 
-    /// The largest page that every started unit knows.
+    /// The largest page that every started unit knows. No lock, no wait.
     #[must_use]
     pub fn largest_page(&self) -> PageSize {
         self.started().filter_map(Unit::largest_page).min().unwrap_or(PageSize::Size4K)
     }
 
     /// Whether every started unit reads its tables through the CPU's caches. If not, second-stage tables have to be written back to memory before
-    /// [`flush`](RemappingHardware::flush).
+    /// [`flush`](RemappingHardware::flush). No lock, no wait.
     #[must_use]
     pub fn is_coherent(&self) -> bool {
         self.started().filter_map(Unit::capabilities).all(|(_, extended)| extended.coherent())
     }
 
-    /// Whether every started unit knows the snoop bit of second-stage leaves.
+    /// Whether every started unit knows the snoop bit of second-stage leaves. No lock, no wait.
     #[must_use]
     pub fn has_snoop_control(&self) -> bool {
         self.started().filter_map(Unit::capabilities).all(|(_, extended)| extended.snoop_control())
     }
 
-    /// The width in bits of the guest addresses that every started unit translates.
+    /// The width in bits of the guest addresses that every started unit translates; 0 when none is. No lock, no wait.
     #[must_use]
     pub fn guest_width(&self) -> u8 {
-        let widths = self.started().filter_map(Unit::capabilities);
-        widths.map(|(capability, _)| capability.guest_width().saturating_add(1)).min().unwrap_or(0)
+        self.started().filter_map(Unit::address_width).min().unwrap_or(0)
     }
 
-    /// Switches translation on in every started unit.
+    /// Switches translation on in every started unit: from now on DMA that is not attached is blocked. Then switches off the protected memory regions
+    /// that a boot loader may have set up, which translation replaces (§11.4.8.1).
+    ///
+    /// Takes the units' locks one after the other, and waits for the units.
     ///
     /// # Errors
     /// The first [`HardwareError::TimedOut`]; the other units are switched on all the same.
-    pub fn enable(&mut self) -> Result<(), HardwareError> {
-        self.each(Unit::enable)
+    pub fn enable(&self) -> Result<(), HardwareError> {
+        all(self.units.iter().map(Unit::enable))
     }
 
-    /// Switches translation off in every started unit.
+    /// Switches translation off in every started unit: DMA goes through as it is.
+    ///
+    /// Takes the units' locks one after the other, and waits for the units.
     ///
     /// # Errors
     /// The first [`HardwareError::TimedOut`]; the other units are switched off all the same.
-    pub fn disable(&mut self) -> Result<(), HardwareError> {
-        self.each(Unit::disable)
+    pub fn disable(&self) -> Result<(), HardwareError> {
+        all(self.units.iter().map(Unit::disable))
+    }
+
+    /// Switches translation off as far as that goes without waiting: for a crash, before another kernel is started (Xen's `iommu_crash_shutdown`).
+    /// Each started unit gets the command, which it carries out within microseconds; nobody waits for that. `left` is told the register base of each
+    /// unit that somebody has, perhaps a processor that was stopped while it waited: it goes on translating, and blocks what is not attached.
+    ///
+    /// Never waits, neither for a lock nor for a unit; may be called from anywhere, with anything held.
+    pub fn disable_at_crash(&self, left: &mut dyn FnMut(u64)) {
+        for unit in self.units.iter().filter(|unit| !unit.try_disable()) {
+            left(unit.base());
+        }
     }
 
     /// Switches every started unit off and takes all frames back from it.
     ///
+    /// Takes the units' locks one after the other, and waits for the units.
+    ///
     /// # Errors
     /// The first [`HardwareError::TimedOut`]; that unit keeps what it may still use.
-    pub fn stop(&mut self) -> Result<(), HardwareError> {
-        let Self { units, frames } = self;
-        all(units.iter_mut().map(|unit| unit.stop(frames)))
-    }
-
-    fn each(
-        &mut self,
-        what: impl FnMut(&mut Unit<'m, R>) -> Result<(), HardwareError>,
-    ) -> Result<(), HardwareError> {
-        all(self.units.iter_mut().map(what))
+    pub fn stop(&self) -> Result<(), HardwareError> {
+        all(self.units.iter().map(|unit| unit.stop(&self.frames)))
     }
 
     /// Reads and frees the fault registers of every unit.
-    pub fn read_faults(&mut self, report: &mut dyn FnMut(&Fault)) -> FaultSummary {
-        let mut total = FaultSummary::default();
-        for unit in self.units.iter_mut() {
-            let FaultSummary { faults, overflow } = unit.read_faults(report);
-            total.faults = total.faults.saturating_add(faults);
-            total.overflow |= overflow;
+    ///
+    /// Takes the locks of the units' fault registers one after the other, which are held only by those who read them: a unit that somebody waits for
+    /// holds nobody up here. `report` is called under them, and must not ask for faults. Not for interrupts that come while faults are read: see
+    /// [`try_read_faults`](Self::try_read_faults).
+    pub fn read_faults(&self, report: &mut dyn FnMut(&Fault)) -> FaultSummary {
+        let summaries = self.units.iter().map(|unit| unit.read_faults(report));
+        summaries.fold(FaultSummary::default(), FaultSummary::and)
+    }
+
+    /// The same without waiting for a lock; `None` when somebody else reads a unit's faults now. The faults of the other units are read and reported
+    /// all the same; for that unit's the caller has to come again, as a new one makes no event while old ones are there (§7.3).
+    ///
+    /// Never waits; may be called from a fault event's interrupt, with anything held.
+    pub fn try_read_faults(&self, report: &mut dyn FnMut(&Fault)) -> Option<FaultSummary> {
+        let mut total = Some(FaultSummary::default());
+        for unit in self.units {
+            let summary = unit.try_read_faults(report);
+            total = total.zip(summary).map(|(total, summary)| total.and(summary));
         }
         total
     }
 
     /// Has every started unit send this message (an MSI's address and data) when it records a fault; `None` for none.
-    pub fn set_fault_event(&mut self, message: Option<(u64, u32)>) {
-        for unit in self.units.iter_mut() {
+    ///
+    /// Takes the locks of the units' fault registers, as [`read_faults`](Self::read_faults) does.
+    pub fn set_fault_event(&self, message: Option<(u64, u32)>) {
+        for unit in self.units {
             unit.set_fault_event(message);
         }
     }
 
     /// To be called before a device gets its own TLB switched on (PCIe ATS); `false` when that has to stay off: its unit has no support for it, no
-    /// queue, or no room. Such a device is trusted to use only translations that it was given.
+    /// queue, or no room. Such a device is trusted to use only translations that it was given. Its own id is meant: `device.id` is that of a physical
+    /// function, or a virtual one's, whose physical function is `device.unit_of`.
+    ///
+    /// Takes the unit's lock, and waits for the unit.
     ///
     /// # Errors
     /// As [`attach`](RemappingHardware::attach); ATS then stays off.
-    pub fn use_device_tlb(
-        &mut self,
-        device: Sbdf,
-        physical_function: Sbdf,
-        max_pending: u8,
-    ) -> Result<bool, HardwareError> {
-        let unit = self.index_of(device).and_then(|index| self.units.get_mut(index));
-        let unit = unit.ok_or(HardwareError::NoUnit { source: device })?;
+    pub fn use_device_tlb(&self, device: RequesterId, max_pending: u8) -> Result<bool, HardwareError> {
+        let unit = self.unit(device)?;
         let device = AtsDevice {
-            source: device.source_id(),
-            physical_function: physical_function.source_id(),
+            source: device.id.source_id(),
+            physical_function: device.unit_of.source_id(),
             max_pending,
         };
-        unit.use_device_tlb(&self.frames, device)
+        unit.lock().use_device_tlb(&self.frames, device)
     }
 
     /// To be called after a device's own TLB was switched off, or the device went away: translated requests are blocked again.
     ///
+    /// Takes the unit's lock, and waits for the unit.
+    ///
     /// # Errors
     /// As [`attach`](RemappingHardware::attach).
-    pub fn drop_device_tlb(&mut self, device: Sbdf) -> Result<(), HardwareError> {
-        let unit = self.index_of(device).and_then(|index| self.units.get_mut(index));
-        let unit = unit.ok_or(HardwareError::NoUnit { source: device })?;
-        unit.drop_device_tlb(&self.frames, device)
+    pub fn drop_device_tlb(&self, device: RequesterId) -> Result<(), HardwareError> {
+        self.unit(device)?.lock().drop_device_tlb(&self.frames, device.id)
     }
 }
 
@@ -207,19 +222,29 @@ fn all(results: impl Iterator<Item = Result<(), HardwareError>>) -> Result<(), H
     first
 }
 
+/// [`attach`](RemappingHardware::attach) and [`detach`](RemappingHardware::detach) take the lock of the requester's unit, and wait for the unit;
+/// [`flush`](RemappingHardware::flush) does so for the units that [have the space](Unit::has_space) and for no others. Each wait for the hardware is
+/// bounded by [`Setup::polls`]. The rest takes no lock and does not wait.
 impl<R: Registers, F: FrameSource> RemappingHardware for Vtd<'_, R, F> {
-    fn attach(&mut self, source: Sbdf, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
-        let unit = self.index_of(source).and_then(|index| self.units.get_mut(index));
-        unit.ok_or(HardwareError::NoUnit { source })?.attach(&self.frames, source, space, root)
+    fn attach(&self, requester: RequesterId, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
+        self.unit(requester)?.lock().attach(&self.frames, requester.id, space, root)
     }
 
-    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError> {
-        let unit = self.index_of(source).and_then(|index| self.units.get_mut(index));
-        unit.ok_or(HardwareError::NoUnit { source })?.detach(&self.frames, source)
+    fn detach(&self, requester: RequesterId) -> Result<(), HardwareError> {
+        self.unit(requester)?.lock().detach(&self.frames, requester.id)
     }
 
-    fn flush(&mut self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError> {
-        let Self { units, frames } = self;
-        all(units.iter_mut().map(|unit| unit.flush(frames, space, flush)))
+    fn flush(&self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError> {
+        let there = self.units.iter().filter(|unit| unit.has_space(space));
+        all(there.map(|unit| unit.lock().flush(&self.frames, space, flush)))
+    }
+
+    fn check_translating(&self, requester: RequesterId) -> Result<(), HardwareError> {
+        let unit = self.unit(requester)?;
+        if unit.is_enabled() { Ok(()) } else { Err(HardwareError::NotTranslating { unit: unit.base() }) }
+    }
+
+    fn address_width(&self, requester: RequesterId) -> Option<u8> {
+        self.unit_of(requester)?.address_width()
     }
 }

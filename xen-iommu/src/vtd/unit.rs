@@ -1,16 +1,18 @@
 //! One remapping unit: what it can do, its tables, and its translation switched on and off.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use p2m::{FrameSource, Mfn, PageSize};
 
-use crate::platform::{HardwareError, Sbdf};
+use crate::lock::{Guard, Lock, Rank};
+use crate::platform::{HardwareError, Sbdf, SpaceId};
 use crate::vtd::coverage::{Closeness, Coverage, Coverages};
 use crate::vtd::domains::{DomainSlot, Domains};
 use crate::vtd::fault::{self, Fault, FaultSummary};
 use crate::vtd::invalidate::{Access, AtsDevice, Request, Way};
 use crate::vtd::registers::{
-    CAP, Capability, ECAP, ExtendedCapability, GSTS, Global, PMEN, PMEN_ENABLE, PMEN_STATUS, RTADDR,
+    CAP, Capability, ECAP, ExtendedCapability, GCMD, GSTS, Global, PMEN, PMEN_ENABLE, PMEN_STATUS, RTADDR,
     Registers, VER, Version,
 };
 use crate::vtd::tables::{AtOnce, DomainId, context_table};
@@ -29,14 +31,25 @@ pub struct Setup<'m, R> {
     pub coverage: &'m mut [Coverage],
     /// One for each domain id that may be in use at once, and one more.
     pub domains: &'m mut [DomainSlot],
-    /// One bit for each of `domains`.
-    pub domain_ids: &'m mut [u64],
     /// Room for the devices whose own TLBs may be in use; may be empty.
     pub device_tlbs: &'m mut [Option<AtsDevice>],
     /// How often to look for something the unit has to do, with a [`Registers::relax`] in between, before giving up.
     pub polls: u32,
     /// Whether to use the invalidation queue where there is one. Units of version 6 and up have nothing else.
     pub queue: bool,
+    /// How context entries are replaced.
+    pub replacement: Replacement,
+}
+
+/// How a context entry that is in use is replaced by another (see [`tables`](crate::vtd::tables)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replacement {
+    /// Both words at once, where the CPU has `cmpxchg16b`; else one after the other.
+    #[default]
+    AtOnce,
+    /// One after the other: for tables that are mapped uncached, where locked instructions lock the whole bus, or are forbidden
+    /// (Intel SDM Vol. 3, "UC-lock disable").
+    ByWords,
 }
 
 /// Why a unit cannot be used.
@@ -87,6 +100,8 @@ impl fmt::Display for UnitError {
 impl core::error::Error for UnitError {}
 
 /// A remapping unit. It translates nothing before it is started and enabled.
+///
+/// What it is ([`base`](Self::base), [`covers`](Self::covers), what it can do) is asked without a lock.
 pub struct Unit<'m, R> {
     pub(super) base: u64,
     window: u32,
@@ -96,9 +111,19 @@ pub struct Unit<'m, R> {
     pub(super) at_once: Option<AtOnce>,
     pub(super) coverage: Coverages<'m>,
     pub(super) domains: Domains<'m>,
-    pub(super) device_tlbs: &'m mut [Option<AtsDevice>],
+    /// CAP and ECAP while it is started, 0 otherwise: neither is 0 where there is a unit.
+    capability: AtomicU64,
+    extended: AtomicU64,
+    /// For the fault registers, which nothing else touches: faults can be read while somebody waits for the unit.
+    faults: Lock<()>,
+    state: Lock<State<'m>>,
+}
+
+/// What a unit's lock guards, beside its registers and tables.
+pub(super) struct State<'m> {
     pub(super) live: Option<Live>,
-    /// An invalidation failed: what is cached is not known until one of everything succeeds.
+    pub(super) device_tlbs: &'m mut [Option<AtsDevice>],
+    /// A change of a context entry failed: what is cached is not known until one of everything succeeds.
     pub(super) in_doubt: bool,
 }
 
@@ -112,23 +137,38 @@ pub(super) struct Live {
     pub(super) transit: Option<DomainId>,
 }
 
+/// A unit whose lock is held.
+pub(super) struct Locked<'u, 'm, R> {
+    pub(super) unit: &'u Unit<'m, R>,
+    pub(super) state: Guard<'u, State<'m>>,
+}
+
 impl<'m, R: Registers> Unit<'m, R> {
     /// Takes the memory; does not touch the hardware yet.
     #[must_use]
     pub fn new(setup: Setup<'m, R>) -> Self {
+        let state = State { live: None, device_tlbs: setup.device_tlbs, in_doubt: false };
         Self {
             base: setup.base,
             window: setup.window,
             registers: setup.registers,
             polls: setup.polls,
             queue: setup.queue,
-            at_once: AtOnce::detect(),
+            at_once: match setup.replacement {
+                Replacement::AtOnce => AtOnce::detect(),
+                Replacement::ByWords => None,
+            },
             coverage: Coverages::new(setup.segment, setup.coverage),
-            domains: Domains::new(setup.domains, setup.domain_ids),
-            device_tlbs: setup.device_tlbs,
-            live: None,
-            in_doubt: false,
+            domains: Domains::new(setup.domains),
+            capability: AtomicU64::new(0),
+            extended: AtomicU64::new(0),
+            faults: Lock::new(Rank::Faults, ()),
+            state: Lock::new(Rank::Unit, state),
         }
+    }
+
+    pub(super) fn lock(&self) -> Locked<'_, 'm, R> {
+        Locked { unit: self, state: self.state.lock() }
     }
 
     /// The physical address of the registers.
@@ -137,22 +177,35 @@ impl<'m, R: Registers> Unit<'m, R> {
         self.base
     }
 
+    /// Whether its scopes name a function, or its segment is all its own.
+    #[must_use]
+    pub fn covers(&self, function: Sbdf) -> bool {
+        self.closeness(function).is_some()
+    }
+
+    pub(super) fn closeness(&self, function: Sbdf) -> Option<Closeness> {
+        self.coverage.closeness(function)
+    }
+
     /// Whether it was started, so that the requesters it covers can be attached.
     #[must_use]
     pub fn is_started(&self) -> bool {
-        self.live.is_some()
+        self.capabilities().is_some()
     }
 
     /// What it can do, once it is started.
     #[must_use]
     pub fn capabilities(&self) -> Option<(Capability, ExtendedCapability)> {
-        self.live.as_ref().map(|live| (live.capability, live.extended))
+        let capability = self.capability.load(Ordering::Acquire);
+        let extended = self.extended.load(Ordering::Relaxed);
+        (capability != 0)
+            .then(|| (Capability::from_bits(capability), ExtendedCapability::from_bits(extended)))
     }
 
     /// The largest second-stage page it knows, once it is started.
     #[must_use]
     pub fn largest_page(&self) -> Option<PageSize> {
-        Some(match self.live.as_ref()?.capability.large_pages() & 0b11 {
+        Some(match self.capabilities()?.0.large_pages() & 0b11 {
             0b11 => PageSize::Size1G,
             0b01 => PageSize::Size2M,
             _ => PageSize::Size4K,
@@ -162,11 +215,33 @@ impl<'m, R: Registers> Unit<'m, R> {
     /// Whether it walks tables of so many levels, once it is started.
     #[must_use]
     pub fn walks(&self, levels: u8) -> bool {
-        self.live.as_ref().is_some_and(|live| walks(live.capability, levels))
+        self.capabilities().is_some_and(|(capability, _)| walks(capability, levels))
     }
 
-    pub(crate) fn closeness(&self, source: Sbdf) -> Option<Closeness> {
-        self.coverage.closeness(source)
+    /// The width in bits of the guest addresses that it translates, once it is started: what it says (MGAW), and what tables of the most levels that
+    /// it walks have room for.
+    #[must_use]
+    pub fn address_width(&self) -> Option<u8> {
+        let (capability, _) = self.capabilities()?;
+        let levels = (3..=5).rev().find(|levels| walks(capability, *levels))?;
+        let table = levels.saturating_mul(9).saturating_add(12);
+        Some(capability.guest_width().saturating_add(1).min(table))
+    }
+
+    /// Whether it was started and translates now. Reads a register, and takes no lock.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        // Where a unit has gone, reads give all ones.
+        let status = self.registers.read32(GSTS);
+        self.is_started()
+            && status != u32::MAX
+            && Global::from_bits_retain(status).contains(Global::TRANSLATION)
+    }
+
+    /// Whether a device of `space` is attached here, or something of it may still be cached. Takes no lock.
+    #[must_use]
+    pub fn has_space(&self, space: SpaceId) -> bool {
+        self.domains.id_of(space).is_some()
     }
 
     /// Looks at what the unit is, gives it an empty root table, which blocks all DMA once translation is on, and empties its caches. Translation that
@@ -174,12 +249,13 @@ impl<'m, R: Registers> Unit<'m, R> {
     ///
     /// # Errors
     /// [`UnitError`]; the unit is then not started.
-    pub fn start(&mut self, frames: &impl FrameSource) -> Result<(), UnitError> {
-        if self.live.is_some() {
+    pub(super) fn start(&self, frames: &impl FrameSource) -> Result<(), UnitError> {
+        let mut state = self.state.lock();
+        if state.live.is_some() {
             return Ok(());
         }
         let (capability, extended) = self.identify()?;
-        let access = access(self.base, &self.registers, capability, self.polls);
+        let access = self.access(capability);
         if access.status().contains(Global::TRANSLATION) {
             access.command("translation off", Global::empty(), Global::TRANSLATION)?;
         }
@@ -196,8 +272,7 @@ impl<'m, R: Registers> Unit<'m, R> {
         };
         // ND (§11.4.2): 2^(4 + 2·ND) ids; 7 is reserved, and no field of an id has more than 16 bits.
         let ids = 1usize << u32::from(capability.domain_ids()).saturating_mul(2).saturating_add(4).min(16);
-        self.domains.reset(ids);
-        let transit = if self.at_once.is_some() { None } else { self.domains.reserve() };
+        let transit = self.domains.reset(ids, self.at_once.is_none());
         let mut live = Live { capability, extended, root, way, transit };
         if let Err(error) = take_root_table(&access, &mut live, frames) {
             // With translation off nothing is read through the root table, so it can be given back.
@@ -205,8 +280,10 @@ impl<'m, R: Registers> Unit<'m, R> {
             frames.free(root);
             return Err(error.into());
         }
-        self.live = Some(live);
-        self.in_doubt = false;
+        state.live = Some(live);
+        state.in_doubt = false;
+        self.extended.store(extended.into_bits(), Ordering::Relaxed);
+        self.capability.store(capability.into_bits(), Ordering::Release);
         Ok(())
     }
 
@@ -252,9 +329,10 @@ impl<'m, R: Registers> Unit<'m, R> {
     ///
     /// # Errors
     /// [`HardwareError::TimedOut`]; nothing, if the unit is not started.
-    pub fn enable(&mut self) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Ok(()) };
-        let access = access(self.base, &self.registers, live.capability, self.polls);
+    pub(super) fn enable(&self) -> Result<(), HardwareError> {
+        let state = self.state.lock();
+        let Some(live) = &state.live else { return Ok(()) };
+        let access = self.access(live.capability);
         access.flush_write_buffer()?;
         access.command("translation on", Global::TRANSLATION, Global::empty())?;
         if live.capability.protected_low() || live.capability.protected_high() {
@@ -271,30 +349,37 @@ impl<'m, R: Registers> Unit<'m, R> {
     ///
     /// # Errors
     /// [`HardwareError::TimedOut`].
-    pub fn disable(&mut self) -> Result<(), HardwareError> {
-        let Some(live) = &self.live else { return Ok(()) };
-        access(self.base, &self.registers, live.capability, self.polls).command(
-            "translation off",
-            Global::empty(),
-            Global::TRANSLATION,
-        )
+    pub(super) fn disable(&self) -> Result<(), HardwareError> {
+        self.disable_locked(&self.state.lock())
     }
 
-    /// Whether translation is on.
-    #[must_use]
-    pub fn is_enabled(&self) -> bool {
-        Global::from_bits_retain(self.registers.read32(GSTS)).contains(Global::TRANSLATION)
+    fn disable_locked(&self, state: &State<'_>) -> Result<(), HardwareError> {
+        let Some(live) = &state.live else { return Ok(()) };
+        let access = self.access(live.capability);
+        access.command("translation off", Global::empty(), Global::TRANSLATION)
+    }
+
+    /// Gives the command to switch translation off and does not wait for it; `false` when somebody has the unit.
+    pub(super) fn try_disable(&self) -> bool {
+        let Some(state) = self.state.try_lock() else { return false };
+        if state.live.is_some() {
+            let status = Global::from_bits_retain(self.registers.read32(GSTS));
+            let states = status.difference(Global::ONE_SHOT | Global::TRANSLATION);
+            self.registers.write32(GCMD, states.bits());
+        }
+        true
     }
 
     /// Switches everything off and gives all frames back.
     ///
     /// # Errors
     /// [`HardwareError::TimedOut`]; frames that the unit may still use are then kept.
-    pub fn stop(&mut self, frames: &impl FrameSource) -> Result<(), HardwareError> {
-        self.disable()?;
-        let Some(live) = self.live.take() else { return Ok(()) };
-        let access = access(self.base, &self.registers, live.capability, self.polls);
-        live.way.tear_down(&access, frames)?;
+    pub(super) fn stop(&self, frames: &impl FrameSource) -> Result<(), HardwareError> {
+        let mut state = self.state.lock();
+        self.disable_locked(&state)?;
+        let Some(live) = state.live.take() else { return Ok(()) };
+        self.capability.store(0, Ordering::Release);
+        live.way.tear_down(&self.access(live.capability), frames)?;
         if let Some(root) = frames.table(live.root) {
             for bus in 0..=u8::MAX {
                 if let Some(table) = context_table(root, bus) {
@@ -303,40 +388,40 @@ impl<'m, R: Registers> Unit<'m, R> {
             }
         }
         frames.free(live.root);
-        self.domains.reset(0);
-        self.device_tlbs.fill(None);
+        self.domains.reset(0, false);
+        state.device_tlbs.fill(None);
         Ok(())
     }
 
     /// Reads and frees the fault registers.
-    pub fn read_faults(&mut self, report: &mut dyn FnMut(&Fault)) -> FaultSummary {
-        let Some(live) = &self.live else { return FaultSummary::default() };
-        fault::read_all(&self.registers, live.capability, self.base, self.coverage.segment(), report)
+    pub(super) fn read_faults(&self, report: &mut dyn FnMut(&Fault)) -> FaultSummary {
+        let _faults = self.faults.lock();
+        self.read_faults_locked(report)
+    }
+
+    /// The same; `None` when somebody else does it now.
+    pub(super) fn try_read_faults(&self, report: &mut dyn FnMut(&Fault)) -> Option<FaultSummary> {
+        let _faults = self.faults.try_lock()?;
+        Some(self.read_faults_locked(report))
+    }
+
+    fn read_faults_locked(&self, report: &mut dyn FnMut(&Fault)) -> FaultSummary {
+        let Some((capability, _)) = self.capabilities() else { return FaultSummary::default() };
+        fault::read_all(&self.registers, capability, self.base, self.coverage.segment(), report)
     }
 
     /// Has the unit send this message (an MSI's address and data) when it records a fault; `None` for none.
-    pub fn set_fault_event(&mut self, message: Option<(u64, u32)>) {
-        if self.live.is_some() {
+    pub(super) fn set_fault_event(&self, message: Option<(u64, u32)>) {
+        let _faults = self.faults.lock();
+        if self.is_started() {
             fault::set_event(&self.registers, message);
         }
     }
 
     /// What an operation needs to know; the unit's caches and tables are elsewhere.
     pub(super) fn access(&self, capability: Capability) -> Access<'_, R> {
-        access(self.base, &self.registers, capability, self.polls)
+        Access { registers: &self.registers, base: self.base, capability, polls: self.polls }
     }
-
-    /// As on a CPU without `cmpxchg16b`.
-    #[cfg(any(test, feature = "model"))]
-    #[must_use]
-    pub fn without_cmpxchg16b(mut self) -> Self {
-        self.at_once = None;
-        self
-    }
-}
-
-pub(super) fn access<R>(base: u64, registers: &R, capability: Capability, polls: u32) -> Access<'_, R> {
-    Access { registers, base, capability, polls }
 }
 
 /// SAGAW (§11.4.2): bit 1 for 3 levels, and so on.

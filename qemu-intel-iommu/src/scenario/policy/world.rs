@@ -80,7 +80,7 @@ impl World {
         let mut faults = Vec::new();
         self.host
             .policy
-            .with_hardware(|vtd: &mut Vtd<'_, _, _>| vtd.read_faults(&mut |fault| faults.push(*fault)));
+            .with_hardware(|vtd: &Vtd<'_, _, _>| vtd.read_faults(&mut |fault| faults.push(*fault)));
         faults
     }
 

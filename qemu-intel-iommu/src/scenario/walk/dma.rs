@@ -113,8 +113,8 @@ impl<K: Kind> Walker for Dma<K> {
         }
         let edu = Edu::open(&machine.pci, PROBER.into()).map_err(text)?;
         let home = memory::Shared::alloc(1).ok_or("no frame is left for the device")?;
-        let mut vtd = remapping(machine);
-        ensure!(vtd.unit_of(PROBER).is_some_and(|unit| unit.is_started()), "no unit is there for {PROBER}");
+        let vtd = remapping(machine);
+        ensure!(vtd.unit_of(PROBER.into()).is_some_and(|unit| unit.is_started()), "no unit is there for {PROBER}");
         ensure!(vtd.walks(K::LEVELS), "the unit walks no tables of {} levels", K::LEVELS);
         ensure!(
             vtd.has_snoop_control() == Self::FORMATS,
@@ -123,7 +123,7 @@ impl<K: Kind> Walker for Dma<K> {
         // The unit takes frames for the tables above, which it keeps.
         let table = Table::new(K::FORMAT, TableFrames, K::LEVELS, PageSize::Size4K).map_err(text)?;
         let space = SpaceId(0);
-        vtd.attach(PROBER, space, table.root()).map_err(text)?;
+        vtd.attach(PROBER.into(), space, table.root()).map_err(text)?;
         vtd.enable().map_err(text)?;
         let mut this = Self { vtd, edu, home, space, kind: PhantomData };
         this.leave()?;
@@ -166,11 +166,11 @@ impl<K: Kind> Walker for Dma<K> {
 
     fn enter(&mut self, root: DeviceRoot) -> Result<(), String> {
         self.space = SpaceId(self.space.0 + 1);
-        self.vtd.attach(PROBER, self.space, root).map_err(text)
+        self.vtd.attach(PROBER.into(), self.space, root).map_err(text)
     }
 
     fn leave(&mut self) -> Result<(), String> {
-        self.vtd.detach(PROBER).map_err(text)
+        self.vtd.detach(PROBER.into()).map_err(text)
     }
 
     fn flush(&mut self, _: DeviceRoot, flush: &Flush) -> Result<(), String> {

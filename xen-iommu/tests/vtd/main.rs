@@ -1,24 +1,29 @@
-//! The driver against the model.
+//! The driver against a unit in software.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "tests"
+)]
 
-mod domains;
 mod errors;
 mod random;
 mod setup;
 mod switch;
 
-use std::boxed::Box;
-use std::string::{String, ToString};
-use std::vec;
-use std::vec::Vec;
-
 use p2m::{Access, DeviceRoot, Flush, Gfn, GfnRange, PageSize};
+use testkit::frames::Frames;
+use testkit::vtd::{Event, MODEL_ECAP, Model, QEMU_CAP};
+use xen_iommu::vtd::{
+    Coverage, DomainSlot, FaultSummary, Pass, RateLimit, Reason, Registers, Replacement, Setup, Unit, Vtd,
+};
+use xen_iommu::{HardwareError, RemappingHardware, Sbdf, SpaceId};
 
-use super::model::{Arena, Event, MODEL_ECAP, Model, QEMU_CAP};
-use super::{Coverage, DomainSlot, FaultSummary, Pass, RateLimit, Reason, Setup, Unit, Vtd};
-use crate::platform::{HardwareError, RemappingHardware, Sbdf, SpaceId};
-
-type Hardware = &'static Model<&'static Arena>;
-type TestVtd = Vtd<'static, Hardware, &'static Arena>;
+type Hardware = &'static Model<&'static Frames>;
+type TestVtd = Vtd<'static, Hardware, &'static Frames>;
 
 const POLLS: u32 = 50;
 const BASE: u64 = 0xfed9_0000;
@@ -30,11 +35,11 @@ fn leak<T: Clone>(count: usize, value: T) -> &'static mut [T] {
     Vec::leak(vec![value; count])
 }
 
-fn arena(frames: usize) -> &'static Arena {
-    Box::leak(Box::new(Arena::new(frames)))
+fn arena(frames: usize) -> &'static Frames {
+    Box::leak(Box::new(Frames::new(frames)))
 }
 
-fn model(cap: u64, ecap: u64, arena: &'static Arena) -> Hardware {
+fn model(cap: u64, ecap: u64, arena: &'static Frames) -> Hardware {
     Box::leak(Box::new(Model::new(cap, ecap, arena)))
 }
 
@@ -45,17 +50,17 @@ fn setup(base: u64, model: Hardware, coverage: &[Coverage], queue: bool) -> Setu
         registers: model,
         segment: 0,
         coverage: Vec::leak(coverage.to_vec()),
-        domains: leak(128, DomainSlot::EMPTY),
-        domain_ids: leak(2, 0),
+        domains: Vec::leak((0..128).map(|_| DomainSlot::new()).collect()),
         device_tlbs: leak(4, None),
         polls: POLLS,
         queue,
+        replacement: Replacement::AtOnce,
     }
 }
 
 /// One unit for everything, started and enabled.
 struct Rig {
-    arena: &'static Arena,
+    arena: &'static Frames,
     model: Hardware,
     vtd: TestVtd,
 }
@@ -68,11 +73,12 @@ impl Rig {
     fn of(cap: u64, ecap: u64, queue: bool, at_once: bool) -> Self {
         let arena = arena(256);
         let model = model(cap, ecap, arena);
-        let mut unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
+        let mut setup = setup(BASE, model, &[Coverage::All { segment: 0 }], queue);
         if !at_once {
-            unit = unit.without_cmpxchg16b();
+            setup.replacement = Replacement::ByWords;
         }
-        let mut vtd = Vtd::new(Vec::leak(vec![unit]), arena);
+        let unit = Unit::new(setup);
+        let vtd = Vtd::new(Vec::leak(vec![unit]), arena);
         vtd.start(&mut |_, error| panic!("{error}"));
         vtd.enable().unwrap();
         Self { arena, model, vtd }
@@ -87,14 +93,14 @@ impl Rig {
         table
     }
 
-    fn faults(&mut self) -> (Vec<String>, FaultSummary) {
+    fn faults(&self) -> (Vec<String>, FaultSummary) {
         let mut faults = Vec::new();
         let summary = self.vtd.read_faults(&mut |fault| faults.push(fault.to_string()));
         (faults, summary)
     }
 
     fn check(&self) {
-        assert_eq!(&*self.model.violations(), &[] as &[String]);
+        assert_eq!(self.model.violations(), [] as [String; 0]);
     }
 }
 
@@ -118,13 +124,13 @@ const WAYS: [bool; 2] = [false, true];
 fn dma_arrives_where_the_table_says() {
     for queue in WAYS {
         for levels in [3, 4] {
-            let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+            let rig = Rig::new(CAP, MODEL_ECAP, queue);
             let table = rig.arena.table_of(levels);
             rig.arena.map(table, 0x10, 0x7777, PageSize::Size4K, Access::READ_WRITE);
             rig.arena.map(table, 0x400, 0x8000, PageSize::Size2M, Access::READ_WRITE);
             rig.arena.map(table, 0x4_0000, 0x10_0000, PageSize::Size1G, Access::READ);
             let nic = device(3, 0x42);
-            rig.vtd.attach(nic, SpaceId(9), table).unwrap();
+            rig.vtd.attach(nic.into(), SpaceId(9), table).unwrap();
             let id = nic.source_id();
             assert_eq!(rig.model.dma(id, 0x1_0abc, true), Ok(0x777_7abc));
             assert_eq!(rig.model.dma(id, 0x40_1234, true), Ok(0x800_1234));
@@ -139,7 +145,7 @@ fn dma_arrives_where_the_table_says() {
 
 #[test]
 fn what_is_not_attached_is_blocked_and_says_so() {
-    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let rig = Rig::new(CAP, MODEL_ECAP, true);
     let table = rig.table(4, &[(1, 2)]);
     assert_eq!(rig.model.dma(0x0342, 0x1_2345, true), Err(Reason::ROOT_NOT_PRESENT));
     let (texts, summary) = rig.faults();
@@ -148,7 +154,7 @@ fn what_is_not_attached_is_blocked_and_says_so() {
         ["a write by 0000:03:08.2 at 0x12000 was blocked: its bus has no context table (fault reason 0x1)"]
     );
     assert_eq!(summary, FaultSummary { faults: 1, overflow: false });
-    rig.vtd.attach(device(3, 0), SpaceId(1), table).unwrap();
+    rig.vtd.attach(device(3, 0).into(), SpaceId(1), table).unwrap();
     assert_eq!(rig.model.dma(0x0342, 0x1_2345, false), Err(Reason::CONTEXT_NOT_PRESENT));
     let (texts, _) = rig.faults();
     assert_eq!(
@@ -161,20 +167,20 @@ fn what_is_not_attached_is_blocked_and_says_so() {
 #[test]
 fn detached_means_blocked_at_once() {
     for queue in WAYS {
-        let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+        let rig = Rig::new(CAP, MODEL_ECAP, queue);
         let table = rig.table(4, &[(1, 2)]);
         let (a, b) = (device(0, 8), device(0, 16));
-        rig.vtd.attach(a, SpaceId(1), table).unwrap();
-        rig.vtd.attach(b, SpaceId(1), table).unwrap();
+        rig.vtd.attach(a.into(), SpaceId(1), table).unwrap();
+        rig.vtd.attach(b.into(), SpaceId(1), table).unwrap();
         for source in [8, 16] {
             assert_eq!(rig.model.dma(source, 0x1000, false), Ok(0x2000));
         }
-        rig.vtd.detach(a).unwrap();
+        rig.vtd.detach(a.into()).unwrap();
         assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
         assert_eq!(rig.model.dma(16, 0x1000, false), Ok(0x2000));
-        rig.vtd.detach(a).unwrap();
+        rig.vtd.detach(a.into()).unwrap();
         // Never attached, on a bus without a table.
-        rig.vtd.detach(device(200, 0)).unwrap();
+        rig.vtd.detach(device(200, 0).into()).unwrap();
         rig.check();
     }
 }
@@ -182,9 +188,9 @@ fn detached_means_blocked_at_once() {
 #[test]
 fn a_missing_flush_shows_and_a_flush_helps() {
     for queue in WAYS {
-        let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+        let rig = Rig::new(CAP, MODEL_ECAP, queue);
         let table = rig.table(4, &[(1, 2), (3, 4)]);
-        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
         assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
         assert_eq!(rig.model.dma(8, 0x3000, false), Ok(0x4000));
         for gfn in [1, 3] {
@@ -207,9 +213,9 @@ fn a_missing_flush_shows_and_a_flush_helps() {
 #[test]
 fn flushes_are_as_narrow_as_the_unit_can() {
     let granularity = |cap: u64, flush: Flush| {
-        let mut rig = Rig::new(cap, MODEL_ECAP, true);
+        let rig = Rig::new(cap, MODEL_ECAP, true);
         let table = rig.table(4, &[(1, 2)]);
-        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
         rig.model.take_events();
         rig.vtd.flush(SpaceId(1), &flush).unwrap();
         let events = rig.model.take_events();
@@ -237,11 +243,11 @@ fn flushes_are_as_narrow_as_the_unit_can() {
 #[test]
 fn caching_mode_needs_and_gets_flushes_of_what_was_not_there() {
     for queue in WAYS {
-        let mut rig = Rig::new(CAP | 1 << 7, MODEL_ECAP, queue);
+        let rig = Rig::new(CAP | 1 << 7, MODEL_ECAP, queue);
         let table = rig.table(4, &[(1, 2)]);
         assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::ROOT_NOT_PRESENT));
         rig.model.take_events();
-        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
         let ids = |event| match event {
             Event::Context(command) => ("context", command.domain_id()),
             Event::Iotlb(command, _) => ("iotlb", command.domain_id()),
@@ -256,9 +262,9 @@ fn caching_mode_needs_and_gets_flushes_of_what_was_not_there() {
         rig.vtd.flush(SpaceId(1), &added(5, 6)).unwrap();
         assert_eq!(rig.model.dma(8, 0x5000, false), Ok(0x6000));
         // A space that once was attached here, and grew while it was not.
-        rig.vtd.detach(device(0, 8)).unwrap();
+        rig.vtd.detach(device(0, 8).into()).unwrap();
         assert_eq!(rig.model.dma(8, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
-        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
         assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
         rig.check();
     }
@@ -267,19 +273,19 @@ fn caching_mode_needs_and_gets_flushes_of_what_was_not_there() {
 #[test]
 fn a_unit_that_does_not_snoop_gets_its_tables_written_back() {
     for queue in WAYS {
-        let mut rig = Rig::new(CAP, MODEL_ECAP & !1, queue);
+        let rig = Rig::new(CAP, MODEL_ECAP & !1, queue);
         assert!(!rig.vtd.is_coherent());
         let table = rig.table(4, &[(1, 2)]);
         for words in rig.arena.words() {
             // What the owner of second-stage tables does; the driver's own are written again by the driver alone.
-            super::Registers::write_back(&rig.model, words);
+            Registers::write_back(&rig.model, words);
         }
-        rig.vtd.attach(device(7, 8), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(7, 8).into(), SpaceId(1), table).unwrap();
         assert_eq!(rig.model.dma(0x0708, 0x1000, false), Ok(0x2000));
         assert_eq!(rig.model.dma(0x070a, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT), "zeros");
-        rig.vtd.detach(device(7, 8)).unwrap();
+        rig.vtd.detach(device(7, 8).into()).unwrap();
         assert_eq!(rig.model.dma(0x0708, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
-        rig.vtd.attach(device(7, 9), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(7, 9).into(), SpaceId(1), table).unwrap();
         assert_eq!(rig.model.dma(0x0709, 0x1000, false), Ok(0x2000));
         assert_eq!(rig.model.dma(0x0708, 0x1000, false), Err(Reason::CONTEXT_NOT_PRESENT));
     }
@@ -287,15 +293,15 @@ fn a_unit_that_does_not_snoop_gets_its_tables_written_back() {
 
 #[test]
 fn the_write_buffer_is_flushed_before_anything_is_dropped() {
-    let mut rig = Rig::new(CAP | 1 << 4, MODEL_ECAP, true);
+    let rig = Rig::new(CAP | 1 << 4, MODEL_ECAP, true);
     let table = rig.table(4, &[(1, 2)]);
     rig.model.take_events();
-    rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
     assert_eq!(rig.model.take_events(), [Event::WriteBuffer], "nothing was there before");
-    rig.vtd.detach(device(0, 8)).unwrap();
+    rig.vtd.detach(device(0, 8).into()).unwrap();
     let events = rig.model.take_events();
     assert!(matches!(events[..], [Event::WriteBuffer, Event::Context(_), Event::Iotlb(..)]), "{events:?}");
-    rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
     rig.model.take_events();
     rig.vtd.flush(SpaceId(1), &added(1, 2)).unwrap();
     assert_eq!(rig.model.take_events(), [Event::WriteBuffer]);
@@ -303,12 +309,12 @@ fn the_write_buffer_is_flushed_before_anything_is_dropped() {
 
 #[test]
 fn devices_with_tlbs_of_their_own_are_flushed_too() {
-    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let rig = Rig::new(CAP, MODEL_ECAP, true);
     let table = rig.table(4, &[(1, 2), (3, 4)]);
     let gpu = device(0, 8);
-    rig.vtd.attach(gpu, SpaceId(1), table).unwrap();
+    rig.vtd.attach(gpu.into(), SpaceId(1), table).unwrap();
     assert_eq!(rig.model.ats_request(8, 0x1000), Err(Reason::TRANSLATED_BLOCKED));
-    assert_eq!(rig.vtd.use_device_tlb(gpu, gpu, 0), Ok(true));
+    assert_eq!(rig.vtd.use_device_tlb(gpu.into(), 0), Ok(true));
     for gfn in [1, 3] {
         assert_eq!(rig.model.ats_request(8, gfn << 12), Ok((gfn + 1) << 12));
         rig.arena.map(table, gfn, 0, PageSize::Size4K, Access::empty());
@@ -322,26 +328,26 @@ fn devices_with_tlbs_of_their_own_are_flushed_too() {
     let other = rig.table(4, &[(1, 0x22)]);
     rig.arena.map(table, 1, 2, PageSize::Size4K, Access::READ_WRITE);
     assert_eq!(rig.model.ats_request(8, 0x1000), Ok(0x2000));
-    rig.vtd.attach(gpu, SpaceId(2), other).unwrap();
+    rig.vtd.attach(gpu.into(), SpaceId(2), other).unwrap();
     assert_eq!(rig.model.ats_dma(8, 0x1000), None, "moved");
     assert_eq!(rig.model.ats_request(8, 0x1000), Ok(0x2_2000));
-    rig.vtd.drop_device_tlb(gpu).unwrap();
+    rig.vtd.drop_device_tlb(gpu.into()).unwrap();
     assert_eq!(rig.model.ats_request(8, 0x1000), Err(Reason::TRANSLATED_BLOCKED));
     assert_eq!(rig.model.dma(8, 0x1000, true), Ok(0x2_2000));
-    rig.vtd.detach(gpu).unwrap();
+    rig.vtd.detach(gpu.into()).unwrap();
     rig.vtd.stop().unwrap();
     rig.check();
 
-    let mut no_queue = Rig::new(CAP, MODEL_ECAP, false);
-    assert_eq!(no_queue.vtd.use_device_tlb(gpu, gpu, 0), Ok(false));
-    let mut no_support = Rig::new(CAP, MODEL_ECAP & !4, true);
-    assert_eq!(no_support.vtd.use_device_tlb(gpu, gpu, 0), Ok(false));
+    let no_queue = Rig::new(CAP, MODEL_ECAP, false);
+    assert_eq!(no_queue.vtd.use_device_tlb(gpu.into(), 0), Ok(false));
+    let no_support = Rig::new(CAP, MODEL_ECAP & !4, true);
+    assert_eq!(no_support.vtd.use_device_tlb(gpu.into(), 0), Ok(false));
 }
 
 #[test]
 fn all_fault_registers_are_read_oldest_first_and_freed() {
     // Three fault registers.
-    let mut rig = Rig::new(CAP | 2 << 40, MODEL_ECAP, true);
+    let rig = Rig::new(CAP | 2 << 40, MODEL_ECAP, true);
     for source in [1u16, 2] {
         rig.model.dma(source, 0x1000 * u64::from(source), true).unwrap_err();
     }
@@ -362,7 +368,7 @@ fn all_fault_registers_are_read_oldest_first_and_freed() {
 
 #[test]
 fn fault_event_goes_where_it_is_sent() {
-    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let rig = Rig::new(CAP, MODEL_ECAP, true);
     rig.vtd.set_fault_event(Some((0x1_fee0_1000, 0x41)));
     assert_eq!(rig.model.fault_event(), [0, 0x41, 0xfee0_1000, 1]);
     rig.vtd.set_fault_event(None);
@@ -385,9 +391,9 @@ fn a_rate_limit_counts_what_it_holds_back() {
 
 #[test]
 fn the_queue_goes_round() {
-    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let rig = Rig::new(CAP, MODEL_ECAP, true);
     let table = rig.table(4, &[(1, 2)]);
-    rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
     for round in 0..1000 {
         rig.arena.map(table, 1, round, PageSize::Size4K, Access::READ_WRITE);
         rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::vtd::model::Trouble;
-use crate::vtd::registers::FaultStatus;
+use testkit::vtd::Trouble;
+use xen_iommu::vtd::registers::FaultStatus;
 
 const DEVICES: [u16; 4] = [0x0008, 0x0010, 0x0708, 0xff00];
 const SPACES: usize = 3;
@@ -42,7 +42,7 @@ proptest! {
         caching_mode: bool,
     ) {
         let cap = CAP | u64::from(caching_mode) << 7;
-        let mut rig = Rig::of(cap, MODEL_ECAP, queue, at_once);
+        let rig = Rig::of(cap, MODEL_ECAP, queue, at_once);
         let tables: Vec<DeviceRoot> = (0..SPACES).map(|_| rig.table(4, &[])).collect();
         let mut pages: Vec<BTreeMap<u64, u64>> = vec![BTreeMap::new(); SPACES];
         let mut attached: BTreeMap<usize, usize> = BTreeMap::new();
@@ -52,14 +52,14 @@ proptest! {
             match call {
                 Call::Attach(index, space) => {
                     let source = Sbdf::from_raw(u32::from(DEVICES[index]));
-                    match rig.vtd.attach(source, SpaceId(space as u32), tables[space]) {
+                    match rig.vtd.attach(source.into(), SpaceId(space as u32), tables[space]) {
                         Ok(()) => drop(attached.insert(index, space)),
                         Err(error) => prop_assert!(matches!(error, HardwareError::QueueError { .. }), "{}", error),
                     }
                 }
                 Call::Detach(index) => {
                     let source = Sbdf::from_raw(u32::from(DEVICES[index]));
-                    match rig.vtd.detach(source) {
+                    match rig.vtd.detach(source.into()) {
                         Ok(()) => drop(attached.remove(&index)),
                         Err(error) => prop_assert!(matches!(error, HardwareError::QueueError { .. }), "{}", error),
                     }
@@ -90,11 +90,16 @@ proptest! {
                 prop_assert_eq!(rig.model.dma(*source, gfn << 12, true).ok(), expected.map(|mfn| mfn << 12));
             }
         }
-        for space in 0..SPACES {
-            let users = attached.values().filter(|&&its| its == space).count();
-            prop_assert_eq!(rig.vtd.units()[0].domains.users(SpaceId(space as u32)), users as u32);
+        // Each space has its id as long as a device is there, and no longer.
+        for (index, source) in DEVICES.iter().enumerate() {
+            for space in 0..SPACES {
+                let is_there = attached.values().any(|&its| its == space);
+                prop_assert_eq!(rig.vtd.units()[0].has_space(SpaceId(space as u32)), is_there);
+            }
+            rig.vtd.detach(Sbdf::from_raw(u32::from(*source)).into()).unwrap();
+            attached.remove(&index);
         }
-        prop_assert_eq!(&*rig.model.violations(), &[] as &[String]);
+        prop_assert_eq!(rig.model.violations(), [] as [String; 0]);
         // Leaked memory is the price of `'static`; frames are not.
         rig.vtd.stop().unwrap();
     }

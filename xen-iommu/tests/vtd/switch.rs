@@ -3,10 +3,10 @@
 use std::vec;
 
 use super::*;
-use crate::vtd::tables::{
+use p2m::{FrameSource, Mfn};
+use xen_iommu::vtd::tables::{
     AtOnce, ContextEntry, ContextHigh, ContextLow, ContextSlot, DomainId, context_table,
 };
-use p2m::{FrameSource, Mfn};
 
 const RMRR: u64 = 0x50;
 /// A page that is elsewhere in each space.
@@ -16,17 +16,12 @@ const STAYS_IN_OLD: u16 = 0x10;
 const LIVES_IN_NEW: u16 = 0x18;
 
 /// Three devices, two spaces that both have the RMRR: one device moves, while each register write is followed by reads of all three.
-fn move_one(
-    queue: bool,
-    at_once: bool,
-    old_levels: u8,
-    new_levels: u8,
-) -> (Rig, Vec<super::super::model::Probed>) {
-    let mut rig = Rig::of(CAP, MODEL_ECAP, queue, at_once);
+fn move_one(queue: bool, at_once: bool, old_levels: u8, new_levels: u8) -> (Rig, Vec<testkit::vtd::Probed>) {
+    let rig = Rig::of(CAP, MODEL_ECAP, queue, at_once);
     let old = rig.table(old_levels, &[(RMRR, RMRR), (OWN, 0x1)]);
     let new = rig.table(new_levels, &[(RMRR, RMRR), (OWN, 0x2)]);
     for (source, space, table) in [(MOVING, 1, old), (STAYS_IN_OLD, 1, old), (LIVES_IN_NEW, 2, new)] {
-        rig.vtd.attach(device(0, source as u8), SpaceId(space), table).unwrap();
+        rig.vtd.attach(device(0, source as u8).into(), SpaceId(space), table).unwrap();
     }
     rig.model.take_probed();
     rig.model.probe(&[
@@ -35,7 +30,7 @@ fn move_one(
         (STAYS_IN_OLD, OWN << 12),
         (LIVES_IN_NEW, OWN << 12),
     ]);
-    rig.vtd.attach(device(0, MOVING as u8), SpaceId(2), new).unwrap();
+    rig.vtd.attach(device(0, MOVING as u8).into(), SpaceId(2), new).unwrap();
     rig.model.probe(&[]);
     let probed = rig.model.take_probed();
     assert!(probed.len() >= 8, "the move was looked into: {}", probed.len());
@@ -96,11 +91,11 @@ fn without_cmpxchg16b_a_change_of_levels_blocks_rather_than_walks_the_wrong_way(
 /// The reason for all this: the hazard is real, and the model shows it.
 #[test]
 fn a_half_made_entry_would_leak_one_space_into_another() {
-    let mut rig = Rig::new(CAP, MODEL_ECAP, true);
+    let rig = Rig::new(CAP, MODEL_ECAP, true);
     let old = rig.table(4, &[(OWN, 0x1)]);
     let new = rig.table(4, &[(OWN, 0x2)]);
-    rig.vtd.attach(device(0, MOVING as u8), SpaceId(1), old).unwrap();
-    rig.vtd.attach(device(0, LIVES_IN_NEW as u8), SpaceId(2), new).unwrap();
+    rig.vtd.attach(device(0, MOVING as u8).into(), SpaceId(1), old).unwrap();
+    rig.vtd.attach(device(0, LIVES_IN_NEW as u8).into(), SpaceId(2), new).unwrap();
     let root = rig.arena.table(Mfn::containing(rig.model.root())).unwrap();
     let table = rig.arena.table(context_table(root, 0).unwrap()).unwrap();
     let slots = [MOVING, LIVES_IN_NEW].map(|source| ContextSlot::of(table, source as u8).unwrap());
@@ -204,17 +199,17 @@ fn a_reader_never_sees_a_table_under_the_other_spaces_id() {
     use core::sync::atomic::{AtomicBool, Ordering};
 
     for at_once in [true, false] {
-        let mut rig = Rig::of(CAP, MODEL_ECAP, true, at_once);
+        let rig = Rig::of(CAP, MODEL_ECAP, true, at_once);
         // Nobody walks these tables; each move has one of its own, even numbers for space 0 and odd ones for space 1.
         let table = |number: u64| DeviceRoot { root: Mfn::new(0x10_0000 + number), levels: 4 };
         for number in 0..2 {
             let devfn = [LIVES_IN_NEW, STAYS_IN_OLD][number as usize] as u8;
-            rig.vtd.attach(device(0, devfn), SpaceId(number), table(u64::from(number))).unwrap();
+            rig.vtd.attach(device(0, devfn).into(), SpaceId(number), table(u64::from(number))).unwrap();
         }
-        let domains = &rig.vtd.units()[0].domains;
-        let ids = [0, 1].map(|space| domains.id_of(SpaceId(space)).unwrap().0);
         let root = rig.arena.table(Mfn::containing(rig.model.root())).unwrap();
         let contexts = rig.arena.table(context_table(root, 0).unwrap()).unwrap();
+        let id = |source: u16| ContextSlot::of(contexts, source as u8).unwrap().read().domain().unwrap().0;
+        let ids = [LIVES_IN_NEW, STAYS_IN_OLD].map(id);
         let slot = ContextSlot::of(contexts, MOVING as u8).unwrap();
         let end = AtomicBool::new(false);
         let wrong = std::thread::scope(|scope| {
@@ -235,7 +230,7 @@ fn a_reader_never_sees_a_table_under_the_other_spaces_id() {
             });
             for number in 2..40_000 {
                 let result =
-                    rig.vtd.attach(device(0, MOVING as u8), SpaceId(number as u32 & 1), table(number));
+                    rig.vtd.attach(device(0, MOVING as u8).into(), SpaceId(number as u32 & 1), table(number));
                 if result.is_err() {
                     break;
                 }
@@ -251,12 +246,12 @@ fn a_reader_never_sees_a_table_under_the_other_spaces_id() {
 
 #[test]
 fn what_one_move_left_under_the_transit_id_is_not_the_next_ones() {
-    let mut rig = Rig::of(CAP, MODEL_ECAP, true, false);
+    let rig = Rig::of(CAP, MODEL_ECAP, true, false);
     let tables = [1, 2, 3, 4].map(|mfn| rig.table(4, &[(OWN, mfn)]));
     for (source, space) in [(0x08u8, 0), (0x10, 2)] {
-        rig.vtd.attach(device(0, source), SpaceId(space as u32), tables[space]).unwrap();
+        rig.vtd.attach(device(0, source).into(), SpaceId(space as u32), tables[space]).unwrap();
         rig.model.probe(&[(u16::from(source), OWN << 12)]);
-        rig.vtd.attach(device(0, source), SpaceId(space as u32 + 1), tables[space + 1]).unwrap();
+        rig.vtd.attach(device(0, source).into(), SpaceId(space as u32 + 1), tables[space + 1]).unwrap();
         rig.model.probe(&[]);
         let probed = rig.model.take_probed();
         let allowed = [space as u64 + 1, space as u64 + 2].map(|mfn| Ok(mfn << 12));

@@ -1,18 +1,24 @@
 //! Units that start, and units that do not; which unit a device has.
 
 use super::*;
-use crate::pci::functions::FurtherIds;
-use crate::vtd::model::Trouble;
-use crate::vtd::registers::Global;
-use crate::vtd::unit::UnitError;
+use testkit::vtd::Trouble;
+use xen_iommu::vtd::UnitError;
+use xen_iommu::vtd::registers::Global;
+
+fn start_one(model: Hardware, queue: bool, arena: &'static Frames) -> Result<(), UnitError> {
+    let unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
+    let vtd = Vtd::new(Vec::leak(vec![unit]), arena);
+    let mut result = Ok(());
+    vtd.start(&mut |_, error| result = Err(error));
+    assert_eq!(vtd.units()[0].is_started(), result.is_ok());
+    result
+}
 
 fn start(cap: u64, ecap: u64, queue: bool, adjust: impl Fn(Hardware)) -> (Result<(), UnitError>, usize) {
     let arena = arena(8);
     let model = model(cap, ecap, arena);
     adjust(model);
-    let mut unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
-    let result = unit.start(&arena);
-    assert_eq!(unit.is_started(), result.is_ok());
+    let result = start_one(model, queue, arena);
     (result, arena.used())
 }
 
@@ -76,8 +82,8 @@ fn a_start_that_fails_gives_back_what_it_took() {
     for frames in 0..3 {
         let arena = arena(frames);
         let model = model(CAP, MODEL_ECAP, arena);
-        let mut unit = Unit::new(setup(BASE, model, &[], true));
-        assert_eq!(unit.start(&arena), Err(UnitError::Hardware(HardwareError::NoFrames)));
+        let result = start_one(model, true, arena);
+        assert_eq!(result, Err(UnitError::Hardware(HardwareError::NoFrames)));
         assert_eq!(arena.used(), 0);
     }
 }
@@ -92,15 +98,15 @@ fn what_a_boot_loader_left_on_is_taken_over() {
             0x8000_0001,
         );
         let unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
-        let mut vtd = Vtd::new(Vec::leak(vec![unit]), arena);
+        let vtd = Vtd::new(Vec::leak(vec![unit]), arena);
         vtd.start(&mut |_, error| panic!("{error}"));
         assert!(!vtd.units()[0].is_enabled());
         vtd.enable().unwrap();
         assert!(vtd.units()[0].is_enabled());
         assert_eq!(model.protected(), 0, "translation replaces the protected regions");
-        let status = super::super::Registers::read32(&model, crate::vtd::registers::GSTS);
+        let status = xen_iommu::vtd::Registers::read32(&model, xen_iommu::vtd::registers::GSTS);
         assert!(Global::from_bits_retain(status).contains(Global::INTERRUPT_REMAPPING), "not ours");
-        assert_eq!(&*model.violations(), &[] as &[String]);
+        assert_eq!(model.violations(), [] as [String; 0]);
         vtd.disable().unwrap();
         assert_eq!(model.dma(8, 0x1234, true), Ok(0x1234));
     }
@@ -109,22 +115,22 @@ fn what_a_boot_loader_left_on_is_taken_over() {
 #[test]
 fn stopping_gives_all_frames_back() {
     for queue in WAYS {
-        let mut rig = Rig::new(CAP, MODEL_ECAP, queue);
+        let rig = Rig::new(CAP, MODEL_ECAP, queue);
         let table = rig.table(4, &[(1, 2)]);
         let own = rig.arena.used();
         for bus in [0, 1, 255] {
-            rig.vtd.attach(device(bus, 8), SpaceId(1), table).unwrap();
+            rig.vtd.attach(device(bus, 8).into(), SpaceId(1), table).unwrap();
         }
         assert_eq!(rig.arena.used(), own + 3);
         rig.vtd.stop().unwrap();
         assert_eq!(rig.arena.used(), 4, "the table of this test");
         assert_eq!(
-            rig.vtd.attach(device(0, 8), SpaceId(1), table),
+            rig.vtd.attach(device(0, 8).into(), SpaceId(1), table),
             Err(HardwareError::NoUnit { source: device(0, 8) })
         );
         // And again.
         rig.vtd.start(&mut |_, error| panic!("{error}"));
-        rig.vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+        rig.vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
         rig.vtd.enable().unwrap();
         assert_eq!(rig.model.dma(8, 0x1000, false), Ok(0x2000));
         rig.check();
@@ -144,9 +150,6 @@ fn the_closest_scope_names_the_unit() {
             Coverage::Endpoint(device(0x18, 8)),
             Coverage::Endpoint(device(0, 0x10)),
             Coverage::Endpoint(device(0, 9)),
-            // Its phantom function 4, and virtual functions on the next bus.
-            Coverage::Further(FurtherIds::phantom(device(0, 9), 4).unwrap()),
-            Coverage::Further(FurtherIds { function: device(0, 9), offset: 0x107, stride: 2, count: 3 }),
         ],
         &[Coverage::All { segment: 1 }, buses(0, 0xff)],
         // A reversed range covers nothing.
@@ -158,7 +161,7 @@ fn the_closest_scope_names_the_unit() {
         Unit::new(setup)
     });
     let vtd = Vtd::new(Vec::leak(units.collect()), arena);
-    let unit_of = |sbdf: Sbdf| vtd.unit_of(sbdf).map(|unit| (unit.base() - BASE) / 0x1000);
+    let unit_of = |sbdf: Sbdf| vtd.unit_of(sbdf.into()).map(|unit| (unit.base() - BASE) / 0x1000);
     assert_eq!(unit_of(device(0, 0)), Some(0));
     assert_eq!(unit_of(device(0x55, 0)), Some(0));
     assert_eq!(unit_of(device(0x10, 0)), Some(1));
@@ -169,11 +172,6 @@ fn the_closest_scope_names_the_unit() {
     assert_eq!(unit_of(device(0x18, 8)), Some(3), "an endpoint below both");
     assert_eq!(unit_of(device(0, 0x10)), Some(1), "named twice: the first");
     assert_eq!(unit_of(device(0, 9)), Some(3));
-    assert_eq!(unit_of(device(0, 13)), Some(3), "a phantom function");
-    for (devfn, unit) in [(0x10, 3), (0x12, 3), (0x14, 3), (0x11, 0), (0x16, 0)] {
-        let virtual_function = device(1, devfn);
-        assert_eq!(unit_of(virtual_function), Some(unit), "{virtual_function}");
-    }
     assert_eq!(unit_of(Sbdf::new(1, 3, 0, 0)), Some(4), "the bridge scope is in another segment");
     assert_eq!(unit_of(Sbdf::new(2, 0, 0, 0)), None);
 }
@@ -188,17 +186,17 @@ fn a_unit_that_does_not_start_keeps_its_devices_to_itself() {
         Unit::new(setup(0xfed9_0000, dead, &[Coverage::Endpoint(igd)], true)),
         Unit::new(setup(0xfed9_1000, live, &[Coverage::All { segment: 0 }], true)),
     ];
-    let mut vtd = Vtd::new(Vec::leak(units), arena);
+    let vtd = Vtd::new(Vec::leak(units), arena);
     let mut failed = Vec::new();
     vtd.start(&mut |unit, error| failed.push((unit.base(), error)));
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].0, 0xfed9_0000);
     vtd.enable().unwrap();
     let table = arena.table_of(3);
-    assert_eq!(vtd.attach(igd, SpaceId(1), table), Err(HardwareError::NoUnit { source: igd }));
-    assert_eq!(vtd.detach(igd), Err(HardwareError::NoUnit { source: igd }));
-    assert_eq!(vtd.use_device_tlb(igd, igd, 0), Ok(false));
-    vtd.attach(device(0, 8), SpaceId(1), table).unwrap();
+    assert_eq!(vtd.attach(igd.into(), SpaceId(1), table), Err(HardwareError::NoUnit { source: igd }));
+    assert_eq!(vtd.detach(igd.into()), Err(HardwareError::NoUnit { source: igd }));
+    assert_eq!(vtd.use_device_tlb(igd.into(), 0), Ok(false));
+    vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
     // What all can do is what the live one can do.
     assert!(vtd.walks(3) && !vtd.walks(4) && !vtd.is_coherent() && !vtd.has_snoop_control());
     assert_eq!((vtd.largest_page(), vtd.guest_width()), (PageSize::Size1G, 39));
@@ -218,14 +216,14 @@ fn several_units_have_the_least_in_common_and_are_flushed_together() {
         let coverage = [Coverage::Buses { segment: 0, first: index as u8, last: index as u8 }];
         Unit::new(setup(BASE + 0x1000 * index as u64, model, &coverage, index != 1))
     });
-    let mut vtd = Vtd::new(Vec::leak(units.collect()), arena);
+    let vtd = Vtd::new(Vec::leak(units.collect()), arena);
     vtd.start(&mut |_, error| panic!("{error}"));
     vtd.enable().unwrap();
     assert_eq!(vtd.largest_page(), PageSize::Size2M);
     let table = arena.table_of(4);
     arena.map(table, 1, 2, PageSize::Size4K, Access::READ_WRITE);
     for bus in 0..2 {
-        vtd.attach(device(bus, 8), SpaceId(1), table).unwrap();
+        vtd.attach(device(bus, 8).into(), SpaceId(1), table).unwrap();
         assert_eq!(models[usize::from(bus)].dma(u16::from(bus) << 8 | 8, 0x1000, true), Ok(0x2000));
     }
     for model in models {

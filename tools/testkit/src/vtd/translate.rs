@@ -1,13 +1,13 @@
 //! How the model translates: tables, caches, faults.
 
-use core::sync::atomic::Ordering;
+use std::sync::atomic::Ordering;
 
 use p2m::{FrameSource, Mfn};
 
 use super::{Model, State};
-use crate::vtd::fault::Reason;
-use crate::vtd::registers::{ContextCommand, FaultRecord, FaultStatus, Global, IotlbCommand};
-use crate::vtd::tables::{ContextEntry, ContextHigh, ContextLow};
+use xen_iommu::vtd::Reason;
+use xen_iommu::vtd::registers::{ContextCommand, FaultRecord, FaultStatus, Global, IotlbCommand};
+use xen_iommu::vtd::tables::{ContextEntry, ContextHigh, ContextLow};
 
 /// A context entry in the context cache.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ impl<F: FrameSource> Model<F> {
     /// # Errors
     /// The fault's reason.
     pub fn dma(&self, source: u16, address: u64, write: bool) -> Result<u64, Reason> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         if !state.status.contains(Global::TRANSLATION) {
             return Ok(address);
         }
@@ -49,7 +49,7 @@ impl<F: FrameSource> Model<F> {
     /// # Errors
     /// The fault's reason.
     pub fn ats_request(&self, source: u16, address: u64) -> Result<u64, Reason> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         let result = self.translate(&mut state, source, address, false, true);
         match result {
             Ok(target) => {
@@ -63,7 +63,7 @@ impl<F: FrameSource> Model<F> {
     /// DMA of a device through its own TLB alone: where it arrives, if the page is in there.
     #[must_use]
     pub fn ats_dma(&self, source: u16, address: u64) -> Option<u64> {
-        let frame = *self.state.borrow().device_tlbs.get(&(source, address >> 12))?;
+        let frame = *self.state().device_tlbs.get(&(source, address >> 12))?;
         Some(frame << 12 | address & 0xfff)
     }
 
@@ -182,7 +182,7 @@ impl<F: FrameSource> Model<F> {
             return Some(word.load(Ordering::Acquire));
         }
         // Of what was never written back, memory holds anything.
-        let written = state.written_back.get(&core::ptr::from_ref(word).addr());
+        let written = state.written_back.get(&std::ptr::from_ref(word).addr());
         Some(written.copied().unwrap_or(u64::MAX))
     }
 }
