@@ -9,7 +9,7 @@ use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusi
 use crate::arena::{Arena, OutOfMemory};
 use crate::index::Index;
 use crate::lock::{Lock, Rank};
-use crate::pci::alias::Source;
+use crate::pci::source::Source;
 use crate::pci::functions::FurtherIds;
 use crate::platform::{DomId, Sbdf, SpaceId};
 use crate::region::registry::NONE;

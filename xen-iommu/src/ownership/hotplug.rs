@@ -10,7 +10,7 @@ use super::{Policy, State};
 use crate::device::{Device, Domain, Owner, Requester};
 use crate::error::{AddError, AssignError, Note};
 use crate::group::Link;
-use crate::pci::alias::Source;
+use crate::pci::source::Source;
 use crate::pci::functions::FurtherIds;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
 use crate::region::registry::Region;
