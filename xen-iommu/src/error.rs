@@ -56,7 +56,10 @@ impl fmt::Display for Together {
         }
         match holder {
             Holder::HardwareDomain(_) => {
-                write!(f, ": take {other} to quarantine first (xl pci-assignable-add), or assign both at once")
+                write!(
+                    f,
+                    ": take {other} to quarantine first (xl pci-assignable-add), or assign both at once"
+                )
             }
             Holder::Guest(_) => write!(f, ": take it from {holder} first"),
         }
@@ -118,7 +121,9 @@ pub enum AssignError {
         owner: Option<Owner>,
     },
     /// Some of the device's requester ids belong to devices that are elsewhere, so that nothing can tell whose DMA it is.
-    #[error("the DMA of {0} cannot be told from that of devices elsewhere: remove it, and add it again once they are in one place")]
+    #[error(
+        "the DMA of {0} cannot be told from that of devices elsewhere: remove it, and add it again once they are in one place"
+    )]
     Contested(Sbdf),
     /// A region of the device was rejected at boot, so it cannot be mapped for it.
     #[error("region {region} of {device} was rejected: {why}")]
@@ -176,7 +181,9 @@ pub enum AssignError {
         run: Run,
     },
     /// A member of the group that waits in quarantine could do DMA into what the domain would get, and that cannot be switched off.
-    #[error("{waiting} waits in quarantine and could write into what {domain} gets: {why}; assign it too, or remove it")]
+    #[error(
+        "{waiting} waits in quarantine and could write into what {domain} gets: {why}; assign it too, or remove it"
+    )]
     NotQuiesced {
         /// The device that waits.
         waiting: Sbdf,

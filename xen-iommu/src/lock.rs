@@ -103,7 +103,7 @@ impl<T> SharedLock<T> {
 
 /// The value to read, until dropped.
 pub(crate) struct ReadGuard<'l, T> {
-    value: RwLockReadGuard<'l, T>,
+    value: RwLockReadGuard<'l, T, Wait>,
     _held: Held,
 }
 

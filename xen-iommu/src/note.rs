@@ -48,7 +48,9 @@ pub enum Note {
         what: Forbidden,
     },
     /// Relaxed: the device goes without this region, which its remapping unit cannot express.
-    #[error("region {region} is not mapped: it is beyond the {width} bits that the remapping unit of {device} translates")]
+    #[error(
+        "region {region} is not mapped: it is beyond the {width} bits that the remapping unit of {device} translates"
+    )]
     BeyondUnit {
         /// The device.
         device: Sbdf,
@@ -71,7 +73,9 @@ pub enum Note {
         at: Sbdf,
     },
     /// The device waits in quarantine, but hardware cannot tell it from one that the domain has: it is translated as that one, its regions mapped there.
-    #[error("{device} waits in quarantine but is translated as {domain}'s: hardware cannot tell it from {with}")]
+    #[error(
+        "{device} waits in quarantine but is translated as {domain}'s: hardware cannot tell it from {with}"
+    )]
     TranslatedWith {
         /// The device that waits.
         device: Sbdf,
@@ -104,7 +108,9 @@ pub enum Note {
         holder: Holder,
     },
     /// A device has appeared whose requester ids belong to devices in different places: it is in quarantine, and those ids that only it has are blocked.
-    #[error("{device} may use the requester id {id}, which belongs to devices elsewhere than its others': it waits in quarantine, cut off")]
+    #[error(
+        "{device} may use the requester id {id}, which belongs to devices elsewhere than its others': it waits in quarantine, cut off"
+    )]
     Contested {
         /// The new device.
         device: Sbdf,

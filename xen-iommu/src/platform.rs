@@ -93,6 +93,11 @@ impl fmt::Debug for Sbdf {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomId(pub u16);
 
+impl DomId {
+    /// Xen's `DOMID_IO` (`xen/include/public/xen.h`): toolstacks assign to it what is to wait in quarantine.
+    pub const IO: Self = Self(0x7ff1);
+}
+
 impl fmt::Display for DomId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "d{}", self.0)

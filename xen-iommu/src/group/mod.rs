@@ -12,8 +12,8 @@ use core::sync::atomic::Ordering;
 
 pub use link::Link;
 
-use crate::present::{Device, Presence};
 use crate::platform::Sbdf;
+use crate::present::{Device, Presence};
 use crate::region::record::{NONE, Region};
 use crate::region::registry::Registry;
 

@@ -57,8 +57,7 @@ pub(crate) fn unite<'m>(devices: &Devices<'m>, kind: Kind, one: &'m Device, othe
     if kind(one).is_same(kind(other)) {
         return;
     }
-    let len =
-        |device: &Device| devices.at(kind(device).first.get()).map_or(1, |first| kind(first).len.get());
+    let len = |device: &Device| devices.at(kind(device).first.get()).map_or(1, |first| kind(first).len.get());
     let (larger, smaller) = if len(one) < len(other) { (other, one) } else { (one, other) };
     let first = kind(larger).first.get();
     if let Some(leader) = devices.at(first) {

@@ -29,39 +29,47 @@ impl From<&HardwareError> for Errno {
     }
 }
 
-impl From<&AssignError<'_>> for Errno {
-    fn from(error: &AssignError<'_>) -> Self {
+impl From<&AssignError> for Errno {
+    fn from(error: &AssignError) -> Self {
         match error {
-            AssignError::UnknownDevice(_) => Self::ENODEV,
+            AssignError::UnknownDevice(_) | AssignError::NoIommu { .. } => Self::ENODEV,
             AssignError::UnknownDomain(_) => Self::ESRCH,
-            AssignError::Elsewhere { .. } | AssignError::ReachedBy { .. } => Self::EBUSY,
-            AssignError::Group { .. } | AssignError::RejectedRegion { .. } => Self::EPERM,
+            AssignError::Elsewhere { .. }
+            | AssignError::ReachedBy { .. }
+            | AssignError::NotQuiesced { .. }
+            | AssignError::Contested(_) => Self::EBUSY,
+            AssignError::Bridge(_)
+            | AssignError::Group(_)
+            | AssignError::VirtualFunction { .. }
+            | AssignError::PhysicalFunction { .. }
+            | AssignError::RejectedRegion { .. }
+            | AssignError::Forbidden { .. } => Self::EPERM,
+            AssignError::BeyondUnit { .. } => Self::ERANGE,
             AssignError::Map { error, .. } => error.into(),
             AssignError::Hardware { error, .. } => error.into(),
         }
     }
 }
 
-impl From<&AddError<'_>> for Errno {
-    fn from(error: &AddError<'_>) -> Self {
+impl From<&AddError> for Errno {
+    fn from(error: &AddError) -> Self {
         match error {
             AddError::Present(_) => Self::EEXIST,
             AddError::NoPlace | AddError::NoSpace => Self::ENOMEM,
-            AddError::Group { .. } | AddError::Phantom { .. } => Self::EPERM,
-            AddError::ReachedBy { .. } => Self::EBUSY,
             AddError::Map { error, .. } => error.into(),
             AddError::Hardware(error) => error.into(),
         }
     }
 }
 
-impl From<&DomainError<'_>> for Errno {
-    fn from(error: &DomainError<'_>) -> Self {
+impl From<&DomainError> for Errno {
+    fn from(error: &DomainError) -> Self {
         match error {
             DomainError::Exists(_) => Self::EEXIST,
             DomainError::Unknown(_) => Self::ESRCH,
-            DomainError::HardwareDomain => Self::EINVAL,
+            DomainError::HardwareDomain | DomainError::Reserved(_) => Self::EINVAL,
             DomainError::NoPlace => Self::ENOMEM,
+            DomainError::NotFlushed { error, .. } => error.into(),
             DomainError::Device(error) => error.into(),
         }
     }

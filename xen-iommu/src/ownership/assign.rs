@@ -53,7 +53,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         }
     }
 
-    /// Moves `devices`, and with `whole_groups` those of their groups that the hardware domain has: all or none.
+    /// Moves `devices`, and with `whole_groups` those of their groups that no guest has: all or none.
     pub(super) fn run(
         mut self,
         devices: &[Sbdf],
@@ -81,10 +81,8 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
 
     /// The checks of [`run`](Self::run) that change nothing.
     pub(super) fn check(mut self, devices: &[Sbdf]) -> Result<(), AssignError> {
-        let done = self
-            .select(devices, false)
-            .and_then(|()| self.check_rules())
-            .and_then(|()| self.check_regions());
+        let done =
+            self.select(devices, false).and_then(|()| self.check_rules()).and_then(|()| self.check_regions());
         self.unmark(|_| {});
         done
     }
@@ -100,14 +98,18 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
             if device.is_bridge() {
                 return Err(AssignError::Bridge(*sbdf));
             }
-            self.mark(device, Part::Moves);
-            if whole_groups && self.target != hardware_domain {
-                let members = self.policy.grouping(self.presence);
-                let (presence, mut first) = (self.presence, self.first);
-                for member in members.members(device).filter(|member| member.owner() == hardware_domain) {
+            mark(device, Part::Moves, &mut self.first);
+            if whole_groups {
+                let grouping = self.policy.grouping(self.presence);
+                let comes = |member: &&'m Device| {
+                    member.owner() != self.target
+                        && [Owner::Quarantine, hardware_domain].contains(&member.owner())
+                };
+                let mut first = self.first;
+                for member in grouping.members(device).filter(comes) {
                     mark(member, Part::Moves, &mut first);
                 }
-                (self.presence, self.first) = (presence, first);
+                self.first = first;
             }
         }
         let mut first = self.first;
@@ -116,7 +118,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
                 requester.left.set(requester.holder().unwrap_or(NONE));
             }
             // In quarantine they go where the device goes: into the target with it, and out of a domain that nobody of the requester stays in.
-            let goes = self.domain.is_some() || !self.stays(device);
+            let goes = self.domain.is_some() || self.stays_with(device).is_none();
             let mates = self.policy.grouping(self.presence);
             for mate in mates.of_requester(device) {
                 if goes && mate.owner() == Owner::Quarantine && mate.part() == Part::Idle {
@@ -128,16 +130,14 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         Ok(())
     }
 
-    /// Whether a device that shares the requester of this one, and does not move, stays with a domain.
-    pub(super) fn stays(&self, device: &'m Device) -> bool {
+    /// With whom a device stays that shares the requester of this one and does not move; `None` where all that do not move wait in quarantine.
+    pub(super) fn stays_with(&self, device: &'m Device) -> Option<DomId> {
         let grouping = self.policy.grouping(self.presence);
-        grouping
-            .of_requester(device)
-            .any(|mate| mate.part() != Part::Moves && mate.owner() != Owner::Quarantine)
-    }
-
-    fn mark(&mut self, device: &'m Device, part: Part) {
-        mark(device, part, &mut self.first);
+        let mut staying = grouping.of_requester(device).filter(|mate| mate.part() != Part::Moves);
+        staying.find_map(|mate| match mate.owner() {
+            Owner::Domain(id) => Some(id),
+            Owner::Quarantine => None,
+        })
     }
 
     /// The devices that have a part.

@@ -36,10 +36,7 @@ impl<S> Domain<S> {
 }
 
 /// Places for `capacity` domains.
-pub(super) fn places<'m, S>(
-    capacity: usize,
-    arena: &mut Arena<'m>,
-) -> Result<&'m [Domain<S>], OutOfMemory> {
+pub(super) fn places<'m, S>(capacity: usize, arena: &mut Arena<'m>) -> Result<&'m [Domain<S>], OutOfMemory> {
     let places = arena.slice(capacity, |index| Domain {
         number: u32::try_from(index).unwrap_or(NONE),
         id: Number::new(NONE),

@@ -27,7 +27,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let mut failed = None;
         for device in self.moving() {
             let Some(requester) = self.presence.requesters.of(device) else { continue };
-            if !requester.is_translated() || (self.domain.is_none() && self.stays(device)) {
+            if !requester.is_translated() || (self.domain.is_none() && self.stays_with(device).is_some()) {
                 continue;
             }
             let is_there = self.domain.is_some_and(|domain| requester.holder() == Some(domain.number));

@@ -5,10 +5,10 @@ use p2m::{AddressSpace, MfnRange};
 use super::Policy;
 use crate::control::DeviceControl;
 use crate::group::Link;
+use crate::lock::SharedLock;
 use crate::owner::Owner;
 use crate::pci::class::{DeviceClass, RelaxError};
 use crate::platform::{RemappingHardware, RequesterId, Sbdf};
-use crate::lock::SharedLock;
 use crate::present::{Device, Presence};
 use crate::region::record::{NONE, Region};
 

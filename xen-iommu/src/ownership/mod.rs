@@ -39,6 +39,7 @@ mod waiting;
 use p2m::{AddressSpace, Run};
 
 pub use late::LateScope;
+pub use lookup::Inseparable;
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::control::DeviceControl;
@@ -217,8 +218,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.give(devices, false, domain, mode, notes)
     }
 
-    /// As [`assign`](Self::assign), and brings along those of the device's group that are the hardware domain's: for hypervisors that want a group moved
-    /// without naming it.
+    /// As [`assign`](Self::assign), and brings along those of the device's group that are the hardware domain's or wait in quarantine: for hypervisors that
+    /// want a group moved without naming it.
     ///
     /// # Errors
     /// [`AssignError`].

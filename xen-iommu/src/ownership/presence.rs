@@ -107,7 +107,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 
     /// Whom a new device belongs to, by the rest of its group; and the member with a guest that keeps it from the hardware domain.
-    fn owner_for(
+    pub(super) fn owner_for(
         &self,
         presence: &Presence<'m, S>,
         device: &'m Device,
@@ -162,7 +162,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         device: &Device,
         new_space: impl FnOnce() -> Option<S>,
     ) -> Result<(), AddError> {
-        let regions = || self.registry.regions_of(device.sbdf()).filter(|region| region.rejection().is_none());
+        let regions =
+            || self.registry.regions_of(device.sbdf()).filter(|region| region.rejection().is_none());
         if device.is_bridge() || regions().next().is_none() {
             return Ok(());
         }
@@ -295,8 +296,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             self.send_off(&presence, place, to, notes)?;
         } else if !place.is_bridge() && place.owner() != Owner::Quarantine && requester.is_translated() {
             // Others go on with its ids: those that are with the same domain, or else in quarantine.
-            self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)?
-                .run(&[device], false, notes)?;
+            self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)?.run(
+                &[device],
+                false,
+                notes,
+            )?;
         }
         let left = requester.holder();
         self.grouping(&presence).leave(place);

@@ -44,12 +44,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
     }
 
     /// Whether a device does not get this region, which is said. Strict moves have been refused for it.
-    fn goes_without(
-        &self,
-        device: &'m Device,
-        region: &'m Region<'m>,
-        notes: &mut dyn FnMut(Note),
-    ) -> bool {
+    fn goes_without(&self, device: &'m Device, region: &'m Region<'m>, notes: &mut dyn FnMut(Note)) -> bool {
         let name = region.name();
         if let Some(why) = region.rejection() {
             notes(Note::WithoutRejected { region: name, why });
@@ -152,7 +147,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             // It stays where those are that cannot be told from it.
             Part::Moves => {
                 self.domain.is_none()
-                    && self.stays(device)
+                    && self.stays_with(device).is_some()
                     && self.policy.is_at(self.presence, device, number)
             }
             Part::Accompanies => false,

@@ -138,8 +138,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let widths = self.presence.requesters.ids(requester);
         let width = widths.filter_map(|id| self.policy.hardware.address_width(id)).min()?;
         let end = 1_u64.checked_shl(u32::from(width).saturating_sub(p2m::PAGE_SHIFT))?;
-        (region.range().end().raw() > end)
-            .then_some(AssignError::BeyondUnit { device: sbdf, region: name, width })
+        (region.range().end().raw() > end).then_some(AssignError::BeyondUnit {
+            device: sbdf,
+            region: name,
+            width,
+        })
     }
 }
 

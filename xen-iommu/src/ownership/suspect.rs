@@ -18,8 +18,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     /// hardware take it back.
     pub fn is_suspect(&self, device: Sbdf) -> bool {
         self.presence.peek(|presence| {
-            let requester =
-                presence.devices.find(device).and_then(|device| presence.requesters.of(device));
+            let requester = presence.devices.find(device).and_then(|device| presence.requesters.of(device));
             requester.is_some_and(Requester::is_suspect)
         })
     }

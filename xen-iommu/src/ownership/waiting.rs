@@ -48,9 +48,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
     /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
     fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
         for device in self.moving() {
-            let shares_ids = self.stays(device);
-            if shares_ids || self.reaches_kept(device) {
-                self.quiesce(device, !shares_ids, notes)?;
+            let mate = self.stays_with(device);
+            let with_guest = mate.is_some_and(|mate| mate != self.policy.hardware_domain);
+            if with_guest || self.reaches_kept(device) {
+                self.quiesce(device, mate.is_none(), notes)?;
             }
         }
         Ok(())

@@ -84,7 +84,27 @@ pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
 pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
     let space = Space::new(function, pci);
     let sr_iov = space.extended_capability(EXTENDED_SR_IOV)?;
-    let count = (space.read(sr_iov.checked_add(0xc)?) >> 16) as u16;
+    let total = (space.read(sr_iov.checked_add(0xc)?) >> 16) as u16;
+    of_sr_iov(function, &space, sr_iov, total)
+}
+
+/// The virtual functions that are there: `NumVFs` of them where VF Enable is set (same, 9.3.3.3.1 and 9.3.3.7).
+#[must_use]
+pub fn enabled_virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
+    let space = Space::new(function, pci);
+    let sr_iov = space.extended_capability(EXTENDED_SR_IOV)?;
+    let enabled = space.read(sr_iov.checked_add(8)?) & 1 != 0;
+    let total = (space.read(sr_iov.checked_add(0xc)?) >> 16) as u16;
+    let number = space.read(sr_iov.checked_add(0x10)?) as u16;
+    enabled.then(|| of_sr_iov(function, &space, sr_iov, number.min(total)))?
+}
+
+fn of_sr_iov<A: ConfigRegionAccess>(
+    function: Sbdf,
+    space: &Space<'_, A>,
+    sr_iov: u16,
+    count: u16,
+) -> Option<FurtherIds> {
     let place = space.read(sr_iov.checked_add(0x14)?);
     let (offset, stride) = (place as u16, (place >> 16) as u16);
     let ids = FurtherIds { function, offset, stride, count };
@@ -146,6 +166,9 @@ mod tests {
     fn virtual_functions_cross_buses() {
         let config = |total: u32, place: u32| {
             Config(BTreeMap::from([
+                (4, 1 << 20),
+                (0x34, 0x40),
+                (0x40, 0x10),
                 (0x100, 0x1401_0001),
                 (0x140, 0x0001_0010),
                 (0x14c, total << 16 | 8),
@@ -169,10 +192,33 @@ mod tests {
     }
 
     #[test]
+    fn virtual_functions_are_there_when_they_are_enabled() {
+        let config = |control: u32, number: u32| {
+            Config(BTreeMap::from([
+                (4, 1 << 20),
+                (0x34, 0x40),
+                (0x40, 0x10),
+                (0x100, 0x0001_0010),
+                (0x108, control),
+                (0x10c, 8 << 16 | 8),
+                (0x110, number),
+                (0x114, 1 << 16 | 0x80),
+            ]))
+        };
+        let count = |control, number| {
+            enabled_virtual_functions(FUNCTION, &config(control, number)).map(|ids| ids.iter().count())
+        };
+        assert_eq!((count(1, 3), count(0, 3), count(1, 0)), (Some(3), None, None));
+        assert_eq!(count(0x11, 9), Some(8), "there are no more than the total");
+    }
+
+    #[test]
     fn lists_with_loops_end() {
         let looping =
             Config(BTreeMap::from([(4, 1 << 20), (0x34, 0x40), (0x40, 0x4001), (0x100, 0x1001_0001)]));
         assert_eq!(phantom_functions(FUNCTION, &looping), None);
+        let looping =
+            Config(BTreeMap::from([(4, 1 << 20), (0x34, 0x40), (0x40, 0x4010), (0x100, 0x1001_0001)]));
         assert_eq!(virtual_functions(FUNCTION, &looping), None);
     }
 }

@@ -7,7 +7,7 @@ mod devices;
 mod requesters;
 
 pub(crate) use devices::{Device, Devices, Part};
-pub(crate) use requesters::{Requester, Requesters};
+pub(crate) use requesters::{Requester, Requesters, Taken};
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
