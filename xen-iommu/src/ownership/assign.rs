@@ -173,7 +173,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
     /// Makes the target the owner, and removes the mappings that nobody needs any more from the domains that were.
     fn commit(&mut self, named: &[Sbdf], notes: &mut dyn FnMut(Note)) {
         for device in self.moving() {
-            device.set_owner(self.target);
+            self.presence.devices.set_owner(device, self.target);
             if !named.contains(&device.sbdf()) {
                 notes(Note::MovedAlong(device.sbdf()));
             }

@@ -111,7 +111,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     /// [`OutOfMemory`] of `arena`.
     pub fn new(setup: Setup<'m, S, H, C>, arena: &mut Arena<'m>) -> Result<Self, OutOfMemory> {
         let Setup { registry, hardware, control, hardware_domain, isolation, capacity } = setup;
-        let presence = Presence::new(capacity.devices, capacity.requester_ids, arena)?;
+        let presence = Presence::new(capacity.devices, capacity.requester_ids, hardware_domain.0, arena)?;
         let domains: &'m [Domain<S>] = domains::places(capacity.domains.max(1), arena)?;
         let (hardware_domain, space) = hardware_domain;
         if let Some(first) = domains.first() {

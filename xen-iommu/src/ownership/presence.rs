@@ -32,7 +32,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let presence = self.presence.read();
         self.grouping(&presence).join(device);
         let (owner, newcomer) = self.owner_for(&presence, device);
-        device.set_owner(owner);
+        presence.devices.set_owner(device, owner);
         let added = self.fill_quarantine(&presence, device, new_space).and_then(|()| {
             if let Some((other, holder)) = newcomer {
                 notes(Note::Newcomer { device: function.sbdf, other, holder });
@@ -56,7 +56,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Err(error)
     }
 
-    /// Puts a function into the tables, without an owner yet. With it: how many ids its requester had before.
+    /// Puts a function into the tables. With it: how many ids its requester had before.
     fn record(
         &self,
         function: &Function,
@@ -83,7 +83,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
         };
         let requester = requester.ok_or(AddError::NoPlace)?;
-        let device = presence.devices.insert(function, Owner::Quarantine, requester.number);
+        let device = presence.devices.insert(function, requester.number);
         let device = device.ok_or(AddError::NoPlace)?;
         let count = if device.is_bridge() { &requester.bridges } else { &requester.users };
         count.set(count.get().saturating_add(1));
@@ -113,7 +113,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         device: &'m Device,
     ) -> (Owner, Option<(Sbdf, Holder)>) {
         let hardware_domain = Owner::Domain(self.hardware_domain);
-        if device.is_bridge() {
+        let contested = presence.requesters.of(device).is_some_and(Requester::is_contested);
+        // At boot nobody else has anything, and groups may be large.
+        if device.is_bridge() || (presence.devices.are_all_home() && !contested) {
             return (hardware_domain, None);
         }
         let grouping = self.grouping(presence);
@@ -127,7 +129,6 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 }
             }
         }
-        let contested = presence.requesters.of(device).is_some_and(Requester::is_contested);
         let owner = if contested || (waits && !any_there) { Owner::Quarantine } else { hardware_domain };
         (owner, None)
     }

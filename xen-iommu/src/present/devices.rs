@@ -10,7 +10,7 @@ use crate::group::ring::Ring;
 use crate::index::Index;
 use crate::owner::{Owner, QUARANTINE};
 use crate::pci::{Function, Role};
-use crate::platform::Sbdf;
+use crate::platform::{DomId, Sbdf};
 use crate::region::record::NONE;
 
 /// What part a device has in the move under way.
@@ -64,10 +64,6 @@ impl Device {
 
     pub(crate) fn owner(&self) -> Owner {
         Owner::decode(self.owner.get())
-    }
-
-    pub(crate) fn set_owner(&self, owner: Owner) {
-        self.owner.set(owner.encode());
     }
 
     pub(crate) fn is_bridge(&self) -> bool {
@@ -158,10 +154,17 @@ pub(crate) struct Devices<'m> {
     /// The first of those that are not isolated from each other, by where isolation ends.
     by_isolation: Index<'m>,
     free: u32,
+    hardware_domain: Owner,
+    /// How many the hardware domain does not have.
+    away: Number,
 }
 
 impl<'m> Devices<'m> {
-    pub(super) fn new(capacity: usize, arena: &mut Arena<'m>) -> Result<Self, OutOfMemory> {
+    pub(super) fn new(
+        capacity: usize,
+        hardware_domain: DomId,
+        arena: &mut Arena<'m>,
+    ) -> Result<Self, OutOfMemory> {
         let places: &'m [Device] = arena.slice(capacity, |index| {
             let (number, next) = numbered(index, capacity);
             Device {
@@ -182,7 +185,28 @@ impl<'m> Devices<'m> {
         })?;
         let free = if capacity == 0 { NONE } else { 0 };
         let (index, by_isolation) = (Index::new(capacity, arena)?, Index::new(capacity, arena)?);
-        Ok(Self { places, by_sbdf: RBTree::new(BySbdf::new()), index, by_isolation, free })
+        let by_sbdf = RBTree::new(BySbdf::new());
+        let (hardware_domain, away) = (Owner::Domain(hardware_domain), Number::new(0));
+        Ok(Self { places, by_sbdf, index, by_isolation, free, hardware_domain, away })
+    }
+
+    /// Makes somebody a present device's owner.
+    pub(crate) fn set_owner(&self, device: &Device, owner: Owner) {
+        self.count_away(device.owner(), false);
+        device.owner.set(owner.encode());
+        self.count_away(owner, true);
+    }
+
+    /// Whether the hardware domain has all of them.
+    pub(crate) fn are_all_home(&self) -> bool {
+        self.away.get() == 0
+    }
+
+    fn count_away(&self, owner: Owner, comes: bool) {
+        if owner != self.hardware_domain {
+            let away = self.away.get();
+            self.away.set(if comes { away.saturating_add(1) } else { away.saturating_sub(1) });
+        }
     }
 
     pub(crate) fn at(&self, number: u32) -> Option<&'m Device> {
@@ -233,13 +257,13 @@ impl<'m> Devices<'m> {
         self.by_isolation.find(key, |number| self.at(number).filter(|device| device.isolation() == key))
     }
 
-    /// Takes a free place for a function, which must not be present. `None` when all places are taken.
-    pub(crate) fn insert(&mut self, function: &Function, owner: Owner, requester: u32) -> Option<&'m Device> {
+    /// Takes a free place for a function, which must not be present, and gives it to the hardware domain. `None` when all places are taken.
+    pub(crate) fn insert(&mut self, function: &Function, requester: u32) -> Option<&'m Device> {
         let device = self.at(self.free)?;
         self.free = device.next_in_list.get();
         device.next_in_list.set(NONE);
         device.sbdf.set(function.sbdf.raw());
-        device.set_owner(owner);
+        device.owner.set(self.hardware_domain.encode());
         device.requester.set(requester);
         device.isolation.set(function.isolation.raw());
         let flags = match function.role {
@@ -271,6 +295,7 @@ impl<'m> Devices<'m> {
 
     pub(crate) fn remove(&mut self, device: &'m Device) {
         if self.by_sbdf.find_mut(&device.sbdf()).remove().is_some() {
+            self.set_owner(device, self.hardware_domain);
             let sbdf_of = |number| self.places.get(number as usize).map(Device::sbdf);
             self.index.remove(device.sbdf(), device.number, sbdf_of);
             if !device.is_bridge() {

@@ -12,6 +12,7 @@ pub(crate) use requesters::{Requester, Requesters, Taken};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, OutOfMemory};
+use crate::platform::DomId;
 
 /// Number of a place, and what links places of one kind; [`NONE`](crate::region::record::NONE) ends a list.
 #[derive(Debug)]
@@ -46,9 +47,14 @@ pub(crate) struct Presence<'m, S> {
 }
 
 impl<'m, S> Presence<'m, S> {
-    /// Places for so many devices and requester ids.
-    pub(crate) fn new(devices: usize, ids: usize, arena: &mut Arena<'m>) -> Result<Self, OutOfMemory> {
+    /// Places for so many devices and requester ids; the hardware domain owns what appears.
+    pub(crate) fn new(
+        devices: usize,
+        ids: usize,
+        hardware_domain: DomId,
+        arena: &mut Arena<'m>,
+    ) -> Result<Self, OutOfMemory> {
         let requesters = Requesters::new(devices.min(ids), ids, arena)?;
-        Ok(Self { devices: Devices::new(devices, arena)?, requesters })
+        Ok(Self { devices: Devices::new(devices, hardware_domain, arena)?, requesters })
     }
 }
