@@ -4,8 +4,8 @@
 use core::fmt;
 use core::hint::black_box;
 
+use crate::boot::command_line::Crash;
 use crate::boot::exit::{Exit, exit};
-use crate::cmdline::Crash;
 use crate::memory;
 
 /// Crashes; if the machine goes on, the boot ends as one with a failed step.

@@ -3,7 +3,7 @@
 
 use core::arch::asm;
 
-use crate::serial;
+use super::serial;
 
 /// The port of `-device isa-debug-exit,iobase=0xf4,iosize=4`. QEMU ends with the status `(value << 1) | 1`.
 const PORT: u16 = 0xf4;

@@ -4,8 +4,8 @@
 use core::arch::asm;
 use core::panic::PanicInfo;
 
-use crate::boot::exit::{Exit, exit};
-use crate::serial;
+use super::exit::{Exit, exit};
+use super::serial;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {

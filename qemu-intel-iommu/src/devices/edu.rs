@@ -8,9 +8,9 @@ use core::time::Duration;
 use pci_types::PciAddress;
 
 use super::DeviceError;
-use crate::interrupts::Vector;
 use crate::memory::Mmio;
-use crate::pci::{Pci, PciError};
+use crate::pci::Pci;
+use crate::processor::interrupts::Vector;
 
 /// Vendor and device id.
 pub const IDS: (u16, u16) = (0x1234, 0x11e8);
@@ -80,11 +80,7 @@ impl Edu {
     /// # Errors
     /// It is not there, is something else, or does not behave.
     pub fn open(pci: &Pci, address: PciAddress) -> Result<Self, DeviceError> {
-        let function = pci.function(address)?;
-        let ids = (function.vendor, function.device);
-        if ids != IDS {
-            return Err(PciError::NotThis { address, ids, class: function.class }.into());
-        }
+        pci.expect(address, |function| function.ids() == IDS)?;
         let registers = Mmio::map(pci.memory_bar(address, 0)?)?;
         pci.set_bus_master(address, true);
 

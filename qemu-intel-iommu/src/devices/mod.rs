@@ -8,9 +8,9 @@ pub mod uhci;
 
 use core::fmt;
 
-use crate::interrupts::TimedOut;
 use crate::memory::MapError;
 use crate::pci::PciError;
+use crate::processor::interrupts::TimedOut;
 
 /// Why a device cannot be used, or did not do what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use core::time::Duration;
 use pci_types::PciAddress;
 
 use super::DeviceError;
-use crate::interrupts;
 use crate::memory::{Mmio, Shared};
-use crate::pci::{Pci, PciError};
+use crate::pci::Pci;
+use crate::processor::interrupts;
 
 /// Class code: mass storage, non-volatile memory, NVM Express.
 pub const CLASS: u32 = 0x01_08_02;
@@ -130,11 +130,7 @@ impl Nvme {
     /// # Errors
     /// It is not there, is something else, or does not reset.
     pub fn open(pci: &Pci, address: PciAddress) -> Result<Self, DeviceError> {
-        let function = pci.function(address)?;
-        if function.class != CLASS {
-            let ids = (function.vendor, function.device);
-            return Err(PciError::NotThis { address, ids, class: function.class }.into());
-        }
+        pci.expect(address, |function| function.class == CLASS)?;
         let registers = Mmio::map(pci.memory_bar(address, 0)?)?;
         pci.set_bus_master(address, true);
         let stride = 4 << (registers.read64(register::CAP) >> 32 & 0xf);

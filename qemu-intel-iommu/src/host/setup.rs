@@ -1,33 +1,27 @@
 //! From the firmware's tables to a policy at work: regions read and judged, units started, devices under the hardware domain, translation on.
 
 use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
-use core::ops::Range;
 
-use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, ReserveFrames, Verdict};
-use acpi_dmar::{Dmar, Structure};
-use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mType, SecondLevel, Table};
-use pci_types::PciAddress;
-use xen_iommu::region::intake::Finding;
-use xen_iommu::region::registry::{Origin, RegistryBuilder};
-use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
-use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
+use acpi_dmar::Dmar;
+use p2m::AddressSpace;
+use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::vtd::{Unit, Vtd};
+use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf};
 
-use super::frames::TableFrames;
-use super::registers::UnitRegisters;
-use crate::machine::Machine;
-use crate::memory::{self, FrameCounts, MemoryKind, Mmio, Shared};
+use super::regions::{self, Facts};
+use super::space::{Space, map_ram, new_space};
+use super::tables::readable;
+use super::units::{Remapping, started};
+use crate::check::text;
+use crate::inventory::Inventory;
+use crate::memory::{self, FrameCounts, Shared};
 
-/// A domain's tables: one for a CPU with nested paging, one for the remapping hardware.
-pub type Space = p2m::Domain<LongMode, SecondLevel, TableFrames>;
-/// The policy over them.
+/// The policy over the domains' spaces and the units.
 pub type Policy = xen_iommu::Policy<'static, Space, Remapping>;
-/// The remapping hardware.
-pub type Remapping = Vtd<'static, UnitRegisters, TableFrames>;
 
 /// The hardware domain, which has every device until it is given away.
 pub const HARDWARE_DOMAIN: DomId = DomId(0);
@@ -37,23 +31,6 @@ pub const UHCI: Sbdf = Sbdf::new(0, 0, 0x1d, 0);
 const HARDWARE_DOMAIN_FRAMES: u64 = 64;
 /// Bytes for the policy's objects.
 const ARENA: usize = 1 << 20;
-/// Domains at one time, as the policy and each unit know them, quarantines included.
-const SPACES: usize = 256;
-/// How often a unit is looked at before it counts as stuck.
-const POLLS: u32 = 100_000;
-
-/// One entry of what was read, for the steps to check.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// Where it stands.
-    pub origin: String,
-    /// The first and the last byte, of a region that was accepted.
-    pub bytes: Option<(u64, u64)>,
-    /// What was made of it.
-    pub verdict: String,
-    /// Whether something is wrong with it.
-    pub is_bad: bool,
-}
 
 /// The policy and what belongs to it.
 pub struct Host {
@@ -71,73 +48,27 @@ pub struct Host {
     pub frames: FrameCounts,
 }
 
-/// The machine's memory map, and its frame allocator as the one that gives up frames of regions.
-struct HostMemory;
-
-impl MemoryMap for HostMemory {
-    fn regions(&self) -> impl Iterator<Item = MemoryRegion> {
-        memory::start_info().map.ranges().iter().map(|range| MemoryRegion {
-            start: range.range.start,
-            end: range.range.end,
-            kind: match range.kind {
-                MemoryKind::Usable => acpi_dmar::verdict::MemoryKind::Ram,
-                MemoryKind::Reserved => acpi_dmar::verdict::MemoryKind::Reserved,
-                _ => acpi_dmar::verdict::MemoryKind::Other,
-            },
-        })
-    }
-}
-
-impl ReserveFrames for HostMemory {
-    fn take_out_of_ram(&mut self, pages: PageRange) -> Result<(), FramesInUse> {
-        let wanted = pages.start << p2m::PAGE_SHIFT..pages.end << p2m::PAGE_SHIFT;
-        let usable = memory::start_info().map.usable_pages();
-        let parts: Vec<Range<u64>> = usable
-            .map(|range| range.start.max(wanted.start)..range.end.min(wanted.end))
-            .filter(|part| part.start < part.end)
-            .collect();
-        for (index, part) in parts.iter().enumerate() {
-            if memory::frames().take(part.clone()).is_err() {
-                for taken in parts.iter().take(index) {
-                    let _ = memory::frames().free_range(taken.clone());
-                }
-                return Err(FramesInUse);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// An empty address space.
-pub fn new_space() -> Option<Space> {
-    let cpu = LongMode { user: true, no_execute: true, global: false, uncached_direct: false };
-    let cpu = Table::new(cpu, TableFrames, 4, p2m::PageSize::Size1G);
-    // QEMU's unit walks three levels (39 bits) whatever its width, and 2 MiB and 1 GiB pages.
-    let iommu = Table::new(SecondLevel { snoop: false }, TableFrames, 3, p2m::PageSize::Size1G);
-    Space::separate(cpu.ok()?, iommu.ok()?).ok()
-}
-
 impl Host {
     /// Reads the tables and options, and puts every device under the hardware domain.
     ///
     /// # Errors
     /// Only what leaves nothing to go on with: memory for the policy itself. Whatever is wrong with the tables is logged and survived.
-    pub fn new(machine: &Machine) -> Result<Self, String> {
+    pub fn new(inventory: &Inventory) -> Result<Self, String> {
         let memory: &'static mut [MaybeUninit<u8>] =
             Box::leak(vec![MaybeUninit::uninit(); ARENA].into_boxed_slice());
         let mut arena = Arena::new(memory);
         let mut builder = RegistryBuilder::default();
         let mut facts = Vec::new();
-        let dmars = readable(machine);
-        read_regions(machine, &dmars, &mut builder, &mut arena, &mut facts)?;
+        let dmars = readable(inventory);
+        regions::read(inventory, &dmars, &mut builder, &mut arena, &mut facts)?;
         let registry = builder.freeze(&mut arena).map_err(text)?;
 
-        let vtd = started(machine, &dmars);
+        let vtd = started(inventory, &dmars);
         let ram = Shared::alloc(HARDWARE_DOMAIN_FRAMES).ok_or("no RAM for the hardware domain")?;
         let mut space = new_space().ok_or("no frames for the hardware domain's tables")?;
         map_ram(&mut space, ram.start(), &ram)?;
 
-        let count = machine.pci.functions().len() + 16;
+        let count = inventory.pci.functions().len() + 16;
         let capacity = Capacity { devices: count, requesters: count, domains: 16 };
         let policy =
             Policy::new(registry, GroupPolicy::Refuse, vtd, (HARDWARE_DOMAIN, space), capacity, &mut arena)
@@ -145,9 +76,9 @@ impl Host {
         log::info!(target: "policy", "{} of {ARENA} bytes are left of the memory given at boot", arena.left());
         let frames = memory::frames().counts();
         let mut host = Self { policy, facts, dmars, ram, translates: false, frames };
-        host.add_devices(machine);
+        host.add_devices(inventory);
         host.frames = memory::frames().counts();
-        if machine.options.omits_uhci() {
+        if inventory.options.omits_uhci() {
             log::warn!(target: "policy", "the regions of {UHCI} are left out of what is mapped, as the command line says");
             host.leave_out(UHCI)?;
         }
@@ -169,9 +100,9 @@ impl Host {
         self.policy.flush_domain(HARDWARE_DOMAIN).map_err(text)
     }
 
-    fn add_devices(&mut self, machine: &Machine) {
-        for function in machine.pci.functions() {
-            let source = source(machine, function.address);
+    fn add_devices(&mut self, inventory: &Inventory) {
+        for function in inventory.pci.functions() {
+            let source = inventory.pci.source(function.address);
             let mut notes = |note| log::debug!(target: "policy", "{note}");
             if let Err(error) = self.policy.add_device(function.address.into(), source, new_space, &mut notes)
             {
@@ -192,168 +123,4 @@ impl Host {
             }
         }
     }
-}
-
-/// Under which requester ids a function's DMA comes. A bridge that puts its own id in place of the function's knows no phantom functions.
-pub fn source(machine: &Machine, function: PciAddress) -> Source {
-    let id = machine.pci.requester(function).unwrap_or(function);
-    let phantoms = phantom_functions(function.into(), machine.pci.config()).filter(|_| id == function);
-    let phantom_stride = phantoms.and_then(|ids| u8::try_from(ids.stride).ok()).unwrap_or(0);
-    Source { id: id.into(), phantom_stride }
-}
-
-/// Maps a piece of RAM at guest address `at` of a space.
-pub fn map_ram(space: &mut Space, at: u64, ram: &Shared) -> Result<(), String> {
-    let gfns =
-        GfnRange::with_len(Gfn::containing(at), ram.size() >> p2m::PAGE_SHIFT).ok_or("beyond all memory")?;
-    let mfn = Some(Mfn::containing(ram.start()));
-    space.map(gfns, Entry { p2m_type: P2mType::RamRw, mfn, access: Access::READ_WRITE }).map_err(text)
-}
-
-/// The DMARs that may be trusted to be what they say.
-fn readable(machine: &Machine) -> Vec<Dmar<'static>> {
-    let found = &machine.tables.dmars;
-    match found.len() {
-        0 => log::warn!(target: "dmar", "the firmware has no DMAR: it tells of no IOMMU"),
-        1 => {}
-        count => log::warn!(
-            target: "dmar",
-            "the firmware has {count} DMARs where there should be one, not two or more: the regions of all are kept"
-        ),
-    }
-    let mut dmars = Vec::new();
-    for bytes in found {
-        match Dmar::parse(bytes) {
-            Ok(dmar) => dmars.push(dmar),
-            Err(error) => log::warn!(target: "dmar", "a DMAR of {} bytes is not used: {error}", bytes.len()),
-        }
-    }
-    dmars
-}
-
-fn read_regions(
-    machine: &Machine,
-    dmars: &[Dmar<'static>],
-    builder: &mut RegistryBuilder<'static>,
-    arena: &mut Arena<'static>,
-    facts: &mut Vec<Facts>,
-) -> Result<(), String> {
-    let width = dmars.iter().map(Dmar::host_address_width).min().unwrap_or(52);
-    let mut frames = HostMemory;
-    let mut host = xen_iommu::region::intake::Host {
-        pci: machine.pci.config(),
-        memory: &HostMemory,
-        frames: &mut frames,
-        address_width: width,
-    };
-    let mut take = |finding: Finding<'_, 'static>| {
-        let fact = fact(&finding);
-        let level = if fact.is_bad { log::Level::Warn } else { log::Level::Info };
-        log::log!(target: "dmar", level, "{}: {}", fact.origin, fact.verdict);
-        facts.push(fact);
-    };
-    // Xen reads its option after the table, and so it is here: findings come in that order.
-    for dmar in dmars {
-        host.read_dmar(dmar, builder, arena, &mut take).map_err(text)?;
-    }
-    for value in machine.options.rmrr() {
-        host.read_option(value, builder, arena, &mut take).map_err(text)?;
-    }
-    Ok(())
-}
-
-fn fact(finding: &Finding<'_, '_>) -> Facts {
-    let of = |origin: String, verdict: String, is_bad| Facts { origin, bytes: None, verdict, is_bad };
-    match finding {
-        Finding::Structure { offset, kind } => {
-            of(format!("DMAR offset {offset:#x}"), format!("{kind} accepted"), false)
-        }
-        Finding::BadStructure(error) => of(String::from("DMAR"), format!("rejected: {error}"), true),
-        Finding::BadScope { structure, error } => {
-            of(format!("DMAR offset {structure:#x}"), error.to_string(), true)
-        }
-        Finding::Unresolved { structure, scope, error } => {
-            of(format!("DMAR offset {structure:#x}"), format!("scope {scope}: {error}"), true)
-        }
-        Finding::Region(region) => {
-            let devices: Vec<String> = region.scopes().iter().map(ToString::to_string).collect();
-            let accepted = region.rejection().is_none();
-            Facts {
-                origin: region.origin().to_string(),
-                bytes: accepted.then(|| {
-                    let range = region.range();
-                    let end = range.end().address().unwrap_or(u64::MAX);
-                    (range.start().address().unwrap_or(u64::MAX), end.wrapping_sub(1))
-                }),
-                verdict: format!("region {region} of {}: {}", devices.join(" and "), region.verdict()),
-                is_bad: matches!(region.verdict(), Verdict::Rejected(_)),
-            }
-        }
-        Finding::BadOption(error) => {
-            let origin = Origin::Option { position: error.position };
-            of(origin.to_string(), format!("rmrr= {error}"), true)
-        }
-    }
-}
-
-/// The remapping units of which the firmware tells, those started that can be. They translate nothing yet.
-pub fn remapping(machine: &Machine) -> Remapping {
-    started(machine, &readable(machine))
-}
-
-fn started(machine: &Machine, dmars: &[Dmar<'static>]) -> Remapping {
-    let mut vtd = Vtd::new(Box::leak(units(machine, dmars).into_boxed_slice()), TableFrames);
-    vtd.start(&mut |_, error| log::warn!(target: "vtd", "{error}"));
-    vtd
-}
-
-/// A unit for each DRHD, or the one that stands in for all of them.
-fn units(machine: &Machine, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, UnitRegisters>> {
-    let mut units = Vec::new();
-    let mut bases = Vec::new();
-    for dmar in dmars {
-        for structure in dmar.structures().filter_map(Result::ok) {
-            let Structure::Drhd(drhd) = structure else { continue };
-            let (base, segment, covered, window) = match machine.options.stand_in_unit() {
-                Some(base) => (base, 0, vec![Coverage::All { segment: 0 }], 4096),
-                None => {
-                    let mut covered = Vec::new();
-                    xen_iommu::coverage(
-                        &drhd,
-                        dmar,
-                        machine.pci.config(),
-                        &mut |coverage| covered.push(coverage),
-                        &mut |scope, error| log::warn!(target: "dmar", "DRHD {:#x}: scope {scope}: {error}", drhd.offset()),
-                    );
-                    (drhd.register_base(), drhd.segment(), covered, drhd.register_bytes())
-                }
-            };
-            if bases.contains(&base) {
-                continue;
-            }
-            bases.push(base);
-            match Mmio::map(base..base.saturating_add(window)) {
-                Ok(registers) => units.push(Unit::new(Setup {
-                    base,
-                    window: u32::try_from(window).unwrap_or(u32::MAX),
-                    registers: UnitRegisters(registers),
-                    segment,
-                    coverage: Box::leak(covered.into_boxed_slice()),
-                    domains: Box::leak(vec![DomainSlot::EMPTY; SPACES].into_boxed_slice()),
-                    domain_ids: Box::leak(vec![0; SPACES / 64].into_boxed_slice()),
-                    device_tlbs: &mut [],
-                    polls: POLLS,
-                    queue: true,
-                })),
-                Err(error) => {
-                    log::warn!(target: "vtd", "the registers at {base:#x} cannot be mapped: {error}")
-                }
-            }
-        }
-    }
-    units
-}
-
-fn text(error: impl core::fmt::Display) -> String {
-    error.to_string()
 }

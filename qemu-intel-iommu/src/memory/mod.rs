@@ -8,6 +8,7 @@ pub mod paging;
 pub mod shared;
 mod spare;
 mod start_info;
+mod window;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -17,10 +18,12 @@ use arrayvec::ArrayVec;
 use linked_list_allocator::LockedHeap;
 use spin::Once;
 
+use crate::boot::exit::{Exit, exit};
+use crate::boot::serial;
 pub use frames::{FRAME, FrameCounts, FrameError, Frames};
 pub use map::MemoryKind;
 pub use mmio::Mmio;
-pub use paging::{Access, MapError};
+pub use paging::{MapError, PageUse};
 pub use shared::Shared;
 pub use start_info::{StartInfo, StartInfoError};
 
@@ -158,7 +161,7 @@ pub fn copy_from_firmware(address: u64, len: u64) -> Option<Vec<u8>> {
 
 #[cold]
 fn unset(what: &str) -> ! {
-    // A step of the boot runs before the one that it needs: a mistake in `main`, and nothing to go on with.
-    crate::serial::last_words("PANIC", format_args!("{what} is used before it is set up"));
-    crate::boot::exit::exit(crate::boot::exit::Exit::Crashed)
+    // A part of the boot runs before the one that it needs: a mistake in `main`, and nothing to go on with.
+    serial::last_words("PANIC", format_args!("{what} is used before it is set up"));
+    exit(Exit::Crashed)
 }

@@ -10,10 +10,11 @@ use xen_iommu::abi::Errno;
 use xen_iommu::region::registry::{Origin, Region};
 use xen_iommu::{AssignError, DomId, HardwareError, Mode, Owner, Sbdf};
 
-use super::super::{Context, Outcome, counted, ensure, text};
-use super::query::{Query, ask};
+use super::call::{Query, ask};
 use super::world::{GUEST, World};
+use crate::check::{counted, ensure, text};
 use crate::host::{HARDWARE_DOMAIN, new_space};
+use crate::scenario::step::{Context, Outcome};
 
 /// The RMRRs of the tables as a second reading sees them: first and last frame, and the devices on buses that need no walk.
 fn rmrrs(world: &World) -> Vec<(u64, u64, Vec<Sbdf>)> {
@@ -95,10 +96,8 @@ type Group = Vec<(Sbdf, Option<String>)>;
 
 fn all_groups(world: &World) -> Vec<Group> {
     let policy = &world.host.policy;
-    let mut devices = Vec::new();
-    policy.for_each_device(|device, _, _| devices.push(device));
     let mut groups: Vec<Group> = Vec::new();
-    for device in devices {
+    for device in world.devices() {
         if groups.iter().flatten().any(|(member, _)| *member == device) {
             continue;
         }
@@ -153,11 +152,6 @@ pub fn map(world: &mut World) -> Outcome {
 
 /// Every group with a region, there and back; without an IOMMU every device is refused.
 pub fn assign(world: &mut World) -> Outcome {
-    let outcome = assign_inner(world);
-    world.restore(outcome)
-}
-
-fn assign_inner(world: &mut World) -> Outcome {
     let space = new_space().ok_or("no frames for the guest's tables")?;
     world.host.policy.create_domain(GUEST, space).map_err(text)?;
     let policy = &world.host.policy;

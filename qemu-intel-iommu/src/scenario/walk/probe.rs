@@ -8,12 +8,19 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use p2m::{Access, AddressSpace, FrameSource, Gfn, Mfn, P2mType, Translation};
 
-use super::{Trial, everything};
-use crate::guest::code::{self, Touch};
-use crate::guest::{Exit, Violation, Walker};
+use super::trial::{Trial, everything};
+use crate::check::ensure;
 use crate::host::TableFrames;
 use crate::memory::FRAME;
-use crate::scenario::ensure;
+use crate::walker::{Exit, STUB, Touch, Violation, Walker};
+
+/// Bits 0 and 1 of a leaf are reads, or present, and writes in every format.
+pub const READ_BIT: u64 = 1 << 0;
+pub const WRITE_BIT: u64 = 1 << 1;
+/// Bits 2:0 make an entry that holds nothing one that grants everything, at machine address 0.
+pub const ALL_BITS: u64 = 7;
+/// A touch of each kind.
+pub const EACH: &[Touch] = &[Touch::Read, Touch::Write, Touch::Execute];
 
 /// Bit 7 of an entry above the lowest level: a page, and not a table.
 const LARGE: u64 = 1 << 7;
@@ -68,7 +75,7 @@ fn allowed(p2m_type: P2mType, access: Access) -> Access {
 
 impl<W: Walker> Trial<'_, W> {
     /// Has `address` touched in each of these ways that there are.
-    pub(super) fn probe(&mut self, address: u64, touches: &[Touch]) -> Result<(), String> {
+    pub fn probe(&mut self, address: u64, touches: &[Touch]) -> Result<(), String> {
         touches
             .iter()
             .filter(|touch| !W::DEVICE || **touch != Touch::Execute)
@@ -163,7 +170,7 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// A read at `address` finds what is at the machine address `place`, whatever the table says by now.
-    pub(super) fn still_reads(&mut self, address: u64, place: u64) -> Result<(), String> {
+    pub fn still_reads(&mut self, address: u64, place: u64) -> Result<(), String> {
         let value = self.fresh();
         let bytes = [0, 1, 2, 3].map(|offset| Byte { place: Some(place + offset), reached: true });
         self.put(&bytes, &wide(value));
@@ -199,12 +206,19 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// What is at this guest-physical address.
-    pub(super) fn at(&self, address: u64) -> Translation<W::Format> {
+    pub fn at(&self, address: u64) -> Translation<W::Format> {
         self.table.translate(Gfn::containing(address))
     }
 
+    /// The entry at `gfn` covers `1 << order` frames.
+    pub fn of_order(&self, gfn: Gfn, order: u32) -> Result<(), String> {
+        let found = self.at(gfn.raw() * FRAME);
+        ensure!(found.order() == order, "{found:?} at {gfn} where order {order} was to be");
+        Ok(())
+    }
+
     /// Has the hardware forget what the table's updates made wrong.
-    pub(super) fn flush(&mut self) -> Result<(), String> {
+    pub fn flush(&mut self) -> Result<(), String> {
         if let Some(flush) = self.table.take_flush() {
             self.world.walker.flush(self.table.root(), &flush)?;
             self.table.confirm_flush();
@@ -213,7 +227,7 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// If the step is to fail: these bits of the entry for `gfn` are other ones whenever the hardware walks.
-    pub(super) fn spoil(&mut self, gfn: Gfn, bits: u64) {
+    pub fn spoil(&mut self, gfn: Gfn, bits: u64) {
         if self.spoilt {
             self.spoils.push((gfn, bits));
         }
@@ -258,7 +272,7 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// What was seen, for the step's verdict.
-    pub(super) fn seen(&self) -> String {
+    pub fn seen(&self) -> String {
         format!("{} accesses reached their memory, {} were stopped", self.reached, self.stopped)
     }
 
@@ -287,6 +301,6 @@ impl<W: Walker> Trial<'_, W> {
 }
 
 /// The bytes of a word, and more.
-fn wide(value: u32) -> [u8; code::STUB] {
+fn wide(value: u32) -> [u8; STUB] {
     u64::from(value).to_le_bytes()
 }

@@ -5,12 +5,12 @@ use alloc::string::String;
 
 use p2m::{Access, AddressSpace, Gfn, Identity, Mfn, MfnRange, OnConflict, P2m, P2mType, PageSize};
 
-use super::{EACH, READ_BIT, WRITE_BIT};
-use crate::guest::Walker;
-use crate::guest::code::Touch;
+use crate::check::{ensure, text};
 use crate::memory::FRAME;
-use crate::scenario::walk::{LARGE, POOL, Trial, World, gfns};
-use crate::scenario::{Outcome, ensure, text};
+use crate::scenario::step::Outcome;
+use crate::scenario::walk::probe::{ALL_BITS, EACH, READ_BIT, WRITE_BIT};
+use crate::scenario::walk::trial::{LARGE, POOL, Trial, World, gfns};
+use crate::walker::{Touch, Walker};
 
 use Touch::{Execute, Read, ReadByte, Write, WriteByte};
 
@@ -25,7 +25,7 @@ pub fn unmap<W: Walker>(world: &mut World<W>) -> Outcome {
     trial.ram(HERE, 1, trial.pool(70))?;
     trial.probe(address, EACH)?;
     trial.table.unmap(gfns(HERE, 1)).map_err(text)?;
-    trial.spoil(HERE, super::ALL_BITS);
+    trial.spoil(HERE, ALL_BITS);
     trial.probe(address, EACH)?;
     Ok(trial.seen())
 }
@@ -166,9 +166,9 @@ impl Numbers {
     }
 }
 
-/// Updates in the random step, and accesses after each.
+/// Updates in the random step, and touches after each.
 const UPDATES: usize = 300;
-const ACCESSES: usize = 4;
+const TOUCHES: usize = 4;
 
 pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
     let mut trial = world.trial("random")?;
@@ -220,7 +220,7 @@ pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
             Ok(()) => done += 1,
             Err(_) => refused += 1,
         }
-        for _ in 0..ACCESSES {
+        for _ in 0..TOUCHES {
             // In the range that was updated, or next to it.
             let frame = here.raw() + numbers.below(count + 2) - 1;
             let offset = numbers.one_of(&[0, 0x123, FRAME - 8, FRAME - 4, FRAME - 3, FRAME - 1], 0);

@@ -1,16 +1,15 @@
 //! Pages of every size, where they begin and end, and what is beside them.
 
 use alloc::format;
-use alloc::string::String;
 
 use p2m::{Gfn, Mfn, PageSize};
 
-use super::{ALL_BITS, EACH};
-use crate::guest::Walker;
-use crate::guest::code::Touch;
+use crate::check::ensure;
 use crate::memory::FRAME;
-use crate::scenario::walk::{LARGE, Trial, World};
-use crate::scenario::{Outcome, ensure};
+use crate::scenario::step::Outcome;
+use crate::scenario::walk::probe::{ALL_BITS, EACH};
+use crate::scenario::walk::trial::{LARGE, Trial, World};
+use crate::walker::{Touch, Walker};
 
 use Touch::{Execute, Read, ReadByte, Write, WriteByte};
 
@@ -153,13 +152,6 @@ pub fn without_large<W: Walker>(world: &mut World<W>) -> Outcome {
 }
 
 impl<W: Walker> Trial<'_, W> {
-    /// The entry at `gfn` covers `1 << order` frames.
-    pub(super) fn of_order(&self, gfn: Gfn, order: u32) -> Result<(), String> {
-        let found = self.at(gfn.raw() * FRAME);
-        ensure!(found.order() == order, "{found:?} at {gfn} where order {order} was to be");
-        Ok(())
-    }
-
     /// Bits of the guest-physical addresses that the table can map and the hardware takes.
     fn address_bits(&self) -> u32 {
         self.world.walker.address_bits().min((self.table.limit().raw() * FRAME).trailing_zeros())

@@ -2,65 +2,9 @@
 
 use p2m::Mfn;
 
-use crate::guest::{HOME, State};
+use super::hardware::HOME;
+use super::touch::{STUB, Touch};
 use crate::memory::{FRAME, Shared};
-
-/// A way to touch memory at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touch {
-    /// Reads a byte.
-    ReadByte,
-    /// Reads four bytes.
-    Read,
-    /// Writes a byte.
-    WriteByte,
-    /// Writes four bytes.
-    Write,
-    /// Jumps there, where [`stub`] has to be.
-    Execute,
-}
-
-impl Touch {
-    /// How many bytes are touched.
-    pub fn len(self) -> u64 {
-        match self {
-            Self::ReadByte | Self::WriteByte => 1,
-            Self::Read | Self::Write => 4,
-            Self::Execute => STUB as u64,
-        }
-    }
-
-    /// The instructions that do it at rdi, but for the call that follows.
-    fn code(self) -> &'static [u8] {
-        match self {
-            // movzx eax, byte ptr [rdi]
-            Self::ReadByte => &[0x0f, 0xb6, 0x07],
-            // mov eax, [rdi]
-            Self::Read => &[0x8b, 0x07],
-            // mov [rdi], al
-            Self::WriteByte => &[0x88, 0x07],
-            // mov [rdi], eax
-            Self::Write => &[0x89, 0x07],
-            // jmp rdi
-            Self::Execute => &[0xff, 0xe7],
-        }
-    }
-
-    fn offset(self) -> u64 {
-        match self {
-            Self::ReadByte => 0,
-            Self::Read => 0x10,
-            Self::WriteByte => 0x20,
-            Self::Write => 0x30,
-            Self::Execute => 0x40,
-        }
-    }
-
-    const ALL: [Self; 5] = [Self::ReadByte, Self::Read, Self::WriteByte, Self::Write, Self::Execute];
-}
-
-/// Bytes of a [`stub`].
-pub const STUB: usize = 8;
 
 /// Code that calls, by this instruction, with `value` in eax.
 pub fn stub(call: [u8; 3], value: u32) -> [u8; STUB] {
@@ -68,6 +12,19 @@ pub fn stub(call: [u8; 3], value: u32) -> [u8; STUB] {
     let [x, y, z] = call;
     // mov eax, value; then the call.
     [0xb8, a, b, c, d, x, y, z]
+}
+
+/// What of the guest's state changes from run to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The next instruction.
+    pub rip: u64,
+    /// The guest's own page tables.
+    pub cr3: u64,
+    /// What to write, and what was read.
+    pub rax: u64,
+    /// The address to touch.
+    pub rdi: u64,
 }
 
 /// The guest's own memory: a frame of code, and two of page tables. They map the page of 1 GiB that all of it lies in at itself, and a window onto
@@ -97,9 +54,9 @@ impl Guest {
     /// Writes code, which calls by this instruction, and page tables. `None` when no frames are left.
     pub fn new(call: [u8; 3]) -> Option<Self> {
         let memory = Shared::alloc(FRAMES)?;
-        for touch in Touch::ALL {
-            memory.copy_in(touch.offset(), touch.code());
-            memory.copy_in(touch.offset() + touch.code().len() as u64, &call);
+        for touch in TOUCHES {
+            memory.copy_in(offset(touch), code(touch));
+            memory.copy_in(offset(touch) + code(touch).len() as u64, &call);
         }
         let page = BASE / PAGE_SIZE;
         memory.write64(TOP, (BASE + PAGES) | TABLE);
@@ -120,6 +77,42 @@ impl Guest {
             self.memory.write64(PAGES + (WINDOW + page) * 8, ((first + page) * PAGE_SIZE) | PAGE);
         }
         let seen = WINDOW * PAGE_SIZE + address % PAGE_SIZE;
-        State { rip: BASE + touch.offset(), cr3: BASE + TOP, rax: value.into(), rdi: seen }
+        State { rip: BASE + offset(touch), cr3: BASE + TOP, rax: value.into(), rdi: seen }
     }
+}
+
+const TOUCHES: [Touch; 5] = [Touch::ReadByte, Touch::Read, Touch::WriteByte, Touch::Write, Touch::Execute];
+
+/// The instructions that do it at rdi, but for the call that follows.
+fn code(touch: Touch) -> &'static [u8] {
+    match touch {
+        // movzx eax, byte ptr [rdi]
+        Touch::ReadByte => &[0x0f, 0xb6, 0x07],
+        // mov eax, [rdi]
+        Touch::Read => &[0x8b, 0x07],
+        // mov [rdi], al
+        Touch::WriteByte => &[0x88, 0x07],
+        // mov [rdi], eax
+        Touch::Write => &[0x89, 0x07],
+        // jmp rdi
+        Touch::Execute => &[0xff, 0xe7],
+    }
+}
+
+/// Where they are in the guest's code.
+fn offset(touch: Touch) -> u64 {
+    match touch {
+        Touch::ReadByte => 0,
+        Touch::Read => 0x10,
+        Touch::WriteByte => 0x20,
+        Touch::Write => 0x30,
+        Touch::Execute => 0x40,
+    }
+}
+
+/// Bits of the physical addresses that the processor takes.
+pub(super) fn processor_address_bits() -> u32 {
+    x86::cpuid::CpuId::new()
+        .get_processor_capacity_feature_info()
+        .map_or(32, |capacity| u32::from(capacity.physical_address_bits()))
 }

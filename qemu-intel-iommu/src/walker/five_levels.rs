@@ -6,7 +6,7 @@ use core::arch::global_asm;
 
 use x86::controlregs::cr4;
 
-global_asm!(include_str!("deepen.s"));
+global_asm!(include_str!("five_levels.s"));
 
 unsafe extern "C" {
     fn deepen_paging();

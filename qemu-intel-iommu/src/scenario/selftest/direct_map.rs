@@ -7,20 +7,11 @@ use core::ops::Range;
 
 use x86::controlregs;
 
-use super::{Context, Outcome, Step, ensure, selftest};
-use crate::machine::Machine;
+use crate::check::ensure;
+use crate::inventory::Inventory;
 use crate::memory::map::LOW_END;
 use crate::memory::{self, FRAME};
-
-/// The steps that need memory and nothing else of the machine, for machines with other memory.
-pub const STEPS: &[Step<Machine>] = &[STEP, selftest::MAPPINGS, selftest::FRAMES];
-
-/// See [`check`].
-pub const STEP: Step<Machine> = Step {
-    name: "direct-map",
-    title: "the page tables cover every bank of memory, and no page reaches beyond one",
-    run: check,
-};
+use crate::scenario::step::{Context, Outcome};
 
 /// Bits of an entry (Intel SDM volume 3, table 4-15 and on).
 const PRESENT: u64 = 1;
@@ -40,7 +31,8 @@ struct Walked {
     stray: Option<u64>,
 }
 
-fn check(machine: &mut Machine) -> Outcome {
+/// Compares them with the boot loader's memory map.
+pub fn check(inventory: &mut Inventory) -> Outcome {
     let image = memory::image();
     // Whole pages that are memory: the first MiB but for page 0, and what the boot loader's map names; in order, and joined.
     let mut banks: Vec<Range<u64>> = Vec::new();
@@ -55,7 +47,7 @@ fn check(machine: &mut Machine) -> Outcome {
             }
         }
     }
-    if machine.broken("direct-map")
+    if inventory.broken("direct-map")
         && let Some(last) = expected.last_mut()
     {
         last.end -= FRAME;

@@ -8,10 +8,11 @@ use core::arch::asm;
 use p2m::{Access, DeviceRoot, Flush, LongMode, Mfn, PageSize};
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
-use crate::guest::code::{self, Guest, Touch};
-use crate::guest::deepen::deepen;
-use crate::guest::{Exit, State, Violation, Walker, processor_address_bits};
-use crate::machine::Machine;
+use super::five_levels::deepen;
+use super::guest::{FRAMES, Guest, State, processor_address_bits, stub};
+use super::hardware::Walker;
+use super::touch::{Exit, STUB, Touch, Violation};
+use crate::inventory::Inventory;
 use crate::memory::Shared;
 
 /// VM_HSAVE_PA, where the processor keeps the host's state (15.30.4).
@@ -63,7 +64,7 @@ const VMMCALL: u64 = 0x81;
 const NESTED_PAGE_FAULT: u64 = 0x400;
 
 /// EXITINFO1 of a nested page fault (15.25.6).
-mod fault {
+mod page_fault {
     pub const PRESENT: u64 = 1 << 0;
     pub const WRITE: u64 = 1 << 1;
     pub const RESERVED: u64 = 1 << 3;
@@ -90,7 +91,7 @@ impl Walker for Svm {
     const FORMATS: bool = true;
     const FIVE_LEVELS: bool = true;
 
-    fn start(_: &'static Machine) -> Result<Self, String> {
+    fn start(_: &'static Inventory) -> Result<Self, String> {
         let features = x86::cpuid::CpuId::new();
         let extended = features.get_extended_processor_and_feature_identifiers();
         if !extended.as_ref().is_some_and(|extended| extended.has_svm()) {
@@ -167,11 +168,11 @@ impl Walker for Svm {
     }
 
     fn home(&self) -> (Mfn, u64) {
-        (self.guest.first(), code::FRAMES)
+        (self.guest.first(), FRAMES)
     }
 
-    fn code(value: u32) -> [u8; code::STUB] {
-        code::stub(CALL, value)
+    fn code(value: u32) -> [u8; STUB] {
+        stub(CALL, value)
     }
 
     fn enter(&mut self, _: DeviceRoot) -> Result<(), String> {
@@ -264,18 +265,18 @@ fn exit(code: u64, info: [u64; 2]) -> Exit {
     let [reason, address] = info;
     match code {
         VMMCALL => Exit::Call,
-        NESTED_PAGE_FAULT if reason & fault::RESERVED == 0 => {
+        NESTED_PAGE_FAULT if reason & page_fault::RESERVED == 0 => {
             let tried = match reason {
-                _ if reason & fault::FETCH != 0 => Access::EXECUTE,
-                _ if reason & fault::WRITE != 0 => Access::WRITE,
+                _ if reason & page_fault::FETCH != 0 => Access::EXECUTE,
+                _ if reason & page_fault::WRITE != 0 => Access::WRITE,
                 _ => Access::READ,
             };
             Exit::Violation(Violation {
                 address,
                 tried,
-                present: Some(reason & fault::PRESENT != 0),
+                present: Some(reason & page_fault::PRESENT != 0),
                 granted: None,
-                in_guest_walk: reason & fault::GUEST_WALK != 0 || reason & fault::FINAL == 0,
+                in_guest_walk: reason & page_fault::GUEST_WALK != 0 || reason & page_fault::FINAL == 0,
             })
         }
         _ => Exit::Other { code, info },

@@ -13,11 +13,12 @@ use x86::dtables::{DescriptorTablePointer, sgdt, sidt};
 use x86::msr::{self, rdmsr, wrmsr};
 use x86::vmx::vmcs::{control, guest, host, ro};
 
-use crate::boot::traps;
-use crate::guest::code::{self, Guest, Touch};
-use crate::guest::{Exit, State, Violation, Walker, processor_address_bits};
-use crate::machine::Machine;
+use super::guest::{FRAMES, Guest, State, processor_address_bits, stub};
+use super::hardware::Walker;
+use super::touch::{Exit, STUB, Touch, Violation};
+use crate::inventory::Inventory;
 use crate::memory::Shared;
+use crate::processor::traps;
 
 /// IA32_FEATURE_CONTROL: locked, VMXON allowed outside SMX (table 2-2 of volume 4).
 const LOCKED: u64 = 1 << 0;
@@ -84,7 +85,7 @@ impl Walker for Vmx {
     // Bochs has none.
     const FIVE_LEVELS: bool = false;
 
-    fn start(_: &'static Machine) -> Result<Self, String> {
+    fn start(_: &'static Inventory) -> Result<Self, String> {
         if !x86::cpuid::CpuId::new().get_feature_info().is_some_and(|features| features.has_vmx()) {
             return Err("the processor has no VMX".into());
         }
@@ -162,11 +163,11 @@ impl Walker for Vmx {
     }
 
     fn home(&self) -> (Mfn, u64) {
-        (self.guest.first(), code::FRAMES)
+        (self.guest.first(), FRAMES)
     }
 
-    fn code(value: u32) -> [u8; code::STUB] {
-        code::stub(CALL, value)
+    fn code(value: u32) -> [u8; STUB] {
+        stub(CALL, value)
     }
 
     fn enter(&mut self, root: DeviceRoot) -> Result<(), String> {

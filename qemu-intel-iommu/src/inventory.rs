@@ -1,15 +1,12 @@
-//! The machine that the image found itself on.
-
-use pci_types::PciAddress;
+//! What was found at boot.
 
 use crate::acpi::Tables;
-use crate::cmdline::Options;
+use crate::boot::command_line::Options;
 use crate::memory::{self, FrameCounts};
 use crate::pci::Pci;
-use crate::scenario::Context;
 
-/// What was found at boot. Memory is reached through [`memory`].
-pub struct Machine {
+/// The machine as it was found. Memory is reached through [`memory`].
+pub struct Inventory {
     /// The command line.
     pub options: Options<'static>,
     /// ACPI tables.
@@ -20,7 +17,7 @@ pub struct Machine {
     pub frames: FrameCounts,
 }
 
-impl Machine {
+impl Inventory {
     /// Says what was found, one line each.
     pub fn report(&self) {
         let info = memory::start_info();
@@ -47,15 +44,4 @@ impl Machine {
             }
         }
     }
-}
-
-impl Context for Machine {
-    fn options(&self) -> Options<'static> {
-        self.options
-    }
-}
-
-/// The address in segment 0.
-pub fn address(bus: u8, device: u8, function: u8) -> PciAddress {
-    PciAddress::new(0, bus, device, function)
 }

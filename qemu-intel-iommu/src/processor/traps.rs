@@ -18,8 +18,9 @@ use x86::segmentation::{
     SegmentDescriptorBuilder, SegmentSelector,
 };
 
+use super::interrupts;
 use crate::boot::exit::{Exit, exit};
-use crate::{interrupts, serial};
+use crate::boot::serial;
 
 global_asm!(include_str!("traps.s"));
 
