@@ -1,4 +1,5 @@
-//! Crashes on purpose (`crash=`), so that a test can see that every kind of crash is reported and ends the boot.
+//! Crashes on purpose (`crash=`), so that a test can see that every kind of crash is reported and ends the
+//! boot.
 #![allow(unsafe_code)]
 
 use core::fmt;

@@ -21,15 +21,15 @@ impl Inventory {
     /// Says what was found, one line each.
     pub fn report(&self) {
         let info = memory::start_info();
-        log::info!("command line: {}", self.options);
+        log::info!(target: "boot", "command line: {}", self.options);
         for range in info.map.ranges() {
             log::info!(target: "memory", "{range}");
         }
         for module in &info.modules {
             log::info!(target: "memory", "module [{:#x},{:#x})", module.start, module.end);
         }
-        let image = memory::image();
-        log::info!(target: "memory", "image [{:#x},{:#x}), {}", image.all.start, image.all.end, memory::frames().counts());
+        let (image, frames) = (memory::image().all, memory::frames().counts());
+        log::info!(target: "memory", "image [{:#x},{:#x}), {frames}", image.start, image.end);
         for table in &self.tables.tables {
             log::info!(target: "acpi", "{table}");
         }

@@ -34,7 +34,8 @@ use processor::{interrupts, traps};
 #[unsafe(no_mangle)]
 extern "C" fn image_main(start_info: u64) -> ! {
     serial::init();
-    // SAFETY: the address is what the PVH entry passed, and nothing outside the image and COM1 was touched yet.
+    // SAFETY: the address is what the PVH entry passed, and nothing outside the image and COM1 was touched
+    // yet.
     match unsafe { memory::copy_start_info(start_info) } {
         Ok(info) => start(info),
         Err(error) => stop("the boot loader", error),

@@ -62,7 +62,8 @@ pub fn line(kind: Kind, text: fmt::Arguments<'_>) {
     write_line(kind.name(), text);
 }
 
-/// Writes one line without waiting for whoever holds the serial line: for panics and exceptions, after which nothing else is written.
+/// Writes one line without waiting for whoever holds the serial line: for panics and exceptions, after which
+/// nothing else is written.
 pub fn last_words(kind: &str, text: fmt::Arguments<'_>) {
     if MID_LINE.load(Ordering::Relaxed) {
         UART.send(b'\n');

@@ -14,8 +14,8 @@ use crate::processor::interrupts::Vector;
 
 /// Vendor and device id.
 pub const IDS: (u16, u16) = (0x1234, 0x11e8);
-/// The most bytes of a transfer. The device's buffer has one more, but QEMU 7.2 takes a transfer up to the buffer's end for one beyond it,
-/// and aborts.
+/// The most bytes of a transfer. The device's buffer has one more, but QEMU 7.2 takes a transfer up to the
+/// buffer's end for one beyond it, and aborts.
 pub const LONGEST: u64 = 4095;
 
 /// Register offsets.
@@ -75,7 +75,8 @@ impl fmt::Display for Edu {
 }
 
 impl Edu {
-    /// The device at `address`: mapped, checked to be alive, a bus master, its interrupts going to a vector of its own.
+    /// The device at `address`: mapped, checked to be alive, a bus master, its interrupts going to a vector
+    /// of its own.
     ///
     /// # Errors
     /// It is not there, is something else, or does not behave.
@@ -103,8 +104,9 @@ impl Edu {
         self.vector.count()
     }
 
-    /// Transfers `len` bytes (1 to [`LONGEST`]) between the start of its buffer and `bus` as the device sees memory, and waits for the
-    /// interrupt at the end. The device cannot tell whether the other side took part: a transfer that was blocked ends in the same way.
+    /// Transfers `len` bytes (1 to [`LONGEST`]) between the start of its buffer and `bus` as the device sees
+    /// memory, and waits for the interrupt at the end. The device cannot tell whether the other side took
+    /// part: a transfer that was blocked ends in the same way.
     ///
     /// # Errors
     /// No interrupt arrived, or the length is none that it can do.

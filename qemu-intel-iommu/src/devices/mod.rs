@@ -12,7 +12,7 @@ use crate::memory::MapError;
 use crate::pci::PciError;
 use crate::processor::interrupts::TimedOut;
 
-/// Why a device cannot be used, or did not do what it was told.
+/// Why a device cannot be used, or did not do what it was to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceError {
     /// Its configuration space does not fit.

@@ -23,7 +23,8 @@ impl Monitor {
         monitor
     }
 
-    /// Gives the monitor a command, and returns what it says until it waits for the next, for at most this long.
+    /// Gives the monitor a command, and returns what it says until it waits for the next, for at most this
+    /// long.
     pub fn ask(&mut self, command: &str, patience: Duration) -> String {
         for byte in command.bytes().chain([b'\n']) {
             self.0.send(byte);

@@ -1,4 +1,5 @@
-//! A UHCI controller as the firmware left it (Universal Host Controller Interface 1.1): running, and reading its schedule from memory.
+//! A UHCI controller as the firmware left it (Universal Host Controller Interface 1.1): running, and reading
+//! its schedule from memory.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -54,7 +55,8 @@ impl Uhci {
     pub fn open(pci: &Pci, address: PciAddress) -> Result<Self, DeviceError> {
         pci.expect(address, |function| function.class == CLASS)?;
         let first = pci.port_bar(address, 4)?;
-        // SAFETY: the function is a UHCI controller, whose BAR 4 names its ports; no other driver here uses them.
+        // SAFETY: the function is a UHCI controller, whose BAR 4 names its ports; no other driver here uses
+        // them.
         let ports = unsafe { Ports::new(first, PORTS) };
         Ok(Self { address, ports })
     }

@@ -13,7 +13,8 @@ use crate::memory::{self, MemoryKind};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TableFrames;
 
-// SAFETY: the allocator hands out zeroed frames of RAM that nobody else uses until they are freed, and RAM is mapped where `phys_to_ptr` says.
+// SAFETY: the allocator hands out zeroed frames of RAM that nobody else uses until they are freed, and RAM is
+// mapped where `phys_to_ptr` says.
 unsafe impl FrameSource for TableFrames {
     fn allocate(&self) -> Option<Mfn> {
         memory::frames().alloc().map(Mfn::containing)
@@ -28,7 +29,8 @@ unsafe impl FrameSource for TableFrames {
 
     fn table(&self, frame: Mfn) -> Option<&TableFrame> {
         let address = frame.address().filter(|address| memory::frames().is_taken(*address))?;
-        // SAFETY: the frame is managed RAM and allocated, so it is mapped, a whole page and aligned; all access to it is by atomics.
+        // SAFETY: the frame is managed RAM and allocated, so it is mapped, a whole page and aligned; all
+        // access to it is by atomics.
         Some(unsafe { &*memory::phys_to_ptr(address).cast::<TableFrame>() })
     }
 }

@@ -1,4 +1,5 @@
-//! The policy at work here: what it is given (memory, units), what it is told (regions, devices), and its calls.
+//! The policy at work here: what it is given (memory, units), what it learns (regions, devices), and its
+//! calls.
 
 mod hypercall;
 mod memory;

@@ -1,4 +1,5 @@
-//! From the firmware's tables to a policy at work: regions read and judged, units started, devices under the hardware domain, translation on.
+//! From the firmware's tables to a policy at work: regions read and judged, units started, devices under the
+//! hardware domain, translation on.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -52,7 +53,8 @@ impl Host {
     /// Reads the tables and options, and puts every device under the hardware domain.
     ///
     /// # Errors
-    /// Only what leaves nothing to go on with: memory for the policy itself. Whatever is wrong with the tables is logged and survived.
+    /// Only what leaves nothing to go on with: memory for the policy itself. Whatever is wrong with the
+    /// tables is logged and survived.
     pub fn new(inventory: &Inventory) -> Result<Self, String> {
         let memory: &'static mut [MaybeUninit<u8>] =
             Box::leak(vec![MaybeUninit::uninit(); ARENA].into_boxed_slice());
@@ -73,20 +75,24 @@ impl Host {
         let policy =
             Policy::new(registry, GroupPolicy::Refuse, vtd, (HARDWARE_DOMAIN, space), capacity, &mut arena)
                 .map_err(text)?;
-        log::info!(target: "policy", "{} of {ARENA} bytes are left of the memory given at boot", arena.left());
+        let left = arena.left();
+        log::info!(target: "policy", "{left} of {ARENA} bytes are left of the memory given at boot");
         let frames = memory::frames().counts();
         let mut host = Self { policy, facts, dmars, ram, translates: false, frames };
         host.add_devices(inventory);
         host.frames = memory::frames().counts();
         if inventory.options.omits_uhci() {
-            log::warn!(target: "policy", "the regions of {UHCI} are left out of what is mapped, as the command line says");
+            log::warn!(
+                target: "policy",
+                "the regions of {UHCI} are left out of what is mapped, as the command line says"
+            );
             host.leave_out(UHCI)?;
         }
         host.enable();
         Ok(host)
     }
 
-    /// Unmaps a device's regions in the hardware domain behind the policy's back.
+    /// Unmaps a device's regions in the hardware domain without the policy's knowledge.
     ///
     /// # Errors
     /// The hardware's.

@@ -14,7 +14,8 @@ pub(super) fn readable(inventory: &Inventory) -> Vec<Dmar<'static>> {
         1 => {}
         count => log::warn!(
             target: "dmar",
-            "the firmware has {count} DMARs where there should be one, not two or more: the regions of all are kept"
+            "the firmware has {count} DMARs where there should be one, not two or more: \
+             the regions of all are kept"
         ),
     }
     let mut dmars = Vec::new();

@@ -51,7 +51,7 @@ impl Registers for UnitRegisters {
     }
 }
 
-/// The remapping units of which the firmware tells, those started that can be. They translate nothing yet.
+/// The remapping units that the firmware names, those started that can be. They translate nothing yet.
 pub fn remapping(inventory: &Inventory) -> Remapping {
     started(inventory, &readable(inventory))
 }
@@ -79,7 +79,10 @@ fn units(inventory: &Inventory, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, Un
                         dmar,
                         inventory.pci.config(),
                         &mut |coverage| covered.push(coverage),
-                        &mut |scope, error| log::warn!(target: "dmar", "DRHD {:#x}: scope {scope}: {error}", drhd.offset()),
+                        &mut |scope, error| {
+                            let drhd = drhd.offset();
+                            log::warn!(target: "dmar", "DRHD {drhd:#x}: scope {scope}: {error}");
+                        },
                     );
                     (drhd.register_base(), drhd.segment(), covered, drhd.register_bytes())
                 }

@@ -72,11 +72,12 @@ struct Inner {
 }
 
 impl Frames {
-    /// Takes over the usable RAM of `map` that is not in `kept_out`. `None` when there is no room for the bitmap, or more to keep out than
-    /// is provided for.
+    /// Takes over the usable RAM of `map` that is not in `kept_out`. `None` when there is no room for the
+    /// bitmap, or more to keep out than is provided for.
     ///
     /// # Safety
-    /// Called once. Nothing uses the usable RAM of `map` below 4 GiB outside `kept_out`, and it is mapped one to one.
+    /// Called once. Nothing uses the usable RAM of `map` below 4 GiB outside `kept_out`, and it is mapped one
+    /// to one.
     pub unsafe fn new(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<Self> {
         let mut kept: ArrayVec<Range<u64>, KEPT_OUT> = ArrayVec::new();
         for range in kept_out {
@@ -88,8 +89,8 @@ impl Frames {
         kept.try_push(place..place + len).ok()?;
 
         let bitmap = phys_to_ptr(place).cast::<u64>();
-        // SAFETY: `words * 8` bytes of RAM that nobody else uses (the caller's contract, and `kept` from now on), aligned to a page,
-        // below 4 GiB and so mapped; zeroed before the slice is made.
+        // SAFETY: `words * 8` bytes of RAM that nobody else uses (the caller's contract, and `kept` from now
+        // on), aligned to a page, below 4 GiB and so mapped; zeroed before the slice is made.
         let free = unsafe {
             bitmap.write_bytes(0, words as usize);
             core::slice::from_raw_parts_mut(bitmap, words as usize)
@@ -114,7 +115,8 @@ impl Frames {
         Some(address)
     }
 
-    /// `count` zeroed frames in a row whose physical address is a multiple of `align` bytes (a power of two, at least a frame).
+    /// `count` zeroed frames in a row whose physical address is a multiple of `align` bytes (a power of two,
+    /// at least a frame).
     pub fn alloc_contiguous(&self, count: u64, align: u64) -> Option<u64> {
         if count == 0 || !align.is_power_of_two() {
             return None;
@@ -274,6 +276,7 @@ fn frames_of(range: &Range<u64>) -> Result<Range<u64>, FrameError> {
 }
 
 fn zero(address: u64, count: u64) {
-    // SAFETY: the frames were free until now and are handed out to this caller alone; RAM is mapped one to one.
+    // SAFETY: the frames were free until now and are handed out to this caller alone; RAM is mapped one to
+    // one.
     unsafe { phys_to_ptr(address).write_bytes(0, (count * FRAME) as usize) };
 }

@@ -15,7 +15,8 @@ pub struct Mmio {
 }
 
 impl Mmio {
-    /// Maps the registers at physical addresses `range`. Refuses usable RAM, and whatever else is mapped as memory.
+    /// Maps the registers at physical addresses `range`. Refuses usable RAM, and whatever else is mapped as
+    /// memory.
     pub fn map(range: Range<u64>) -> Result<Self, MapError> {
         let Range { start, end } = range;
         if start >= end {

@@ -27,7 +27,8 @@ pub use paging::{MapError, PageUse};
 pub use shared::Shared;
 pub use start_info::{StartInfo, StartInfoError};
 
-/// The size of the heap in bytes. Fixed, so that what is formatted or listed does not change the count of free frames.
+/// The size of the heap in bytes. Fixed, so that what is formatted or listed does not change the count of
+/// free frames.
 const HEAP: u64 = 4 << 20;
 
 #[global_allocator]
@@ -129,11 +130,12 @@ pub fn init() -> Result<(), MemoryError> {
     kept_out.push(0..map::LOW_END);
     kept_out.push(image.all.clone());
     kept_out.extend(modules.iter().cloned());
-    // SAFETY: this is the first call. In use below 4 GiB are the image, the modules, and what the firmware and the boot loader left in
-    // the first MiB; the boot page tables map it one to one.
+    // SAFETY: this is the first call. In use below 4 GiB are the image, the modules, and what the firmware
+    // and the boot loader left in the first MiB; the boot page tables map it one to one.
     let frames = unsafe { Frames::new(map, &kept_out) }.ok_or(MemoryError::NoRoom)?;
     let frames = FRAMES.call_once(|| frames);
-    // SAFETY: this is the first call; the linker script names the image's parts, and the boot loader's map is all there is to know.
+    // SAFETY: this is the first call; the linker script names the image's parts, and the boot loader's map is
+    // all there is to know.
     unsafe { paging::init(frames, map, &image) }.map_err(MemoryError::Map)?;
     let heap = frames.alloc_contiguous(HEAP / FRAME, FRAME).ok_or(MemoryError::NoRoom)?;
     // SAFETY: the frames are the heap's alone from here on, and mapped as memory.
@@ -146,7 +148,8 @@ pub fn frames() -> &'static Frames {
     FRAMES.get().unwrap_or_else(|| unset("the frame allocator"))
 }
 
-/// Where the processor sees physical address `address`, provided that it is mapped: memory is, registers are once [`Mmio::map`] was called.
+/// Where the processor sees physical address `address`, provided that it is mapped: memory is, registers are
+/// once [`Mmio::map`] was called.
 pub fn phys_to_ptr(address: u64) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(address as usize)
 }

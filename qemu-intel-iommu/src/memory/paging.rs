@@ -1,5 +1,5 @@
-//! The page tables of the hypervisor, kept by `p2m`: physical memory one to one and never beyond a bank, the image with the access that its parts need,
-//! device registers uncached.
+//! The page tables of the hypervisor, kept by `p2m`: physical memory one to one and never beyond a bank, the
+//! image with the access that its parts need, device registers uncached.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -18,8 +18,8 @@ use crate::memory::frames::{FRAME, Frames};
 use crate::memory::map::{LOW_END, MemoryMap};
 use crate::memory::spare::{SPARE, Spare};
 
-/// Frames set aside for page tables beyond those that the direct map needs, so that mapping registers later does not change the count of
-/// free frames.
+/// Frames set aside for page tables beyond those that the direct map needs, so that mapping registers later
+/// does not change the count of free frames.
 const SPARE_TABLES: u64 = 64;
 /// Lower-half canonical addresses end here.
 const END_OF_MAP: u64 = 1 << 47;
@@ -96,7 +96,8 @@ pub unsafe fn init(frames: &Frames, map: &MemoryMap, image: &Image) -> Result<()
     // With pages of 2 MiB, each GiB takes a table; what begins or ends within 2 MiB is among the spare ones.
     let count = SPARE_TABLES + end.div_ceil(1 << 30) + end.div_ceil(1 << 39);
     let start = frames.alloc_contiguous(count, FRAME).ok_or(MapError::OutOfTables)?;
-    // SAFETY: the frames are below 4 GiB, as the allocator begins there, and so mapped one to one by both tables; they are nobody else's from here on.
+    // SAFETY: the frames are below 4 GiB, as the allocator begins there, and so mapped one to one by both
+    // tables; they are nobody else's from here on.
     let spare = SPARE.call_once(|| unsafe { Spare::new(start..start + count * FRAME) });
     let format = LongMode {
         no_execute: has_no_execute(),
@@ -133,13 +134,14 @@ pub unsafe fn init(frames: &Frames, map: &MemoryMap, image: &Image) -> Result<()
     }
     let root = tables.root().root.address().unwrap_or(0);
     TABLES.call_once(|| TicketMutex::new(tables));
-    // SAFETY: the new tables map the image where it runs, its stacks, and everything else that is in use: memory one to one.
+    // SAFETY: the new tables map the image where it runs, its stacks, and everything else that is in use:
+    // memory one to one.
     unsafe { controlregs::cr3_write(root) };
     Ok(())
 }
 
-/// Maps physical addresses one to one. Pages that are mapped so already are left alone; pages mapped otherwise are an error, which
-/// changes nothing.
+/// Maps physical addresses one to one. Pages that are mapped so already are left alone; pages mapped
+/// otherwise are an error, which changes nothing.
 pub fn map(range: Range<u64>, purpose: PageUse) -> Result<(), MapError> {
     match TABLES.get() {
         Some(tables) => map_in(&mut tables.lock(), range, purpose),

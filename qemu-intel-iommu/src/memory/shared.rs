@@ -8,8 +8,8 @@ use crate::memory::frames::{FRAME, FrameError};
 use crate::memory::window::{Window, Word};
 use crate::memory::{frames, paging, start_info};
 
-/// A range of physical memory which holds no Rust object, so that a device may change it at any time. Every access is volatile; accesses
-/// outside it panic.
+/// A range of physical memory which holds no Rust object, so that a device may change it at any time. Every
+/// access is volatile; accesses outside it panic.
 #[derive(Debug)]
 pub struct Shared {
     window: Window,
@@ -37,10 +37,12 @@ impl Shared {
         Some(Self::of_frames(start..start + count * FRAME))
     }
 
-    /// Memory that the firmware keeps to itself (reserved, ACPI's, or in the first MiB outside usable RAM), which is where RMRRs lie.
+    /// Memory that the firmware keeps to itself (reserved, ACPI's, or in the first MiB outside usable RAM),
+    /// which is where RMRRs lie.
     pub fn kept_by_firmware(range: Range<u64>) -> Result<Self, NotKept> {
         if range.start < range.end && !start_info().map.touches_usable(&range) && paging::is_memory(&range) {
-            // SAFETY: `is_memory` says that it is mapped, for good; no Rust object lies in what the firmware keeps.
+            // SAFETY: `is_memory` says that it is mapped, for good; no Rust object lies in what the firmware
+            // keeps.
             Ok(Self { window: unsafe { Window::new(range) }, owned: false })
         } else {
             Err(NotKept { range })

@@ -25,7 +25,8 @@ pub struct Spare {
 
 impl Spare {
     /// # Safety
-    /// The frames at the physical addresses `range` are nobody else's for good, and mapped where `phys_to_ptr` says.
+    /// The frames at the physical addresses `range` are nobody else's for good, and mapped where
+    /// `phys_to_ptr` says.
     pub unsafe fn new(range: Range<u64>) -> Self {
         Self { range, taken: [const { AtomicU64::new(0) }; MOST / 64] }
     }

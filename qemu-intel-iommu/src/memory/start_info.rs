@@ -30,11 +30,11 @@ pub struct StartInfo {
     pub map: MemoryMap,
     /// Where the modules lie (physical addresses).
     pub modules: ArrayVec<Range<u64>, MODULES>,
-    /// What did not fit in the copy, to be told once there is a log.
+    /// What did not fit in the copy, to be logged once there is a log.
     pub dropped: Dropped,
 }
 
-/// What of the start information was left behind.
+/// What of the start information was left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// The command line was longer than the copy, or not UTF-8 to its end.
@@ -100,8 +100,8 @@ impl StartInfo {
     /// Copies the start information at physical address `address`.
     ///
     /// # Safety
-    /// `address` is what the PVH entry was given, the first 4 GiB are mapped one to one, and nothing was written to memory outside the
-    /// image so far.
+    /// `address` is what the PVH entry was given, the first 4 GiB are mapped one to one, and nothing was
+    /// written to memory outside the image yet.
     pub unsafe fn copy(address: u64) -> Result<Self, StartInfoError> {
         // SAFETY: the caller vouches for the address; the boot loader's structures are below 4 GiB.
         let raw = unsafe { read::<RawStartInfo>(address) };
@@ -140,7 +140,7 @@ impl StartInfo {
         let mut line = ArrayVec::new();
         let mut from = raw.cmdline_paddr;
         while from != 0 {
-            // SAFETY: the line ends in a NUL, and no byte behind it is read.
+            // SAFETY: the line ends in a NUL, and no byte after it is read.
             let byte = unsafe { read::<u8>(from) };
             if byte == 0 {
                 break;

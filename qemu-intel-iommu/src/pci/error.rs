@@ -29,7 +29,8 @@ impl fmt::Display for PciError {
             Self::NotThis { address, ids: (vendor, device), class } => {
                 write!(
                     f,
-                    "{address} is {vendor:04x}:{device:04x} of class {class:06x}, which this driver does not drive"
+                    "{address} is {vendor:04x}:{device:04x} of class {class:06x}, \
+                     which this driver does not drive"
                 )
             }
             Self::NoBar { address, index } => write!(f, "{address} has no usable address in BAR {index}"),

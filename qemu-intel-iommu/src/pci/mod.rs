@@ -40,21 +40,23 @@ impl Pci {
         self.functions = walk::find(&self.config);
     }
 
-    /// Switches the power of a port's slot, and its light with it (PCI Express base specification 5.0, 7.5.3.10).
+    /// Switches the power of a port's slot, and its light with it (PCI Express base specification 5.0,
+    /// 7.5.3.10).
     ///
     /// # Errors
     /// The port is no port of PCI Express.
     pub fn set_slot_power(&self, port: PciAddress, on: bool) -> Result<(), PciError> {
         let express = walk::express_capability(&self.config, port);
         let express = express.ok_or(PciError::NoSlot(port))?;
-        // Attention indicator off; power indicator on or off; power controller on (0) or off (1). The status above is left alone by zeros.
+        // Attention indicator off; power indicator on or off; power controller on (0) or off (1). The status
+        // above is left alone by zeros.
         let control = 0b11 << 6 | if on { 0b01 << 8 } else { 0b11 << 8 | 1 << 10 };
         self.config.write32(port, express + 0x18, control);
         Ok(())
     }
 
-    /// Gives the memory BAR `index` of a function behind `bridge` the start of the bridge's window, and lets both answer. For functions that came after
-    /// the firmware, one to a bridge.
+    /// Gives the memory BAR `index` of a function behind `bridge` the start of the bridge's window, and lets
+    /// both answer. For functions that came after the firmware, one to a bridge.
     ///
     /// # Errors
     /// The bridge has no window.
@@ -66,7 +68,8 @@ impl Pci {
     ) -> Result<(), PciError> {
         let none = PciError::NoBar { address, index };
         let at = bar_offset(index).ok_or(none)?;
-        // Memory base and limit (PCI-to-PCI bridge architecture 1.2, 3.2.5.8): their upper 12 bits are those of the addresses.
+        // Memory base and limit (PCI-to-PCI bridge architecture 1.2, 3.2.5.8): their upper 12 bits are those
+        // of the addresses.
         let window = self.config.read32(bridge, 0x20);
         let (base, limit) = ((window & 0xfff0) << 16, window & 0xfff0_0000);
         if base == 0 || base > limit {
@@ -125,7 +128,8 @@ impl Pci {
         self.function(address).map(|function| walk::requester(&self.functions, function))
     }
 
-    /// The ids with which its DMA comes, as the policy wants to know them; its own if there is no such function.
+    /// The ids with which its DMA comes, as the policy wants to know them; its own if there is no such
+    /// function.
     pub fn source(&self, address: PciAddress) -> Source {
         match self.function(address) {
             Ok(function) => walk::source(&self.config, &self.functions, function),
@@ -138,7 +142,8 @@ impl Pci {
         PciHeader::new(address).command(&self.config).contains(CommandRegister::BUS_MASTER_ENABLE)
     }
 
-    /// Lets the function master the bus and answer to its memory and port addresses, or keeps it from mastering.
+    /// Lets the function master the bus and answer to its memory and port addresses, or keeps it from
+    /// mastering.
     pub fn set_bus_master(&self, address: PciAddress, on: bool) {
         PciHeader::new(address).update_command(&self.config, |command| {
             let answering = command | CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE;

@@ -1,7 +1,8 @@
-//! The walk of PCI: which functions there are, behind which bridges, and under which ids their requests travel.
+//! The walk of PCI: which functions there are, behind which bridges, and under which ids their requests
+//! travel.
 //!
-//! How they are found is known to this file only: the rest asks [`find`], [`express_capability`], [`requester`]
-//! and [`source`].
+//! How they are found is known to this file only: the rest asks [`find`], [`express_capability`],
+//! [`requester`] and [`source`].
 
 use alloc::vec::Vec;
 
@@ -21,7 +22,8 @@ pub(super) fn find(config: &Config) -> Vec<Function> {
     for (segment, buses) in config.buses() {
         let mut reached = [false; 256];
         for bus in buses {
-            // A bridge leads to higher buses only, so that those of a root bus were marked when their turn comes.
+            // A bridge leads to higher buses only, so that those of a root bus were marked when their turn
+            // comes.
             if reached.get(usize::from(bus)) == Some(&false) {
                 find_on_bus(config, segment, bus, None, &mut reached, &mut functions);
             }

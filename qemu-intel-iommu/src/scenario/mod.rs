@@ -19,7 +19,7 @@ struct Scenario {
     run: fn(&'static mut Inventory) -> Exit,
 }
 
-/// Every scenario. The first is the one that runs unless told.
+/// Every scenario. The first is the one that runs unless another is named.
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "devices", run: |inventory| policy::run(policy::DEVICES, inventory) },
     Scenario { name: "table", run: |inventory| policy::run(policy::TABLE, inventory) },

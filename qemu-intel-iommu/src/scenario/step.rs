@@ -1,4 +1,5 @@
-//! What a step is and what it runs on, and the runner: it tells how each step went, and restores what it changed.
+//! What a step is and what it runs on, and the runner: it tells how each step went, and restores what it
+//! changed.
 
 use alloc::format;
 use alloc::string::String;
@@ -26,7 +27,8 @@ pub trait Context {
     /// The options of this boot.
     fn options(&self) -> Options<'static>;
 
-    /// Puts back what steps change and the next one does not expect. Called after each, whether it held or not.
+    /// Puts back what steps change and the next one does not expect. Called after each, whether it held or
+    /// not.
     ///
     /// # Errors
     /// What could not be put back.

@@ -1,4 +1,5 @@
-//! The guest: 64-bit code, one piece for each way to touch memory, and page tables that map every guest-physical address at itself.
+//! The guest: 64-bit code, one piece for each way to touch memory, and page tables that map every
+//! guest-physical address at itself.
 
 use p2m::Mfn;
 
@@ -27,8 +28,8 @@ pub struct State {
     pub rdi: u64,
 }
 
-/// The guest's own memory: a frame of code, and two of page tables. They map the page of 1 GiB that all of it lies in at itself, and a window onto
-/// any guest-physical address.
+/// The guest's own memory: a frame of code, and two of page tables. They map the page of 1 GiB that all of it
+/// lies in at itself, and a window onto any guest-physical address.
 pub struct Guest {
     memory: Shared,
 }
@@ -45,7 +46,8 @@ const PAGE_SIZE: u64 = 1 << 30;
 /// Where the window begins, in pages; it has two, for what lies across the end of the first.
 const WINDOW: u64 = 2;
 
-/// Present, writable, accessed: a table. The marks are set beforehand, so that the guest's walks write nothing.
+/// Present, writable, accessed: a table. The marks are set beforehand, so that the guest's walks write
+/// nothing.
 const TABLE: u64 = 0x23;
 /// The same, dirty and large: a page.
 const PAGE: u64 = 0xe3;
@@ -69,8 +71,8 @@ impl Guest {
         Mfn::containing(self.memory.start())
     }
 
-    /// The state in which it touches the guest-physical `address`. The window is there then; what the processor knows of the guest's page tables is
-    /// to be forgotten.
+    /// The state in which it touches the guest-physical `address`. The window is there then; what the
+    /// processor knows of the guest's page tables is to be forgotten.
     pub fn state(&self, touch: Touch, address: u64, value: u32) -> State {
         let first = address / PAGE_SIZE;
         for page in [0, 1] {

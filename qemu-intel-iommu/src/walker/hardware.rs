@@ -17,10 +17,12 @@ pub trait Walker: Sized {
     const NAME: &'static str;
     /// The format of the tables.
     type Format: Format;
-    /// Whether it is an IOMMU, with a device that touches memory. Such a device fetches no instructions; a touch of two pages is one of each; of
-    /// a fault only the page is told; and neither use nor writes are marked.
+    /// Whether it is an IOMMU, with a device that touches memory. Such a device fetches no instructions; a
+    /// touch of two pages is one of each; a fault names only the page; and neither use nor writes are
+    /// marked.
     const DEVICE: bool;
-    /// The bit of a leaf that decides whether instructions may be fetched. Bits 0 and 1, for reads and writes, are the same everywhere.
+    /// The bit of a leaf that decides whether instructions may be fetched. Bits 0 and 1, for reads and
+    /// writes, are the same everywhere.
     const EXECUTE: u64;
     /// Whether [`formats`](Self::formats) gives any.
     const FORMATS: bool;

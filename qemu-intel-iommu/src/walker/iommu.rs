@@ -103,8 +103,8 @@ impl<K: Kind> Walker for Iommu<K> {
     const FIVE_LEVELS: bool = false;
 
     fn start(inventory: &'static Inventory) -> Result<Self, String> {
-        // No other device's fault is to be in the way of the prober's. And a USB controller that the firmware left running makes the emulator
-        // wake up a hundred times in each transfer.
+        // No other device's fault is to be in the way of the prober's. And a USB controller that the firmware
+        // left running makes the emulator wake up a hundred times in each transfer.
         if let Ok(uhci) = Uhci::open(&inventory.pci, UHCI.into()) {
             uhci.stop().map_err(text)?;
         }

@@ -1,5 +1,5 @@
-//! Who walks a table that was made here: a processor that runs a guest of a few instructions, or an IOMMU with a
-//! device.
+//! Who walks a table that was made here: a processor that runs a guest of a few instructions, or an IOMMU
+//! with a device.
 
 mod five_levels;
 mod guest;
@@ -7,6 +7,7 @@ mod hardware;
 mod iommu;
 mod svm;
 mod touch;
+mod vmcs;
 mod vmx;
 
 pub use hardware::{HOME, Walker};

@@ -6,7 +6,7 @@ use p2m::Access;
 
 use crate::memory::FRAME;
 
-/// Bytes of the code that has to be where an instruction is fetched.
+/// Bytes of the code that has to be where instructions are fetched.
 pub const STUB: usize = 8;
 
 /// A way to touch memory at an address.
@@ -20,7 +20,7 @@ pub enum Touch {
     WriteByte,
     /// Writes four bytes.
     Write,
-    /// Jumps there, where a stub has to be that tells so.
+    /// Jumps there, where code has to be that calls with a value.
     Execute,
 }
 
@@ -64,6 +64,15 @@ pub struct Violation {
     pub granted: Option<Access>,
     /// Whether the guest's own page tables were being read, and not what they lead to.
     pub in_guest_walk: bool,
+}
+
+/// What an access was that hardware calls a fetch, a write, or neither.
+pub(super) fn tried(is_fetch: bool, is_write: bool) -> Access {
+    match (is_fetch, is_write) {
+        (true, _) => Access::EXECUTE,
+        (_, true) => Access::WRITE,
+        _ => Access::READ,
+    }
 }
 
 impl Exit {

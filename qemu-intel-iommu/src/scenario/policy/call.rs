@@ -42,7 +42,8 @@ impl Query {
 /// The frames of an entry: the first, and how many.
 pub type Entry = (u64, u64);
 
-/// Calls as `domain`, whose RAM begins at guest address `base`. Returns what the call returned, `nr_entries`, and the entries.
+/// Calls as `domain`, whose RAM begins at guest address `base`. Returns what the call returned, `nr_entries`,
+/// and the entries.
 pub fn call(
     world: &World,
     domain: DomId,

@@ -1,4 +1,5 @@
-//! DMA of the edu devices as the steps use it: a pattern brought into the device while it reaches the hardware domain's RAM, and written out later.
+//! DMA of the edu devices as the steps use it: a pattern brought into the device while it reaches the
+//! hardware domain's RAM, and written out later.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -16,7 +17,8 @@ use crate::memory::Shared;
 pub const LEN: u64 = 256;
 
 impl World {
-    /// Fills a device's buffer with `byte`, by a DMA from the hardware domain's RAM; the device must be the hardware domain's.
+    /// Fills a device's buffer with `byte`, by a DMA from the hardware domain's RAM; the device must be the
+    /// hardware domain's.
     pub fn load(&mut self, device: Sbdf, byte: u8) -> Result<(), String> {
         self.host.ram.fill(0, LEN, byte);
         let from = self.host.ram.start();
@@ -28,7 +30,8 @@ impl World {
         self.edu(device)?.transfer(Direction::ToMemory, bus, LEN).map_err(text)
     }
 
-    /// Lets a device write its buffer, loaded with `byte`, into a region at `bus`, and looks whether it arrives without a fault.
+    /// Lets a device write its buffer, loaded with `byte`, into a region at `bus`, and looks whether it
+    /// arrives without a fault.
     pub fn write_arrives(&mut self, device: Sbdf, bus: u64, byte: u8) -> Result<(), String> {
         let region = Shared::kept_by_firmware(bus..bus + LEN).map_err(text)?;
         region.fill(0, LEN, 0);

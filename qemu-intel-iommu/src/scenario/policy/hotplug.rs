@@ -19,10 +19,11 @@ use crate::processor::interrupts::Instant;
 use crate::scenario::layout::{OWN as OTHER, OWN_REGION as REGION};
 use crate::scenario::step::{Context, Outcome};
 
-/// The root port with the slot, and what comes into it; the command line gives it the region of [`OTHER`] too.
+/// The root port with the slot, and what comes into it; the command line gives it the region of [`OTHER`]
+/// too.
 const PORT: Sbdf = Sbdf::new(0, 0, 8, 0);
 const HOT: Sbdf = Sbdf::new(0, 2, 0, 0);
-/// For what QEMU does meanwhile, in the machine's time.
+/// How long QEMU may take for a device, in the machine's time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The members of a device's group, but for itself.

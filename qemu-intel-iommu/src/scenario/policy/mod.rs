@@ -1,4 +1,5 @@
-//! The reserved-memory policy on real (emulated) devices: each step judged by what memory and the fault registers say afterwards.
+//! The reserved-memory policy on real (emulated) devices: each step judged by what memory and the fault
+//! registers say afterwards.
 
 mod assign;
 mod call;

@@ -12,7 +12,7 @@ use crate::host::{Caller, HARDWARE_DOMAIN, UHCI};
 use crate::scenario::layout::{BEHIND, NVME, OWN, SHARED};
 use crate::scenario::step::{Context, Outcome};
 
-/// What each device that has a region is to be told; the others are to be told of none.
+/// What each device that has a region is to be answered; for the others there is none.
 const EXPECTED: [(Sbdf, &[Entry]); 6] = [
     (OWN, &[(0xffe4, 2)]),
     (SHARED[0], &[(0xffe8, 2)]),

@@ -38,8 +38,9 @@ pub fn de_assign(world: &mut World) -> Outcome {
     Ok(format!("in quarantine {OWN} reaches its region; to the guest's RAM: {}", sentences(&faults)))
 }
 
-/// The device takes its time for a DMA: the domain is gone before it ends. Nothing arrives where the domain's memory was, the unit says what it blocked,
-/// the domain's tables are free, and the device reaches its region from quarantine.
+/// The device takes its time for a DMA: the domain is gone before it ends. Nothing arrives where the domain's
+/// memory was, the unit says what it blocked, the domain's tables are free, and the device reaches its region
+/// from quarantine.
 pub fn destroy_mid_dma(world: &mut World) -> Outcome {
     world.load(OWN, 0x88)?;
     let ram = world.guest(GUEST_RAM, 4)?;

@@ -16,7 +16,8 @@ use crate::check::{counted, ensure, text};
 use crate::host::{HARDWARE_DOMAIN, new_space};
 use crate::scenario::step::{Context, Outcome};
 
-/// The RMRRs of the tables as a second reading sees them: first and last frame, and the devices on buses that need no walk.
+/// The RMRRs of the tables as a second reading sees them: first and last frame, and the devices on buses that
+/// need no walk.
 fn rmrrs(world: &World) -> Vec<(u64, u64, Vec<Sbdf>)> {
     let structures = world.host.dmars.iter().flat_map(acpi_dmar::Dmar::structures).filter_map(Result::ok);
     let rmrrs = structures
@@ -50,7 +51,8 @@ pub fn read(world: &mut World) -> Outcome {
     let expected = rmrrs(world).len() + usize::from(world.broken("table"));
     ensure!(
         facts.clone().count() >= structures && regions + rejected == expected,
-        "{} verdicts on {structures} entries; {regions} regions accepted and {rejected} rejected of {expected}",
+        "{} verdicts on {structures} entries; \
+         {regions} regions accepted and {rejected} rejected of {expected}",
         facts.count()
     );
     let complaints = if bad.is_empty() { String::new() } else { format!("; {}", bad.join("; ")) };

@@ -1,4 +1,5 @@
-//! What the processor's own tables say, read entry by entry from CR3 on: the banks of memory and nothing beyond.
+//! What the processor's own tables say, read entry by entry from CR3 on: the banks of memory and nothing
+//! beyond.
 #![allow(unsafe_code)]
 
 use alloc::format;
@@ -34,7 +35,8 @@ struct Walked {
 /// Compares them with the boot loader's memory map.
 pub fn check(inventory: &mut Inventory) -> Outcome {
     let image = memory::image();
-    // Whole pages that are memory: the first MiB but for page 0, and what the boot loader's map names; in order, and joined.
+    // Whole pages that are memory: the first MiB but for page 0, and what the boot loader's map names; in
+    // order, and joined.
     let mut banks: Vec<Range<u64>> = Vec::new();
     for bank in core::iter::once(FRAME..LOW_END).chain(memory::start_info().map.memory()) {
         add(&mut banks, bank);
@@ -86,7 +88,8 @@ fn walk(table: u64, level: u32, base: u64, walked: &mut Walked) {
     let shift = 12 + 9 * level;
     for index in 0..512 {
         let place = memory::phys_to_ptr(table + index * 8).cast::<u64>();
-        // SAFETY: a table of the processor's own, which are memory and mapped one to one; they change only under this processor.
+        // SAFETY: a table of the processor's own, which are memory and mapped one to one; they change only
+        // under this processor.
         let entry = unsafe { place.read_volatile() };
         let address = base + (index << shift);
         if entry & PRESENT == 0 {

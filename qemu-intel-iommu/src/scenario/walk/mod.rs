@@ -1,4 +1,5 @@
-//! Tables walked by hardware: a guest or a device touches memory, and what becomes of that is what the table says.
+//! Tables walked by hardware: a guest or a device touches memory, and what becomes of that is what the table
+//! says.
 
 mod probe;
 mod steps;

@@ -1,4 +1,4 @@
-//! One access, and the comparison of what became of it with what the table says.
+//! One touch, and the comparison of what became of it with what the table says.
 
 use alloc::format;
 use alloc::string::String;
@@ -27,19 +27,19 @@ const LARGE: u64 = 1 << 7;
 /// Where the tables' frames come from.
 static FRAMES: TableFrames = TableFrames;
 
-/// What is to become of an access.
+/// What is to become of a touch.
 struct Answer {
     bytes: Vec<Byte>,
     /// Where it is stopped first, if at all, and what rights there are.
     stop: Option<(u64, Access)>,
 }
 
-/// One byte of an access.
+/// One byte of a touch.
 #[derive(Clone, Copy)]
 struct Byte {
     /// Its machine address.
     place: Option<u64>,
-    /// Whether the access gets so far.
+    /// Whether the touch gets this far.
     reached: bool,
 }
 
@@ -63,7 +63,8 @@ fn name(touch: Touch) -> &'static str {
     }
 }
 
-/// What p2m types leave of an access: writes to read-only and logged RAM are for the hypervisor, and no format has writes without reads.
+/// What p2m types leave of an access: writes to read-only and logged RAM are for the hypervisor, and no
+/// format has writes without reads.
 fn allowed(p2m_type: P2mType, access: Access) -> Access {
     match p2m_type {
         P2mType::Invalid | P2mType::MmioDm | P2mType::PopulateOnDemand => Access::empty(),
@@ -99,7 +100,7 @@ impl<W: Walker> Trial<'_, W> {
         let writes = needed(touch) == Access::WRITE;
         let given = if writes { value } else { before };
         let (mut exit, mut read) = self.run(touch, address, given)?;
-        let told = |trial: &Self, what: &dyn fmt::Display| {
+        let sentence = |trial: &Self, what: &dyn fmt::Display| {
             format!("{} at {address:#x}, where there is {:?}: {what}", name(touch), trial.at(address))
         };
         // What memory and a reader have to have in the end.
@@ -107,8 +108,9 @@ impl<W: Walker> Trial<'_, W> {
         let memory = self.all(&answer.bytes, &there, &wide(given), after);
         let page = answer.stop.map(|(at, _)| at / FRAME * FRAME);
         if W::DEVICE && writes && page.is_some() && exit.page() != page {
-            // QEMU's unit tells of no fault where it knows the page from reads; then that of the next page is the first.
-            ensure!(memory, "{}", told(self, &"it was to be stopped, and memory changed"));
+            // QEMU's unit records no fault where it knows the page from reads; then that of the next page is
+            // the first.
+            ensure!(memory, "{}", sentence(self, &"it was to be stopped, and memory changed"));
             self.world.walker.flush(self.table.root(), &everything(self.table.limit()))?;
             (exit, read) = self.run(touch, address, given)?;
         }
@@ -120,7 +122,7 @@ impl<W: Walker> Trial<'_, W> {
                 ensure!(
                     writes || read == wanted,
                     "{}",
-                    told(
+                    sentence(
                         self,
                         &format_args!("{read:#x} instead of the {wanted:#x} of machine address {place:#x}")
                     )
@@ -128,7 +130,7 @@ impl<W: Walker> Trial<'_, W> {
                 ensure!(
                     memory,
                     "{}",
-                    told(self, &format_args!("machine address {place:#x} does not hold what it must"))
+                    sentence(self, &format_args!("machine address {place:#x} does not hold what it must"))
                 );
                 self.reached += 1;
             }
@@ -143,9 +145,9 @@ impl<W: Walker> Trial<'_, W> {
                 ensure!(
                     violation == expected,
                     "{}",
-                    told(self, &format_args!("{violation}, and not: {expected}"))
+                    sentence(self, &format_args!("{violation}, and not: {expected}"))
                 );
-                ensure!(memory, "{}", told(self, &"it was stopped, and memory changed"));
+                ensure!(memory, "{}", sentence(self, &"it was stopped, and memory changed"));
                 if W::DEVICE && !writes {
                     let bytes = answer.bytes.iter().zip(there).zip(wide(read));
                     let right = |((byte, there), read): ((&Byte, u8), u8)| {
@@ -154,16 +156,16 @@ impl<W: Walker> Trial<'_, W> {
                     ensure!(
                         bytes.into_iter().all(right),
                         "{}",
-                        told(self, &format_args!("it was stopped, and {read:#x} was read"))
+                        sentence(self, &format_args!("it was stopped, and {read:#x} was read"))
                     );
                 }
                 self.stopped += 1;
             }
             (None, exit) => {
-                return Err(told(self, &format_args!("it was to go through, and {exit}")));
+                return Err(sentence(self, &format_args!("it was to go through, and {exit}")));
             }
             (Some(_), exit) => {
-                return Err(told(self, &format_args!("it was to be stopped, and {exit}")));
+                return Err(sentence(self, &format_args!("it was to be stopped, and {exit}")));
             }
         }
         Ok(())
@@ -271,7 +273,7 @@ impl<W: Walker> Trial<'_, W> {
         }
     }
 
-    /// What was seen, for the step's verdict.
+    /// What was seen, for the step's outcome.
     pub fn seen(&self) -> String {
         format!("{} accesses reached their memory, {} were stopped", self.reached, self.stopped)
     }

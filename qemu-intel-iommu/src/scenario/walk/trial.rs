@@ -40,7 +40,7 @@ impl<W: Walker> World<W> {
     /// Starts the walker, and takes memory to touch.
     pub fn new(inventory: &'static Inventory) -> Result<Self, String> {
         let walker = W::start(inventory)?;
-        log::info!("{} walks pages of up to {:?}", W::NAME, walker.largest_page());
+        log::info!(target: "walk", "{} walks pages of up to {:?}", W::NAME, walker.largest_page());
         let pool = Shared::alloc((POOL + 1) * LARGE).ok_or("no frame is left for what is touched")?;
         let options = inventory.options;
         Ok(Self { options, walker, pool, before: frames().counts(), fresh: 0x1234_5678 })
@@ -77,7 +77,7 @@ impl<W: Walker> Drop for Trial<'_, W> {
     fn drop(&mut self) {
         // The table's frames are given back after this.
         if let Err(error) = self.world.walker.leave() {
-            log::error!("the table is still in use: {error}");
+            log::error!(target: "walk", "the table is still in use: {error}");
         }
     }
 }

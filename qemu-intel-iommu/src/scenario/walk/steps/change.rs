@@ -30,7 +30,8 @@ pub fn unmap<W: Walker>(world: &mut World<W>) -> Outcome {
     Ok(trial.seen())
 }
 
-/// That an invalidation is needed, and that the one which the table asks for does it: for a page of its own, and for one cut out of a large page.
+/// That an invalidation is needed, and that the one which the table asks for does it: for a page of its own,
+/// and for one cut out of a large page.
 pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
     let mut trial = world.trial("cached")?;
     let large = Gfn::new(7 * LARGE);
@@ -51,7 +52,8 @@ pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
     }
     trial.probe((large.raw() + 8) * FRAME, EACH)?;
     trial.probe((large.raw() + 10) * FRAME, EACH)?;
-    // Many pages in one update, each of them cached: the invalidation is to cover the first and the last, however they are aligned.
+    // Many pages in one update, each of them cached: the invalidation is to cover the first and the last,
+    // however they are aligned.
     for (first, count) in [(0x2000, 8), (0x2103, 13), (0x21fd, 30)] {
         for pool in [40, 100] {
             trial.ram(Gfn::new(first), count, trial.pool(pool))?;
@@ -196,7 +198,7 @@ pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
             P2mType::RamRw,
         );
         let access = Access::from_bits_truncate(numbers.below(8) as u8 | numbers.below(8) as u8);
-        let told = match numbers.below(8) {
+        let updated = match numbers.below(8) {
             0..=2 => trial.map(here, count, trial.pool(there), p2m_type, access),
             3 => trial.table.unmap(gfns(here, count)).map_err(text),
             4 => trial
@@ -216,7 +218,7 @@ pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
             }
             _ => trial.table.unmap_identity(region).map_err(text),
         };
-        match told {
+        match updated {
             Ok(()) => done += 1,
             Err(_) => refused += 1,
         }

@@ -25,7 +25,8 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
         },
         Step {
             name: "edges",
-            title: "a range that begins and ends off the large pages is reached to its last byte, and no further",
+            title: "a range that begins and ends off the large pages is reached to its last byte, \
+                    and no further",
             run: pages::edges,
         },
         Step {

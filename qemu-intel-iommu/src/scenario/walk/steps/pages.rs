@@ -79,7 +79,7 @@ fn every_bit<W: Walker>(mut trial: Trial<'_, W>) -> Outcome {
         trial.probe(gfn.raw() * FRAME + 0x20, EACH)?;
     }
     if W::DEVICE {
-        // Nor is there anything behind the table's end. A guest has no such addresses.
+        // Nor is there anything beyond the table's end. A guest has no such addresses.
         let end = trial.table.limit().raw() * FRAME;
         trial.probe(end - 2, EACH)?;
         trial.probe(end, EACH)?;
@@ -124,7 +124,8 @@ pub fn holes<W: Walker>(world: &mut World<W>) -> Outcome {
     trial.ram(there, 1, trial.pool(7))?;
     trial.spoil(Gfn::new(there.raw() + 1), ALL_BITS);
     trial.probe(there.raw() * FRAME, EACH)?;
-    // The tables that lead to the page have holes at each level; behind the next entry for 1 GiB is the walker's home.
+    // The tables that lead to the page have holes at each level; below the next entry for 1 GiB is the
+    // walker's home.
     for (order, entries) in [(0, 1), (9, 1), (18, 2), (27, 1)] {
         let gfn = Gfn::new(there.raw() + (entries << order));
         if gfn >= trial.table.limit() {
