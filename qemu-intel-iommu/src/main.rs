@@ -20,7 +20,7 @@ mod walker;
 use alloc::boxed::Box;
 
 use boot::command_line::Options;
-use boot::exit::{Exit, exit};
+use boot::exit::{exit, stop};
 use boot::serial;
 use inventory::Inventory;
 use memory::StartInfo;
@@ -69,10 +69,4 @@ fn start(info: &'static StartInfo) -> ! {
     let inventory = Box::leak(Box::new(Inventory { options, tables, pci, frames }));
     inventory.report();
     exit(scenario::run_named(inventory))
-}
-
-/// Ends a boot that cannot go on.
-fn stop(what: &str, error: impl core::fmt::Display) -> ! {
-    serial::last_words("PANIC", format_args!("{what}: {error}"));
-    exit(Exit::Crashed)
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::fmt;
 
 use super::serial;
 
@@ -40,4 +41,11 @@ pub fn exit(how: Exit) -> ! {
         // SAFETY: stops the processor for good, which is what is left to do when nothing ended the machine.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
+}
+
+/// Ends a boot that cannot go on.
+#[cold]
+pub fn stop(what: &str, error: impl fmt::Display) -> ! {
+    serial::last_words("PANIC", format_args!("{what}: {error}"));
+    exit(Exit::Crashed)
 }

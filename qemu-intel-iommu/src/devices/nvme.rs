@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use pci_types::PciAddress;
 
-use super::DeviceError;
+use super::error::DeviceError;
 use crate::memory::{Mmio, Shared};
 use crate::pci::Pci;
 use crate::processor::interrupts;

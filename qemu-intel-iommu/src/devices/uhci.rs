@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use pci_types::PciAddress;
 
-use super::DeviceError;
+use super::error::DeviceError;
 use super::ports::Ports;
 use crate::pci::Pci;
 use crate::processor::interrupts;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use acpi_dmar::Dmar;
-use p2m::AddressSpace;
+use p2m::{Access, AddressSpace, OnConflict};
 use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::vtd::{Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf};
@@ -100,6 +100,22 @@ impl Host {
         for region in self.policy.registry().regions_of(device) {
             self.policy
                 .with_space(HARDWARE_DOMAIN, |space| space.unmap_identity(region.range()))
+                .ok_or("no hardware domain")?
+                .map_err(text)?;
+        }
+        self.policy.flush_domain(HARDWARE_DOMAIN).map_err(text)
+    }
+
+    /// Undoes [`leave_out`](Self::leave_out).
+    ///
+    /// # Errors
+    /// The hardware's.
+    pub fn map_again(&self, device: Sbdf) -> Result<(), String> {
+        for region in self.policy.registry().regions_of(device) {
+            self.policy
+                .with_space(HARDWARE_DOMAIN, |space| {
+                    space.map_identity(region.range(), Access::READ_WRITE, OnConflict::Refuse, &mut |_| {})
+                })
                 .ok_or("no hardware domain")?
                 .map_err(text)?;
         }

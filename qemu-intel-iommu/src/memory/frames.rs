@@ -5,16 +5,20 @@ use core::fmt;
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
+use spin::Once;
 use spin::mutex::TicketMutex;
 
+use crate::boot::exit::stop;
 use crate::memory::map::MemoryMap;
-use crate::memory::phys_to_ptr;
+use crate::memory::window::phys_to_ptr;
 
 /// The size of a frame in bytes.
 pub const FRAME: u64 = 4096;
 
 /// How many ranges of usable RAM can be kept out: low memory, the image, the modules, the bitmap itself.
 const KEPT_OUT: usize = 16;
+
+static FRAMES: Once<Frames> = Once::new();
 
 /// Why frames could not be taken or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl Frames {
     /// # Safety
     /// Called once. Nothing uses the usable RAM of `map` below 4 GiB outside `kept_out`, and it is mapped one
     /// to one.
-    pub unsafe fn new(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<Self> {
+    unsafe fn new(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<Self> {
         let mut kept: ArrayVec<Range<u64>, KEPT_OUT> = ArrayVec::new();
         for range in kept_out {
             kept.try_push(range.start & !(FRAME - 1)..range.end.next_multiple_of(FRAME)).ok()?;
@@ -250,6 +254,26 @@ impl Inner {
         }
         None
     }
+}
+
+/// The frames of usable RAM.
+pub fn frames() -> &'static Frames {
+    FRAMES.get().unwrap_or_else(|| stop("memory", "the frame allocator is used before it is set up"))
+}
+
+/// Whether [`set_up`] was called.
+pub(super) fn is_set_up() -> bool {
+    FRAMES.is_completed()
+}
+
+/// Makes the allocator that [`frames`] gives.
+///
+/// # Safety
+/// As [`Frames::new`].
+pub(super) unsafe fn set_up(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<&'static Frames> {
+    // SAFETY: the caller's contract.
+    let frames = unsafe { Frames::new(map, kept_out) }?;
+    Some(FRAMES.call_once(|| frames))
 }
 
 /// The lowest `len` bytes of whole usable pages below 4 GiB that are not kept out.

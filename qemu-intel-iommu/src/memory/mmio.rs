@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::memory::frames::FRAME;
 use crate::memory::paging::{MapError, PageUse, map};
-use crate::memory::start_info;
+use crate::memory::start_info::start_info;
 use crate::memory::window::Window;
 
 /// A window of device registers, mapped uncached. Accesses outside it, or unaligned ones, panic.

@@ -13,8 +13,8 @@ use spin::Once;
 use spin::mutex::TicketMutex;
 use x86::controlregs;
 
-use crate::memory::Image;
 use crate::memory::frames::{FRAME, Frames};
+use crate::memory::image::Image;
 use crate::memory::map::{LOW_END, MemoryMap};
 use crate::memory::spare::{SPARE, Spare};
 

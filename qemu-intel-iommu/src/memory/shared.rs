@@ -1,12 +1,14 @@
 //! Memory that devices read and write while the processor looks on.
 #![allow(unsafe_code)]
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use crate::memory::frames::{FRAME, FrameError};
+use crate::memory::frames::{FRAME, FrameError, frames};
+use crate::memory::paging;
+use crate::memory::start_info::start_info;
 use crate::memory::window::{Window, Word};
-use crate::memory::{frames, paging, start_info};
 
 /// A range of physical memory which holds no Rust object, so that a device may change it at any time. Every
 /// access is volatile; accesses outside it panic.
@@ -172,4 +174,12 @@ impl Drop for Shared {
             log::error!("memory shared with devices cannot be given back: {error}");
         }
     }
+}
+
+/// A copy of `len` bytes of memory that the firmware keeps, or `None` when not all of them are such memory.
+pub fn copy_from_firmware(address: u64, len: u64) -> Option<Vec<u8>> {
+    let kept = Shared::kept_by_firmware(address..address.checked_add(len)?).ok()?;
+    let mut bytes = alloc::vec![0; len as usize];
+    kept.copy_out(0, &mut bytes);
+    Some(bytes)
 }

@@ -8,7 +8,7 @@ use p2m::{FrameSource, Mfn, TableFrame};
 use spin::Once;
 
 use crate::memory::frames::FRAME;
-use crate::memory::phys_to_ptr;
+use crate::memory::window::phys_to_ptr;
 
 /// How many there can be: for 4 TiB of memory in pages of 2 MiB.
 const MOST: usize = 4096 + 128;

@@ -8,13 +8,17 @@ use core::ops::Range;
 use core::str;
 
 use arrayvec::ArrayVec;
+use spin::Once;
 
+use crate::boot::exit::stop;
 use crate::memory::map::{MemoryKind, MemoryMap, MemoryRange};
 
 /// hvm_start_info's magic: "xEn3" with bit 7 of the E set.
 const MAGIC: u32 = 0x336e_c578;
 /// The first version that has a memory map.
 const VERSION_WITH_MAP: u32 = 1;
+
+static START_INFO: Once<StartInfo> = Once::new();
 
 /// The longest command line that is kept. QEMU's buffer is about as large.
 const LINE_LEN: usize = 4096;
@@ -164,6 +168,21 @@ impl StartInfo {
         // `copy` kept valid UTF-8 only.
         str::from_utf8(&self.line).unwrap_or_default()
     }
+}
+
+/// Copies the start information.
+///
+/// # Safety
+/// As [`StartInfo::copy`], and called once.
+pub unsafe fn copy_start_info(address: u64) -> Result<&'static StartInfo, StartInfoError> {
+    // SAFETY: the caller's contract.
+    let copied = unsafe { StartInfo::copy(address) }?;
+    Ok(START_INFO.call_once(|| copied))
+}
+
+/// The copied start information.
+pub fn start_info() -> &'static StartInfo {
+    START_INFO.get().unwrap_or_else(|| stop("memory", "the start information is used before it is set up"))
 }
 
 /// # Safety

@@ -3,7 +3,11 @@
 
 use core::ops::Range;
 
-use crate::memory::phys_to_ptr;
+/// Where the processor sees physical address `address`, provided that it is mapped: memory is, registers are
+/// once [`Mmio::map`](super::Mmio::map) was called.
+pub fn phys_to_ptr(address: u64) -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut(address as usize)
+}
 
 /// A range of physical addresses which is mapped and holds no Rust object. Accesses outside it, or unaligned
 /// ones, panic.

@@ -1,18 +1,17 @@
 //! What the firmware left: its table, its groups, and a USB controller that runs.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use p2m::AddressSpace;
 use xen_iommu::Link;
 
 use super::dma::sentences;
 use super::world::World;
 use crate::check::{ensure, text};
 use crate::devices::uhci::Uhci;
-use crate::host::{HARDWARE_DOMAIN, UHCI};
+use crate::host::UHCI;
 use crate::scenario::layout::{BEHIND, NVME, OWN, SHARED};
 use crate::scenario::step::{Context, Outcome};
 
@@ -90,18 +89,11 @@ pub fn groups(world: &mut World) -> Outcome {
 pub fn firmware_dma(world: &mut World) -> Outcome {
     ensure!(world.host.translates, "translation is off");
     let uhci = Uhci::open(&world.inventory.pci, UHCI.into()).map_err(text)?;
+    // Faults that go on would fill the unit's one record, and hide those that later steps look for.
+    world.maps_uhci_again = world.broken("firmware-dma") || world.options().omits_uhci();
     if world.broken("firmware-dma") {
         world.host.leave_out(UHCI)?;
     }
-    let outcome = watch(world, &uhci);
-    // Faults that go on would fill the unit's one record, and hide those that later steps look for.
-    if world.broken("firmware-dma") || world.options().omits_uhci() {
-        map_again(world)?;
-    }
-    outcome
-}
-
-fn watch(world: &World, uhci: &Uhci) -> Outcome {
     let mut faults = world.faults();
     ensure!(uhci.is_running() || !faults.is_empty(), "the firmware's USB controller is stopped");
     let frames = uhci.frames_in(Duration::from_millis(20));
@@ -116,17 +108,4 @@ fn watch(world: &World, uhci: &Uhci) -> Outcome {
 
 fn in_words(faults: usize) -> String {
     if faults == 1 { String::from("a fault") } else { format!("{faults} faults") }
-}
-
-/// Undoes [`leave_out`](crate::host::Host::leave_out).
-fn map_again(world: &World) -> Result<(), String> {
-    for region in world.host.policy.registry().regions_of(UHCI) {
-        let mapped = world.with_space(HARDWARE_DOMAIN, |space| {
-            space.map_identity(region.range(), p2m::Access::READ_WRITE, p2m::OnConflict::Refuse, &mut |_| {})
-        })?;
-        mapped.map_err(|error| error.to_string())?;
-    }
-    world.host.policy.flush_domain(HARDWARE_DOMAIN).map_err(text)?;
-    world.faults();
-    Ok(())
 }

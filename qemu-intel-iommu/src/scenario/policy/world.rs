@@ -13,7 +13,7 @@ use xen_iommu::{AssignError, DomId, Mode, Note, Owner, Sbdf};
 use crate::boot::command_line::Options;
 use crate::check::text;
 use crate::devices::edu::Edu;
-use crate::host::{HARDWARE_DOMAIN, Host, Space, map_ram, new_space};
+use crate::host::{HARDWARE_DOMAIN, Host, Space, UHCI, map_ram, new_space};
 use crate::inventory::Inventory;
 use crate::memory::Shared;
 use crate::scenario::step::Context;
@@ -30,6 +30,8 @@ pub struct World {
     pub inventory: &'static mut Inventory,
     /// The policy.
     pub host: Host,
+    /// The regions of the UHCI are not mapped, and are to be after this step.
+    pub maps_uhci_again: bool,
     edus: Vec<(PciAddress, Edu)>,
     /// Kept until no device reaches it any more.
     guest_ram: Option<Rc<Shared>>,
@@ -40,14 +42,16 @@ impl Context for World {
         self.inventory.options
     }
 
-    /// No guest, every device with the hardware domain, no fault recorded.
+    /// No guest, every device with the hardware domain and its regions mapped there, no fault recorded.
     fn restore(&mut self) -> Result<(), String> {
         let restored = self.take_back();
         if restored.is_ok() {
             self.guest_ram = None;
         }
+        let mapped =
+            if core::mem::take(&mut self.maps_uhci_again) { self.host.map_again(UHCI) } else { Ok(()) };
         self.faults();
-        restored
+        restored.and(mapped)
     }
 }
 
@@ -55,7 +59,7 @@ impl World {
     /// Sets the policy up on the machine.
     pub fn new(inventory: &'static mut Inventory) -> Result<Self, String> {
         let host = Host::new(inventory)?;
-        Ok(Self { inventory, host, edus: Vec::new(), guest_ram: None })
+        Ok(Self { inventory, host, maps_uhci_again: false, edus: Vec::new(), guest_ram: None })
     }
 
     /// The edu device at an address; opened once, as each takes an interrupt vector.
