@@ -1,4 +1,14 @@
 //! A small hypervisor that boots under QEMU with an emulated intel-iommu.
+//!
+//! Each room stands on those that follow it, and knows none before it:
+//! - `scenario`: lists of steps, each judged by what memory and the fault registers say afterwards.
+//! - `walker`: hardware that walks tables: guests under SVM and VMX, a device behind the IOMMU.
+//! - `host`: the policy at work: its memory, regions, units, set-up and hypercalls.
+//! - `inventory`: what was found at boot; `acpi`: the firmware's tables.
+//! - `devices`: drivers; `pci`: functions and their configuration space.
+//! - `processor`: exceptions, interrupts, time; `crash`: crashes on purpose.
+//! - `memory`: the boot loader's map, frames, page tables, memory that devices share, registers.
+//! - `boot`: entry, command line, serial line, exit; `check`: checks whose failure is a sentence.
 #![no_std]
 #![no_main]
 

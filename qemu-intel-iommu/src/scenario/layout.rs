@@ -1,5 +1,5 @@
 //! The layout that steps are written for: where QEMU's command line puts devices and the firmware's tables
-//! put regions (tools/machine has the same), and the step that looks whether it is so.
+//! put regions (the runner of boots makes them so), and the step that looks whether it is so.
 
 use alloc::format;
 use alloc::vec::Vec;
