@@ -9,14 +9,14 @@ use p2m::{Access, DeviceRoot, Ept, Flush, Format, MemoryType, Mfn, PageSize, Sec
 use xen_iommu::vtd::{Fault, Operation, Reason};
 use xen_iommu::{RemappingHardware, Sbdf, SpaceId};
 
+use super::hardware::{HOME, Walker};
+use super::touch::{Exit, STUB, Touch, Violation};
+use crate::check::{ensure, text};
 use crate::devices::edu::{Direction, Edu};
 use crate::devices::uhci::Uhci;
-use crate::guest::code::{self, Touch};
-use crate::guest::{Exit, HOME, Violation, Walker};
 use crate::host::{Remapping, TableFrames, UHCI, remapping};
-use crate::machine::Machine;
-use crate::memory::{self, FRAME};
-use crate::scenario::{ensure, text};
+use crate::inventory::Inventory;
+use crate::memory::{FRAME, Shared};
 
 /// The device.
 const PROBER: Sbdf = Sbdf::new(0, 0, 3, 0);
@@ -43,7 +43,7 @@ pub struct ThreeLevels;
 /// VT-d's own tables, 48 bits.
 pub struct FourLevels;
 /// A processor's EPT, which the unit is given as it stands.
-pub struct Shared;
+pub struct SharedEpt;
 
 impl Kind for ThreeLevels {
     const NAME: &'static str = "VT-d with 3 levels";
@@ -62,7 +62,7 @@ impl Kind for FourLevels {
     const FORMATS: &'static [SecondLevel] = &[SecondLevel { snoop: true }];
 }
 
-impl Kind for Shared {
+impl Kind for SharedEpt {
     const NAME: &'static str = "VT-d with EPT's tables";
     type Format = Ept;
     const LEVELS: u8 = 4;
@@ -84,17 +84,17 @@ impl Kind for Shared {
 }
 
 /// The unit and the device.
-pub struct Dma<K> {
+pub struct Iommu<K> {
     vtd: Remapping,
     edu: Edu,
     /// A frame that the device reaches in every table, for what it carries.
-    home: memory::Shared,
+    home: Shared,
     /// What the driver calls the table; each has its own.
     space: SpaceId,
     kind: PhantomData<K>,
 }
 
-impl<K: Kind> Walker for Dma<K> {
+impl<K: Kind> Walker for Iommu<K> {
     const NAME: &'static str = K::NAME;
     type Format = K::Format;
     const DEVICE: bool = true;
@@ -102,19 +102,19 @@ impl<K: Kind> Walker for Dma<K> {
     const FORMATS: bool = !K::FORMATS.is_empty();
     const FIVE_LEVELS: bool = false;
 
-    fn start(machine: &'static Machine) -> Result<Self, String> {
-        // No other device's fault is to be in the way of the prober's. And a USB controller that the firmware left running makes the emulator
-        // wake up a hundred times in each transfer.
-        if let Ok(uhci) = Uhci::open(&machine.pci, UHCI.into()) {
+    fn start(inventory: &'static Inventory) -> Result<Self, String> {
+        // No other device's fault is to be in the way of the prober's. And a USB controller that the firmware
+        // left running makes the emulator wake up a hundred times in each transfer.
+        if let Ok(uhci) = Uhci::open(&inventory.pci, UHCI.into()) {
             uhci.stop().map_err(text)?;
         }
-        for function in machine.pci.functions() {
-            machine.pci.set_bus_master(function.address, false);
+        for function in inventory.pci.functions() {
+            inventory.pci.set_bus_master(function.address, false);
         }
-        let edu = Edu::open(&machine.pci, PROBER.into()).map_err(text)?;
-        let home = memory::Shared::alloc(1).ok_or("no frame is left for the device")?;
-        let vtd = remapping(machine);
-        ensure!(vtd.unit_of(PROBER.into()).is_some_and(|unit| unit.is_started()), "no unit is there for {PROBER}");
+        let edu = Edu::open(&inventory.pci, PROBER.into()).map_err(text)?;
+        let home = Shared::alloc(1).ok_or("no frame is left for the device")?;
+        let vtd = remapping(inventory);
+        ensure!(vtd.unit_of(PROBER).is_some_and(|unit| unit.is_started()), "no unit is there for {PROBER}");
         ensure!(vtd.walks(K::LEVELS), "the unit walks no tables of {} levels", K::LEVELS);
         ensure!(
             vtd.has_snoop_control() == Self::FORMATS,
@@ -154,9 +154,9 @@ impl<K: Kind> Walker for Dma<K> {
         (Mfn::containing(self.home.start()), 1)
     }
 
-    fn code(_: u32) -> [u8; code::STUB] {
+    fn code(_: u32) -> [u8; STUB] {
         // It fetches nothing.
-        [0; code::STUB]
+        [0; STUB]
     }
 
     fn granted(_: &K::Format, allowed: Access) -> Access {
@@ -204,7 +204,7 @@ impl<K: Kind> Walker for Dma<K> {
     }
 }
 
-impl<K> Dma<K> {
+impl<K> Iommu<K> {
     /// One transfer, and the faults that it made.
     fn transfer(&mut self, direction: Direction, bus: u64, len: u64) -> Result<Vec<Fault>, String> {
         self.edu.transfer(direction, bus, len).map_err(text)?;
@@ -222,7 +222,7 @@ impl<K> Dma<K> {
     }
 }
 
-impl<K> Drop for Dma<K> {
+impl<K> Drop for Iommu<K> {
     fn drop(&mut self) {
         if let Err(error) = self.vtd.stop() {
             log::error!("the unit cannot be stopped: {error}");

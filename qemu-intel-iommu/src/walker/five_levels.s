@@ -1,5 +1,6 @@
-# From 4-level paging to 5-level paging. CR4.LA57 can only be changed outside long mode (Intel SDM volume 3, 4.1.1), so the way is through 32-bit code
-# without paging; this code and the stack are mapped one to one and lie below 4 GiB.
+# From 4-level paging to 5-level paging. CR4.LA57 can only be changed outside long mode (Intel SDM volume 3,
+# 4.1.1), so the way is through 32-bit code without paging; this code and the stack are mapped one to one and
+# lie below 4 GiB.
 #
 # Called with interrupts off. The new top table has the old one as its first.
 

@@ -1,15 +1,12 @@
-//! The machine that the image found itself on.
-
-use pci_types::PciAddress;
+//! What was found at boot.
 
 use crate::acpi::Tables;
-use crate::cmdline::Options;
+use crate::boot::command_line::Options;
 use crate::memory::{self, FrameCounts};
 use crate::pci::Pci;
-use crate::scenario::Context;
 
-/// What was found at boot. Memory is reached through [`memory`].
-pub struct Machine {
+/// The machine as it was found. Memory is reached through [`memory`].
+pub struct Inventory {
     /// The command line.
     pub options: Options<'static>,
     /// ACPI tables.
@@ -20,19 +17,19 @@ pub struct Machine {
     pub frames: FrameCounts,
 }
 
-impl Machine {
+impl Inventory {
     /// Says what was found, one line each.
     pub fn report(&self) {
         let info = memory::start_info();
-        log::info!("command line: {}", self.options);
+        log::info!(target: "boot", "command line: {}", self.options);
         for range in info.map.ranges() {
             log::info!(target: "memory", "{range}");
         }
         for module in &info.modules {
             log::info!(target: "memory", "module [{:#x},{:#x})", module.start, module.end);
         }
-        let image = memory::image();
-        log::info!(target: "memory", "image [{:#x},{:#x}), {}", image.all.start, image.all.end, memory::frames().counts());
+        let (image, frames) = (memory::image().all, memory::frames().counts());
+        log::info!(target: "memory", "image [{:#x},{:#x}), {frames}", image.start, image.end);
         for table in &self.tables.tables {
             log::info!(target: "acpi", "{table}");
         }
@@ -47,15 +44,4 @@ impl Machine {
             }
         }
     }
-}
-
-impl Context for Machine {
-    fn options(&self) -> Options<'static> {
-        self.options
-    }
-}
-
-/// The address in segment 0.
-pub fn address(bus: u8, device: u8, function: u8) -> PciAddress {
-    PciAddress::new(0, bus, device, function)
 }

@@ -1,4 +1,5 @@
-//! Interrupts: the local APIC, message-signalled interrupts to vectors of it, and waiting for them with a bound.
+//! Interrupts: the local APIC, message-signalled interrupts to vectors of it, and waiting for them with a
+//! bound.
 //!
 //! Interrupts are off except inside [`wait`], so that handlers need do no more than count.
 #![allow(unsafe_code)]
@@ -19,7 +20,8 @@ use crate::memory::{MapError, Mmio};
 
 const SPURIOUS: u8 = 0xff;
 const TIMER: u8 = 0xf0;
-/// Vectors that [`Vector::allocate`] hands out. Those below are left to what a legacy interrupt controller might still send.
+/// Vectors that [`Vector::allocate`] hands out. Those below are left to what a legacy interrupt controller
+/// might still send.
 const FIRST_FREE: u8 = 0x40;
 
 const LVT_MASKED: u32 = 1 << 16;
@@ -126,7 +128,8 @@ impl Vector {
 /// # Errors
 /// The registers could not be mapped.
 pub fn init() -> Result<(), MapError> {
-    // SAFETY: the ports are those of the two 8259s. All inputs masked; nothing else in the image touches them.
+    // SAFETY: the ports are those of the two 8259s. All inputs masked; nothing else in the image touches
+    // them.
     unsafe {
         outb(0x21, 0xff);
         outb(0xa1, 0xff);
@@ -157,12 +160,14 @@ pub fn init() -> Result<(), MapError> {
     Ok(())
 }
 
-/// Ticks of the APIC timer and of the time stamp counter in [`CALIBRATION`], measured with the PIT's channel 2.
+/// Ticks of the APIC timer and of the time stamp counter in [`CALIBRATION`], measured with the PIT's channel
+/// 2.
 fn calibrate(registers: &Mmio) -> (u32, u64) {
     const SPEAKER: u16 = 0x61;
     let count = (PIT_HZ * CALIBRATION.as_micros() as u64 / 1_000_000) as u16;
     let [low, high] = count.to_le_bytes();
-    // SAFETY: the ports are those of the PIT's channel 2 and of its gate, which nothing else in the image touches.
+    // SAFETY: the ports are those of the PIT's channel 2 and of its gate, which nothing else in the image
+    // touches.
     unsafe {
         // The gate off and on, the speaker off; one shot (mode 0), low byte first.
         outb(SPEAKER, inb(SPEAKER) & !0b11 | 1);
@@ -197,7 +202,8 @@ pub fn arrived(vector: u8) {
     }
 }
 
-/// Halts until `done` says so. It is asked at first, after every interrupt, and at least once in every `interval`.
+/// Halts until `done` says so. It is asked at first, after every interrupt, and at least once in every
+/// `interval`.
 ///
 /// # Errors
 /// `timeout` passed.
@@ -226,8 +232,8 @@ fn halt_for(time: Duration) {
     let ticks = u128::from(local.ticks) * time.as_nanos() / CALIBRATION.as_nanos();
     let ticks = u32::try_from(ticks).unwrap_or(u32::MAX).max(1);
     local.registers.write32(u64::from(XAPIC_TIMER_INIT_COUNT), ticks);
-    // SAFETY: every vector has a handler. `sti` takes effect after `hlt` has begun, so that no interrupt slips in between; the timer
-    // ends the halt in any case.
+    // SAFETY: every vector has a handler. `sti` takes effect after `hlt` has begun, so that no interrupt
+    // slips in between; the timer ends the halt in any case.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
     local.registers.write32(u64::from(XAPIC_TIMER_INIT_COUNT), 0);
 }

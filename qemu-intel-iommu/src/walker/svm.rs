@@ -8,10 +8,11 @@ use core::arch::asm;
 use p2m::{Access, DeviceRoot, Flush, LongMode, Mfn, PageSize};
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
-use crate::guest::code::{self, Guest, Touch};
-use crate::guest::deepen::deepen;
-use crate::guest::{Exit, State, Violation, Walker, processor_address_bits};
-use crate::machine::Machine;
+use super::five_levels::deepen;
+use super::guest::{FRAMES, Guest, State, processor_address_bits, stub};
+use super::hardware::Walker;
+use super::touch::{Exit, STUB, Touch, Violation, tried};
+use crate::inventory::Inventory;
 use crate::memory::Shared;
 
 /// VM_HSAVE_PA, where the processor keeps the host's state (15.30.4).
@@ -63,7 +64,7 @@ const VMMCALL: u64 = 0x81;
 const NESTED_PAGE_FAULT: u64 = 0x400;
 
 /// EXITINFO1 of a nested page fault (15.25.6).
-mod fault {
+mod page_fault {
     pub const PRESENT: u64 = 1 << 0;
     pub const WRITE: u64 = 1 << 1;
     pub const RESERVED: u64 = 1 << 3;
@@ -76,7 +77,7 @@ mod fault {
 pub struct Svm {
     guest: Guest,
     vmcb: Shared,
-    /// Where the processor keeps the host's state meanwhile.
+    /// Where the processor keeps the host's state while the guest runs.
     _host_state: Shared,
     largest: PageSize,
     levels: u8,
@@ -90,7 +91,7 @@ impl Walker for Svm {
     const FORMATS: bool = true;
     const FIVE_LEVELS: bool = true;
 
-    fn start(_: &'static Machine) -> Result<Self, String> {
+    fn start(_: &'static Inventory) -> Result<Self, String> {
         let features = x86::cpuid::CpuId::new();
         let extended = features.get_extended_processor_and_feature_identifiers();
         if !extended.as_ref().is_some_and(|extended| extended.has_svm()) {
@@ -167,11 +168,11 @@ impl Walker for Svm {
     }
 
     fn home(&self) -> (Mfn, u64) {
-        (self.guest.first(), code::FRAMES)
+        (self.guest.first(), FRAMES)
     }
 
-    fn code(value: u32) -> [u8; code::STUB] {
-        code::stub(CALL, value)
+    fn code(value: u32) -> [u8; STUB] {
+        stub(CALL, value)
     }
 
     fn enter(&mut self, _: DeviceRoot) -> Result<(), String> {
@@ -212,8 +213,8 @@ impl Svm {
         vmcb.write64(vmcb::RIP, state.rip);
         vmcb.write64(vmcb::CR3, state.cr3);
         vmcb.write64(vmcb::RAX, state.rax);
-        // SAFETY: SVM is on; the VMCB is complete. The guest reaches what its table maps, and whoever made that table answers for it; the
-        // host's state comes back with the exit.
+        // SAFETY: SVM is on; the VMCB is complete. The guest reaches what its table maps, and whoever made
+        // that table answers for it; the host's state comes back with the exit.
         state.rdi = unsafe { vmrun(vmcb.start(), state.rdi) };
         state.rip = vmcb.read64(vmcb::RIP);
         state.rax = vmcb.read64(vmcb::RAX);
@@ -233,7 +234,8 @@ impl Drop for Svm {
     }
 }
 
-/// What is the same at every entry: 64-bit mode with paging at privilege level 0, interrupts off, every exception an exit.
+/// What is the same at every entry: 64-bit mode with paging at privilege level 0, interrupts off, every
+/// exception an exit.
 fn set_up(vmcb: &Shared) {
     vmcb.write32(vmcb::EXCEPTIONS, u32::MAX);
     vmcb.write32(vmcb::INTERCEPTS, INTERCEPTS);
@@ -242,7 +244,8 @@ fn set_up(vmcb: &Shared) {
     vmcb.write32(vmcb::TLB_CONTROL, 1);
     vmcb.write64(vmcb::NESTED_CONTROL, 1);
     vmcb.write32(vmcb::CLEAN, 0);
-    // Selector, then the attributes (15.5.1: a descriptor's bits 55:52 and 47:40 in one), then the limit; the base is 0.
+    // Selector, then the attributes (15.5.1: a descriptor's bits 55:52 and 47:40 in one), then the limit; the
+    // base is 0.
     vmcb.write32(vmcb::CS, 0x0a9b_0008);
     vmcb.write32(vmcb::CS + 4, u32::MAX);
     for data in [vmcb::ES, vmcb::SS, vmcb::DS] {
@@ -264,20 +267,13 @@ fn exit(code: u64, info: [u64; 2]) -> Exit {
     let [reason, address] = info;
     match code {
         VMMCALL => Exit::Call,
-        NESTED_PAGE_FAULT if reason & fault::RESERVED == 0 => {
-            let tried = match reason {
-                _ if reason & fault::FETCH != 0 => Access::EXECUTE,
-                _ if reason & fault::WRITE != 0 => Access::WRITE,
-                _ => Access::READ,
-            };
-            Exit::Violation(Violation {
-                address,
-                tried,
-                present: Some(reason & fault::PRESENT != 0),
-                granted: None,
-                in_guest_walk: reason & fault::GUEST_WALK != 0 || reason & fault::FINAL == 0,
-            })
-        }
+        NESTED_PAGE_FAULT if reason & page_fault::RESERVED == 0 => Exit::Violation(Violation {
+            address,
+            tried: tried(reason & page_fault::FETCH != 0, reason & page_fault::WRITE != 0),
+            present: Some(reason & page_fault::PRESENT != 0),
+            granted: None,
+            in_guest_walk: reason & page_fault::GUEST_WALK != 0 || reason & page_fault::FINAL == 0,
+        }),
         _ => Exit::Other { code, info },
     }
 }
@@ -285,14 +281,17 @@ fn exit(code: u64, info: [u64; 2]) -> Exit {
 /// Runs the guest with this rdi, and returns what it leaves there.
 ///
 /// # Safety
-/// SVM is on, and `vmcb` is the physical address of a complete VMCB whose guest reaches no memory that it must not.
+/// SVM is on, and `vmcb` is the physical address of a complete VMCB whose guest reaches no memory that it
+/// must not.
 unsafe fn vmrun(vmcb: u64, mut rdi: u64) -> u64 {
-    // SAFETY: VMRUN and the exit keep rsp, rflags, the segments and the control registers; every other register that a guest could
-    // change is saved or named. FS, GS, TR and LDTR stay the host's. Interrupts are off here, and held off by GIF until STGI.
+    // SAFETY: VMRUN and the exit keep rsp, rflags, the segments and the control registers; every other
+    // register that a guest could change is saved or named. FS, GS, TR and LDTR stay the host's. Interrupts
+    // are off here, and held off by GIF until STGI.
     unsafe {
         asm!("push rbx", "push rbp", "vmrun rax", "pop rbp", "pop rbx", "stgi",
             inout("rax") vmcb => _, inout("rdi") rdi, out("rcx") _, out("rdx") _, out("rsi") _,
-            out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _);
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("r13") _,
+            out("r14") _, out("r15") _);
     }
     rdi
 }

@@ -6,7 +6,7 @@ use core::arch::global_asm;
 
 use x86::controlregs::cr4;
 
-global_asm!(include_str!("deepen.s"));
+global_asm!(include_str!("five_levels.s"));
 
 unsafe extern "C" {
     fn deepen_paging();
@@ -29,8 +29,9 @@ pub fn deepen() -> Result<(), String> {
     if x86::cpuid::cpuid!(7, 0).ecx & LA57 == 0 {
         return Err("the processor has no paging of five levels".into());
     }
-    // SAFETY: interrupts are off outside of waits, the image and its stack lie below 4 GiB and are mapped one to one, selectors 8 and 16 are
-    // 64-bit code and flat data before and after, CR4.PCIDE is off. The routine keeps the registers that a function has to keep.
+    // SAFETY: interrupts are off outside of waits, the image and its stack lie below 4 GiB and are mapped one
+    // to one, selectors 8 and 16 are 64-bit code and flat data before and after, CR4.PCIDE is off. The
+    // routine keeps the registers that a function has to keep.
     unsafe { deepen_paging() };
     Ok(())
 }

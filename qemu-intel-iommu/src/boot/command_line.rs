@@ -42,7 +42,7 @@ pub enum Crash {
     StackOverflow,
     /// An undefined instruction.
     InvalidOpcode,
-    /// A read right behind the last bank of memory.
+    /// A read right after the last bank of memory.
     BehindMemory,
 }
 
@@ -143,7 +143,7 @@ impl<'a> Options<'a> {
         self.words().any(|word| word == Word::ListSteps)
     }
 
-    /// The lowest level that is logged; `info` unless told.
+    /// The lowest level that is logged; `info` unless given.
     pub fn log_level(&self) -> LevelFilter {
         let told =
             self.words().rev().find_map(|word| if let Word::Log(level) = word { Some(level) } else { None });

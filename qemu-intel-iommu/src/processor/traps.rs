@@ -1,6 +1,7 @@
 //! Descriptor tables and exceptions: every vector has a stub, and every stub a stack of its own kind.
 //!
-//! The precompiled `core` keeps data in the red zone below the stack pointer, so that no handler may run on the interrupted stack.
+//! The precompiled `core` keeps data in the red zone below the stack pointer, so that no handler may run on
+//! the interrupted stack.
 #![allow(unsafe_code)]
 
 use core::arch::{asm, global_asm};
@@ -18,8 +19,9 @@ use x86::segmentation::{
     SegmentDescriptorBuilder, SegmentSelector,
 };
 
+use super::interrupts;
 use crate::boot::exit::{Exit, exit};
-use crate::{interrupts, serial};
+use crate::boot::serial;
 
 global_asm!(include_str!("traps.s"));
 
@@ -35,8 +37,8 @@ const CODE: SegmentSelector = SegmentSelector::new(1, Ring::Ring0);
 const DATA: SegmentSelector = SegmentSelector::new(2, Ring::Ring0);
 const TASK: SegmentSelector = SegmentSelector::new(3, Ring::Ring0);
 
-/// Stacks named in the task state segment. An exception inside an interrupt handler, and an NMI, double fault or machine check inside
-/// anything, must not land on the stack that is in use.
+/// Stacks named in the task state segment. An exception inside an interrupt handler, and an NMI, double fault
+/// or machine check inside anything, must not land on the stack that is in use.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Stack {
@@ -86,8 +88,9 @@ pub fn init() {
     let tables = TABLES.call_once(|| build_tables(task));
     let segments = DescriptorTablePointer::new_from_slice(&tables.segments);
     let gates = DescriptorTablePointer::new_from_slice(&tables.gates);
-    // SAFETY: the tables are statics, written only by the processor from here on (the TSS's busy bit; the memory of a `Once` is
-    // writable). Selectors 1 and 2 are a 64-bit code and a flat data segment like those in use, selector 3 is a TSS that is not busy.
+    // SAFETY: the tables are statics, written only by the processor from here on (the TSS's busy bit; the
+    // memory of a `Once` is writable). Selectors 1 and 2 are a 64-bit code and a flat data segment like those
+    // in use, selector 3 is a TSS that is not busy.
     unsafe {
         lgdt(&segments);
         asm!("push {selector}", "lea {target}, [rip + 2f]", "push {target}", "retfq", "2:",
@@ -155,7 +158,8 @@ fn build_tables(task: &'static TaskStateSegment) -> Tables {
     .finish();
     let base = (&raw const *task).addr() as u64;
     let limit = size_of::<TaskStateSegment>() as u64 - 1;
-    // A TSS descriptor takes two entries. Its second half, which Descriptor64 keeps to itself, is the upper half of the base.
+    // A TSS descriptor takes two entries. Its second half, which Descriptor64 keeps to itself, is the upper
+    // half of the base.
     let task_low: Descriptor =
         <DescriptorBuilder as GateDescriptorBuilder<u32>>::tss_descriptor(base & 0xffff_ffff, limit, true)
             .present()
@@ -198,8 +202,8 @@ fn fatal(vector: u8, frame: &TrapFrame) -> ! {
     serial::last_words(
         "TRAP",
         format_args!(
-            "{mnemonic} {description}: vector {vector}, error code {:#x}, rip {:#x}, cr2 {cr2:#x}, rsp {:#x}, rflags {:#x}, \
-             cs {:#x}, ss {:#x}, rax {:#x}",
+            "{mnemonic} {description}: vector {vector}, error code {:#x}, rip {:#x}, cr2 {cr2:#x}, \
+             rsp {:#x}, rflags {:#x}, cs {:#x}, ss {:#x}, rax {:#x}",
             frame.error_code,
             frame.rip,
             frame.rsp,

@@ -1,4 +1,5 @@
-//! What the processor's own tables say, read entry by entry from CR3 on: the banks of memory and nothing beyond.
+//! What the processor's own tables say, read entry by entry from CR3 on: the banks of memory and nothing
+//! beyond.
 #![allow(unsafe_code)]
 
 use alloc::format;
@@ -7,20 +8,11 @@ use core::ops::Range;
 
 use x86::controlregs;
 
-use super::{Context, Outcome, Step, ensure, selftest};
-use crate::machine::Machine;
+use crate::check::ensure;
+use crate::inventory::Inventory;
 use crate::memory::map::LOW_END;
 use crate::memory::{self, FRAME};
-
-/// The steps that need memory and nothing else of the machine, for machines with other memory.
-pub const STEPS: &[Step<Machine>] = &[STEP, selftest::MAPPINGS, selftest::FRAMES];
-
-/// See [`check`].
-pub const STEP: Step<Machine> = Step {
-    name: "direct-map",
-    title: "the page tables cover every bank of memory, and no page reaches beyond one",
-    run: check,
-};
+use crate::scenario::step::{Context, Outcome};
 
 /// Bits of an entry (Intel SDM volume 3, table 4-15 and on).
 const PRESENT: u64 = 1;
@@ -40,9 +32,11 @@ struct Walked {
     stray: Option<u64>,
 }
 
-fn check(machine: &mut Machine) -> Outcome {
+/// Compares them with the boot loader's memory map.
+pub fn check(inventory: &mut Inventory) -> Outcome {
     let image = memory::image();
-    // Whole pages that are memory: the first MiB but for page 0, and what the boot loader's map names; in order, and joined.
+    // Whole pages that are memory: the first MiB but for page 0, and what the boot loader's map names; in
+    // order, and joined.
     let mut banks: Vec<Range<u64>> = Vec::new();
     for bank in core::iter::once(FRAME..LOW_END).chain(memory::start_info().map.memory()) {
         add(&mut banks, bank);
@@ -55,7 +49,7 @@ fn check(machine: &mut Machine) -> Outcome {
             }
         }
     }
-    if machine.broken("direct-map")
+    if inventory.broken("direct-map")
         && let Some(last) = expected.last_mut()
     {
         last.end -= FRAME;
@@ -94,7 +88,8 @@ fn walk(table: u64, level: u32, base: u64, walked: &mut Walked) {
     let shift = 12 + 9 * level;
     for index in 0..512 {
         let place = memory::phys_to_ptr(table + index * 8).cast::<u64>();
-        // SAFETY: a table of the processor's own, which are memory and mapped one to one; they change only under this processor.
+        // SAFETY: a table of the processor's own, which are memory and mapped one to one; they change only
+        // under this processor.
         let entry = unsafe { place.read_volatile() };
         let address = base + (index << shift);
         if entry & PRESENT == 0 {

@@ -1,4 +1,5 @@
-# One stub for each vector: it makes every frame look alike (an error code, then the vector) and joins the others.
+# One stub for each vector: it makes every frame look alike (an error code, then the vector) and joins the
+# others.
 
 .section .text.traps, "ax", @progbits
 .balign 16
@@ -8,7 +9,8 @@ trap_stubs:
 .rept 256
     .balign 16
     # Vectors for which the processor pushes an error code (Intel SDM volume 3, table 6-1; AMD's 29 and 30).
-    .if (trap_vector == 8) || ((trap_vector >= 10) && (trap_vector <= 14)) || (trap_vector == 17) || (trap_vector == 21) || (trap_vector == 29) || (trap_vector == 30)
+    .if (trap_vector == 8) || ((trap_vector >= 10) && (trap_vector <= 14)) || (trap_vector == 17)
+    .elseif (trap_vector == 21) || (trap_vector == 29) || (trap_vector == 30)
     .else
     push 0
     .endif
@@ -34,7 +36,8 @@ trap_common:
     push r13
     push r14
     push r15
-    # The processor aligned the stack to 16 and pushed 6 words with the error code; with 16 of ours it is aligned again.
+    # The processor aligned the stack to 16 and pushed 6 words with the error code; with 16 of ours it is
+    # aligned again.
     mov rdi, rsp
     sub rsp, 512
     fxsave64 [rsp]

@@ -1,121 +1,20 @@
-//! Which functions there are, behind which bridges, and under which id their requests travel.
+//! The walk of PCI: which functions there are, behind which bridges, and under which ids their requests
+//! travel.
+//!
+//! How they are found is known to this file only: the rest asks [`find`], [`express_capability`],
+//! [`requester`] and [`source`].
 
 use alloc::vec::Vec;
-use core::fmt;
 
 use pci_types::{HeaderType, PciAddress, PciHeader};
-use xen_iommu::{BridgeKind, UpstreamBridge, requester_id};
+use xen_iommu::{BridgeKind, Source, UpstreamBridge, phantom_functions, requester_id};
 
 use super::config::Config;
+use super::function::{Bridge, Function, PortType};
 
 /// A capability list longer than this has a loop in it: configuration space has room for 48 of them.
 const CAPABILITIES: usize = 48;
-pub(super) const CAPABILITY_EXPRESS: u8 = 0x10;
-
-/// The device/port type of a PCI Express function (PCI Express base specification, section 7.5.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortType {
-    /// An endpoint.
-    Endpoint,
-    /// A legacy endpoint.
-    LegacyEndpoint,
-    /// A root port.
-    RootPort,
-    /// A switch's upstream port.
-    Upstream,
-    /// A switch's downstream port.
-    Downstream,
-    /// A PCI Express to PCI or PCI-X bridge.
-    ExpressToPci,
-    /// A PCI or PCI-X to PCI Express bridge.
-    PciToExpress,
-    /// An endpoint in the root complex.
-    Integrated,
-    /// An event collector in the root complex.
-    EventCollector,
-    /// A reserved type.
-    Other(u8),
-}
-
-impl PortType {
-    fn from_bits(bits: u8) -> Self {
-        match bits {
-            0x0 => Self::Endpoint,
-            0x1 => Self::LegacyEndpoint,
-            0x4 => Self::RootPort,
-            0x5 => Self::Upstream,
-            0x6 => Self::Downstream,
-            0x7 => Self::ExpressToPci,
-            0x8 => Self::PciToExpress,
-            0x9 => Self::Integrated,
-            0xa => Self::EventCollector,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl fmt::Display for PortType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoint => f.write_str("PCIe endpoint"),
-            Self::LegacyEndpoint => f.write_str("PCIe legacy endpoint"),
-            Self::RootPort => f.write_str("PCIe root port"),
-            Self::Upstream => f.write_str("PCIe upstream port"),
-            Self::Downstream => f.write_str("PCIe downstream port"),
-            Self::ExpressToPci => f.write_str("PCIe to PCI bridge"),
-            Self::PciToExpress => f.write_str("PCI to PCIe bridge"),
-            Self::Integrated => f.write_str("PCIe root complex endpoint"),
-            Self::EventCollector => f.write_str("PCIe event collector"),
-            Self::Other(bits) => write!(f, "PCIe type {bits:#x}"),
-        }
-    }
-}
-
-/// The buses behind a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bridge {
-    /// The bus right behind it.
-    pub secondary: u8,
-    /// The last bus behind it.
-    pub subordinate: u8,
-}
-
-/// One function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// Where it is.
-    pub address: PciAddress,
-    /// Vendor id.
-    pub vendor: u16,
-    /// Device id.
-    pub device: u16,
-    /// Base class, sub-class and interface: 0xBBSSII.
-    pub class: u32,
-    /// The layout of its header.
-    pub header: HeaderType,
-    /// The buses behind it, when it is a bridge.
-    pub bridge: Option<Bridge>,
-    /// The type it has on PCI Express; `None` for conventional PCI.
-    pub express: Option<PortType>,
-    /// The bridge that it is behind; `None` on a root bus.
-    pub parent: Option<PciAddress>,
-}
-
-impl fmt::Display for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:04x}:{:04x} class {:06x}", self.address, self.vendor, self.device, self.class)?;
-        if let Some(bridge) = self.bridge {
-            write!(f, ", bridge to [{:02x}-{:02x}]", bridge.secondary, bridge.subordinate)?;
-        }
-        if let HeaderType::Unknown(header) = self.header {
-            write!(f, ", header type {header:#x}")?;
-        }
-        if let Some(express) = self.express {
-            write!(f, ", {express}")?;
-        }
-        Ok(())
-    }
-}
+const CAPABILITY_EXPRESS: u8 = 0x10;
 
 /// Every function that can be reached, sorted by address. A bus that no bridge leads to is a root bus.
 pub(super) fn find(config: &Config) -> Vec<Function> {
@@ -123,7 +22,8 @@ pub(super) fn find(config: &Config) -> Vec<Function> {
     for (segment, buses) in config.buses() {
         let mut reached = [false; 256];
         for bus in buses {
-            // A bridge leads to higher buses only, so that those of a root bus were marked when their turn comes.
+            // A bridge leads to higher buses only, so that those of a root bus were marked when their turn
+            // comes.
             if reached.get(usize::from(bus)) == Some(&false) {
                 find_on_bus(config, segment, bus, None, &mut reached, &mut functions);
             }
@@ -194,13 +94,17 @@ fn look_at(config: &Config, address: PciAddress, parent: Option<PciAddress>) -> 
 
 /// The PCI Express type of the function.
 fn express(config: &Config, address: PciAddress) -> Option<PortType> {
-    let [_, _, flags, _] =
-        config.read32(address, capability(config, address, CAPABILITY_EXPRESS)?).to_le_bytes();
+    let [_, _, flags, _] = config.read32(address, express_capability(config, address)?).to_le_bytes();
     Some(PortType::from_bits(flags >> 4))
 }
 
+/// Where the function's PCI Express capability is.
+pub(super) fn express_capability(config: &Config, address: PciAddress) -> Option<u16> {
+    capability(config, address, CAPABILITY_EXPRESS)
+}
+
 /// Where a capability is. `pci_types` walks those of endpoints only, and bridges matter here most.
-pub(super) fn capability(config: &Config, address: PciAddress, wanted: u8) -> Option<u16> {
+fn capability(config: &Config, address: PciAddress, wanted: u8) -> Option<u16> {
     if !PciHeader::new(address).status(config).has_capability_list() {
         return None;
     }
@@ -233,4 +137,13 @@ pub(super) fn requester(functions: &[Function], function: &Function) -> PciAddre
         },
     });
     requester_id(function.address.into(), upstream).into()
+}
+
+/// All ids under which the DMA of `function` comes. A bridge that puts its own id in place of the function's
+/// knows no phantom functions.
+pub(super) fn source(config: &Config, functions: &[Function], function: &Function) -> Source {
+    let id = requester(functions, function);
+    let phantoms = phantom_functions(function.address.into(), config).filter(|_| id == function.address);
+    let phantom_stride = phantoms.and_then(|ids| u8::try_from(ids.stride).ok()).unwrap_or(0);
+    Source { id: id.into(), phantom_stride }
 }
