@@ -186,9 +186,8 @@ impl<'m> Buses<'m> {
                 continue;
             }
             let numbers = if ari || Space::new(first, pci).multifunction() { 8 } else { 1 };
-            (0..numbers).map(|number| at(device, number)).filter(|one| present(*one)).for_each(|one| {
-                found.insert(one);
-            });
+            let numbers = (0..numbers).map(|number| at(device, number));
+            numbers.filter(|one| present(*one)).for_each(|one| found.insert(one));
         }
         found
     }
@@ -283,9 +282,8 @@ impl Functions {
         Self { segment, bus, numbers: BitArray::ZERO }
     }
 
-    /// False if it was among them.
-    pub(crate) fn insert(&mut self, function: Sbdf) -> bool {
-        !self.numbers.replace(function.devfn().into(), true)
+    pub(crate) fn insert(&mut self, function: Sbdf) {
+        self.numbers.set(function.devfn().into(), true);
     }
 
     pub(crate) fn insert_all(&mut self) {

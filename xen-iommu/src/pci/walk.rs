@@ -11,7 +11,7 @@ use crate::pci::buses::{Bridge, Bus, BusRange, Buses, Upstream};
 use crate::pci::class::DeviceClass;
 use crate::pci::config::Space;
 use crate::pci::functions::{FurtherIds, enabled_virtual_functions};
-use crate::pci::isolation::{Way, together};
+use crate::pci::isolation::{Neighbours, Way};
 use crate::pci::role::Role;
 use crate::platform::Sbdf;
 
@@ -127,14 +127,14 @@ impl<'m> Topology<'m> {
         pci: &impl ConfigRegionAccess,
         visit: &mut dyn FnMut(Function),
     ) {
-        let found = buses.functions_on(bus, pci);
-        if found.lowest().is_none() {
+        let here = Neighbours::read(buses, bus, self.pch_peers_closed, pci);
+        if here.all().lowest().is_none() {
             return;
         }
         let way = Way::read(buses, bus, self.pch_peers_closed, pci);
         let mut earlier = Earlier::default();
-        for sbdf in found.iter().filter(|one| self.is_first(buses, *one)) {
-            let function = self.describe(buses, sbdf, &way, pci);
+        for sbdf in here.all().iter().filter(|one| self.is_first(buses, *one)) {
+            let function = describe(sbdf, &way, &here, pci);
             visit(function);
             let virtuals = match function.role {
                 Role::Physical => enabled_virtual_functions(sbdf, pci),
@@ -154,16 +154,20 @@ impl<'m> Topology<'m> {
     /// What `function` is; `None` where none is, or where it cannot be reached.
     pub fn function(&self, function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Function> {
         let buses = self.buses(function)?;
-        let read = |bus| Way::read(buses, bus, self.pch_peers_closed, pci);
+        let read = |bus| {
+            let here = Neighbours::read(buses, bus, self.pch_peers_closed, pci);
+            (Way::read(buses, bus, self.pch_peers_closed, pci), here)
+        };
         if buses.answers(function, pci) {
-            return Some(self.describe(buses, function, &read(function.bus()), pci));
+            let (way, here) = read(function.bus());
+            return Some(describe(function, &way, &here, pci));
         }
         let physical = physical_of(buses, function, pci)?;
         if !self.may_be_virtual(buses, function, physical, pci) {
             return None;
         }
-        let way = read(physical.bus());
-        Some(describe_virtual(function, &self.describe(buses, physical, &way, pci), &way))
+        let (way, here) = read(physical.bus());
+        Some(describe_virtual(function, &describe(physical, &way, &here, pci), &way))
     }
 
     /// Whether `id` can be a virtual function of `physical`: its bus is for that, and no function answers there.
@@ -185,25 +189,6 @@ impl<'m> Topology<'m> {
         self.buses(function).is_some_and(|first| core::ptr::eq(first, buses))
     }
 
-    fn describe(
-        &self,
-        buses: &Buses<'m>,
-        sbdf: Sbdf,
-        way: &Way,
-        pci: &impl ConfigRegionAccess,
-    ) -> Function {
-        let mut ids = RequesterIds::one(sbdf);
-        ids.add_of_function(sbdf, pci);
-        way.add_to(&mut ids);
-        Function {
-            sbdf,
-            role: Role::read(&Space::new(sbdf, pci)),
-            class: DeviceClass::read(sbdf, pci),
-            ids,
-            isolation: way.shared.unwrap_or_else(|| together(buses, sbdf, self.pch_peers_closed, pci)),
-        }
-    }
-
     /// Switches ACS on wherever it is offered, as [`acs::enable`] does for one function, and says what became of it. To be called before functions are
     /// asked for.
     pub fn enable_acs(&self, pci: &impl ConfigRegionAccess, visit: &mut dyn FnMut(Sbdf, Enabled)) {
@@ -223,6 +208,19 @@ impl fmt::Debug for Topology<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bridges = self.ranges.iter().flat_map(Buses::bridges);
         f.debug_list().entries(bridges).finish()
+    }
+}
+
+fn describe(sbdf: Sbdf, way: &Way, here: &Neighbours, pci: &impl ConfigRegionAccess) -> Function {
+    let mut ids = RequesterIds::one(sbdf);
+    ids.add_of_function(sbdf, pci);
+    way.add_to(&mut ids);
+    Function {
+        sbdf,
+        role: Role::read(&Space::new(sbdf, pci)),
+        class: DeviceClass::read(sbdf, pci),
+        ids,
+        isolation: way.shared.unwrap_or_else(|| here.together(sbdf, pci)),
     }
 }
 
