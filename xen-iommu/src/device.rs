@@ -9,8 +9,8 @@ use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusi
 use crate::arena::{Arena, OutOfMemory};
 use crate::index::Index;
 use crate::lock::{Lock, Rank};
-use crate::pci::source::Source;
 use crate::pci::functions::FurtherIds;
+use crate::pci::source::Source;
 use crate::platform::{DomId, Sbdf, SpaceId};
 use crate::region::registry::NONE;
 

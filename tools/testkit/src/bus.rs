@@ -1,7 +1,8 @@
 //! PCI configuration space of made-up devices and bridges.
 //!
-//! A [`Bus`] answers for the functions that were put there, and all ones for the rest; bus numbers are not checked, as a machine's may be anything.
-//! A [`Function`] is built call by call; its registers keep what they are, but for the bits that one can write on real ones.
+//! A [`Bus`] answers for the functions that were put there, and all ones for the rest; bus numbers are not
+//! checked, as a machine's may be anything. A [`Function`] is built call by call; its registers keep what
+//! they are, but for the bits that one can write on real ones.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -193,7 +194,8 @@ impl Function {
         function.set(EXPRESS, (u32::from(port) << 4 | 2) << 16 | next | 0x10)
     }
 
-    /// The same with this many bits of the function number for phantom functions, switched on; on PCI Express only.
+    /// The same with this many bits of the function number for phantom functions, switched on; on PCI Express
+    /// only.
     #[must_use]
     pub fn phantom(self, bits: u8) -> Self {
         self.set(EXPRESS + 4, u32::from(bits) << 3).set(EXPRESS + 8, 1 << 9)
@@ -237,7 +239,8 @@ impl Function {
         self.set(from, link)
     }
 
-    /// The same with an extended capability, of which these are the registers after the first; on PCI Express only.
+    /// The same with an extended capability, of which these are the registers after the first; on PCI Express
+    /// only.
     #[must_use]
     pub fn extended(mut self, id: u16, registers: &[u32]) -> Self {
         let offset = self.last_extended.map_or(0x100, |last| last + 0x80);
@@ -277,7 +280,8 @@ impl Function {
         self.extended(0x0e, &[u32::from(next) << 8])
     }
 
-    /// The same with virtual functions: `number` of them enabled where it is not 0, at this offset and stride.
+    /// The same with virtual functions: `number` of them enabled where it is not 0, at this offset and
+    /// stride.
     #[must_use]
     pub fn sr_iov(self, total: u16, number: u16, offset: u16, stride: u16) -> Self {
         let total = u32::from(total) << 16 | u32::from(total);

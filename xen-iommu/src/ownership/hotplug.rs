@@ -10,8 +10,8 @@ use super::{Policy, State};
 use crate::device::{Device, Domain, Owner, Requester};
 use crate::error::{AddError, AssignError, Note};
 use crate::group::Link;
-use crate::pci::source::Source;
 use crate::pci::functions::FurtherIds;
+use crate::pci::source::Source;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
 use crate::region::registry::Region;
 

@@ -1,8 +1,10 @@
-//! Parts that keep their functions or ports apart without an Access Control Services capability, or with an odd one.
+//! Parts that keep their functions or ports apart without an Access Control Services capability, or with an
+//! odd one.
 //!
-//! That is what each part's vendor has said, mostly to Linux, whose drivers/pci/quirks.c (6.16, `pci_dev_acs_enabled`) collects it; the lines name the
-//! function there, and the vendor's own words where there are any. What is not here, and has no capability, isolates nothing. AMD's southbridges are
-//! not here: they do so in machines with AMD's IOMMU only.
+//! That is what each part's vendor has said, mostly to Linux, whose drivers/pci/quirks.c (6.16,
+//! `pci_dev_acs_enabled`) collects it; the lines name the function there, and the vendor's own words where
+//! there are any. What is not here, and has no capability, isolates nothing. AMD's southbridges are not here:
+//! they do so in machines with AMD's IOMMU only.
 
 use crate::pci::port::PortType;
 
@@ -11,7 +13,8 @@ use crate::pci::port::PortType;
 pub(crate) enum Part {
     /// The functions of a device do not reach each other, or nothing but the memory that the unit translates.
     Apart,
-    /// The root ports of an Intel PCH, which stop their peers where the chipset is told to: see [`PchPeers`](crate::pci::PchPeers).
+    /// The root ports of an Intel PCH, which stop their peers where the chipset is told to: see
+    /// [`PchPeers`](crate::pci::PchPeers).
     PchPort,
     /// Root ports whose ACS registers are 32 bits wide: the control register is at offset 8 instead of 6.
     WideRegisters,
@@ -100,13 +103,14 @@ static LINES: &[Line] = &[
     ids(INTEL, 0x105e, 0x1060, Of::Any, Part::Apart),
     functions(INTEL, 0x10d9),
     ids(INTEL, 0x15b7, 0x15b8, Of::Any, Part::Apart), // I219
-    // Intel's integrated endpoints reach each other by translated addresses only: VT-d 3.16, "Root-Complex Peer to Peer Considerations";
-    // pci_quirk_rciep_acs.
+    // Intel's integrated endpoints reach each other by translated addresses only: VT-d 3.16, "Root-Complex
+    // Peer to Peer Considerations"; pci_quirk_rciep_acs.
     ids(INTEL, 0, 0xffff, Of::Integrated, Part::Apart),
     // Qualcomm QDF2xxx and HXT SD4800: each root port is a root complex of its own; pci_quirk_qcom_rp_acs.
     ids(QUALCOMM, 0x0400, 0x0401, Of::RootPorts, Part::Apart),
     root_ports(0x1dbf, 0x0401),
-    // Intel PCHs before the 100 series, as Intel lists them: Red Hat bug 1037684; pci_quirk_intel_pch_acs_ids.
+    // Intel PCHs before the 100 series, as Intel lists them: Red Hat bug 1037684;
+    // pci_quirk_intel_pch_acs_ids.
     ids(INTEL, 0x3b42, 0x3b51, Of::RootPorts, Part::PchPort), // Ibex Peak (5 series)
     ids(INTEL, 0x1c10, 0x1c1f, Of::RootPorts, Part::PchPort), // Cougar Point (6 series)
     ids(INTEL, 0x1e10, 0x1e1f, Of::RootPorts, Part::PchPort), // Panther Point (7 series)
@@ -116,7 +120,8 @@ static LINES: &[Line] = &[
     even(INTEL, 0x1d10, 0x1d1e, Of::RootPorts, Part::PchPort), // Patsburg (X79)
     ids(INTEL, 0x8d10, 0x8d1e, Of::RootPorts, Part::PchPort), // Wellsburg (X99)
     even(INTEL, 0x8c90, 0x8c9e, Of::RootPorts, Part::PchPort), // Wildcat Point (9 series)
-    // Intel 100 and 200 series, errata 23 and 22 of their specification updates; the mobile ones, erratum 22 of 334660; pci_quirk_intel_spt_pch_acs.
+    // Intel 100 and 200 series, errata 23 and 22 of their specification updates; the mobile ones, erratum 22
+    // of 334660; pci_quirk_intel_spt_pch_acs.
     ids(INTEL, 0xa110, 0xa11f, Of::RootPorts, Part::WideRegisters), // Sunrise Point-H 1 to 16
     ids(INTEL, 0xa167, 0xa16a, Of::RootPorts, Part::WideRegisters), // Sunrise Point-H 17 to 20
     ids(INTEL, 0xa290, 0xa29f, Of::RootPorts, Part::WideRegisters), // Union Point 1 to 16

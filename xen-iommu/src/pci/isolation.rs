@@ -1,8 +1,9 @@
 //! Who can reach whom beside the remapping unit, as VFIO makes its groups (Linux `pci_device_group`).
 //!
-//! From a function one goes up to the topmost bridge that does not isolate, because it puts its own ids in place of those below it or has no ACS. All
-//! that is below that bridge shares its fate. On the bus where that leads to, functions are together that are of one device and have no ACS, or that
-//! carry one requester id. The lowest of them stands for them all.
+//! From a function one goes up to the topmost bridge that does not isolate, because it puts its own ids in
+//! place of those below it or has no ACS. All that is below that bridge shares its fate. On the bus where
+//! that leads to, functions are together that are of one device and have no ACS, or that carry one requester
+//! id. The lowest of them stands for them all.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 
@@ -21,7 +22,12 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    pub(crate) fn read(buses: &Buses<'_>, bus: u8, peers_closed: bool, pci: &impl ConfigRegionAccess) -> Self {
+    pub(crate) fn read(
+        buses: &Buses<'_>,
+        bus: u8,
+        peers_closed: bool,
+        pci: &impl ConfigRegionAccess,
+    ) -> Self {
         let mut way = Self { ids: [None; MAX_IDS], complete: true, shared: None };
         let mut places = way.ids.iter_mut();
         let mut topmost = None;
@@ -39,9 +45,8 @@ impl Way {
                 topmost = Some(bridge.sbdf);
             }
         }
-        way.shared = topmost.map(|bridge| {
-            Neighbours::read(buses, bridge.bus(), peers_closed, pci).together(bridge, pci)
-        });
+        way.shared = topmost
+            .map(|bridge| Neighbours::read(buses, bridge.bus(), peers_closed, pci).together(bridge, pci));
         way
     }
 

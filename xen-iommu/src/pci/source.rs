@@ -1,21 +1,25 @@
-//! One requester id for a device, as the callers know it that do not use [`RequesterIds`](crate::pci::RequesterIds) yet; it goes after them.
+//! One requester id for a device, as the callers know it that do not use
+//! [`RequesterIds`](crate::pci::RequesterIds) yet; it goes after them.
 //!
-//! A bridge from PCI Express to conventional PCI (or PCI-X) takes ownership of its secondary side's requests: they carry its secondary bus number,
-//! device 0, function 0 (PCI Express to PCI/PCI-X Bridge Specification 1.0, 2.3; VT-d 3.4.1). A conventional PCI-to-PCI bridge that sits in the
-//! root complex itself has no such rule; its requests carry the bridge's own id.
+//! A bridge from PCI Express to conventional PCI (or PCI-X) takes ownership of its secondary side's requests:
+//! they carry its secondary bus number, device 0, function 0 (PCI Express to PCI/PCI-X Bridge Specification
+//! 1.0, 2.3; VT-d 3.4.1). A conventional PCI-to-PCI bridge that sits in the root complex itself has no such
+//! rule; its requests carry the bridge's own id.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 
 use crate::pci::port::PortType;
 use crate::platform::Sbdf;
 
-/// Under which requester ids a device's DMA comes: one, and those of its phantom functions where it has switched them on.
+/// Under which requester ids a device's DMA comes: one, and those of its phantom functions where it has
+/// switched them on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The requester id.
     pub id: Sbdf,
-    /// The distance of its phantom functions: the `stride` of [`phantom_functions`](crate::phantom_functions), or 0 where there are none, as below a
-    /// bridge that puts its own id in place of the device's.
+    /// The distance of its phantom functions: the `stride` of
+    /// [`phantom_functions`](crate::phantom_functions), or 0 where there are none, as below a bridge that
+    /// puts its own id in place of the device's.
     pub phantom_stride: u8,
 }
 
@@ -37,7 +41,8 @@ pub enum BridgeKind {
 }
 
 impl BridgeKind {
-    /// Reads it from the configuration space of `bridge`, by the device/port type (PCI Express base specification 5.0, 7.5.3.2).
+    /// Reads it from the configuration space of `bridge`, by the device/port type (PCI Express base
+    /// specification 5.0, 7.5.3.2).
     #[must_use]
     pub fn read(bridge: Sbdf, pci: &impl ConfigRegionAccess) -> Self {
         match PortType::read(bridge, pci) {
@@ -59,7 +64,8 @@ pub struct UpstreamBridge {
     pub kind: BridgeKind,
 }
 
-/// The requester id of `device`, below these bridges, nearest first. The topmost bridge that changes ids decides.
+/// The requester id of `device`, below these bridges, nearest first. The topmost bridge that changes ids
+/// decides.
 pub fn requester_id(device: Sbdf, upstream: impl IntoIterator<Item = UpstreamBridge>) -> Sbdf {
     upstream.into_iter().fold(device, |source, bridge| match bridge.kind {
         BridgeKind::PciExpress => source,

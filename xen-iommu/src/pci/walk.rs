@@ -26,8 +26,9 @@ pub struct Function {
     pub class: DeviceClass,
     /// Every requester id that its DMA may carry.
     pub ids: RequesterIds,
-    /// What stands for all that it shares a way with beside the remapping unit. Two functions with the same value can reach each other, or forge each
-    /// other's ids; functions with different values cannot. It is the function itself, or the lowest function on the bus where the ways part.
+    /// What stands for all that it shares a way with beside the remapping unit. Two functions with the same
+    /// value can reach each other, or forge each other's ids; functions with different values cannot. It is
+    /// the function itself, or the lowest function on the bus where the ways part.
     pub isolation: Sbdf,
 }
 
@@ -53,8 +54,8 @@ impl From<Sbdf> for Function {
 
 /// Which bridges lead where on this machine.
 ///
-/// It remembers the bridges, and nothing of devices: those are read when they are asked for, so that hot-plug of a device needs nothing here, and that
-/// of a bridge one [`update`](Self::update).
+/// It remembers the bridges, and nothing of devices: those are read when they are asked for, so that hot-plug
+/// of a device needs nothing here, and that of a bridge one [`update`](Self::update).
 pub struct Topology<'m> {
     ranges: &'m mut [Buses<'m>],
     pch_peers_closed: bool,
@@ -71,8 +72,8 @@ impl<'m> Topology<'m> {
         buses.fold(tables.saturating_add(gaps), usize::saturating_add)
     }
 
-    /// Reads the bridges of the buses that can be reached, as MCFG names them: some 32 reads a bus, and a few dozen a bridge. A bus that is in several
-    /// ranges is in the first.
+    /// Reads the bridges of the buses that can be reached, as MCFG names them: some 32 reads a bus, and a few
+    /// dozen a bridge. A bus that is in several ranges is in the first.
     ///
     /// # Errors
     /// [`OutOfMemory`] when `arena` has less than [`memory`](Self::memory) left.
@@ -89,7 +90,8 @@ impl<'m> Topology<'m> {
         Ok(Self { ranges: places, pch_peers_closed: false })
     }
 
-    /// Says that the root ports of an Intel PCH cannot reach each other, because the hypervisor has seen to it: see [`PchPeers`](crate::pci::PchPeers).
+    /// Says that the root ports of an Intel PCH cannot reach each other, because the hypervisor has seen to
+    /// it: see [`PchPeers`](crate::pci::PchPeers).
     pub const fn set_pch_peers_closed(&mut self, closed: bool) {
         self.pch_peers_closed = closed;
     }
@@ -110,8 +112,8 @@ impl<'m> Topology<'m> {
         self.buses(function).into_iter().flat_map(move |buses| Upstream::new(buses, function.bus()))
     }
 
-    /// Visits every function that is there, the virtual ones that are enabled included, each once. Those of a bus come lowest first, a physical
-    /// function's virtual functions right after it.
+    /// Visits every function that is there, the virtual ones that are enabled included, each once. Those of a
+    /// bus come lowest first, a physical function's virtual functions right after it.
     pub fn functions(&self, pci: &impl ConfigRegionAccess, visit: &mut dyn FnMut(Function)) {
         for buses in &*self.ranges {
             for bus in buses.range.first..=buses.range.last {
@@ -170,7 +172,8 @@ impl<'m> Topology<'m> {
         Some(describe_virtual(function, &describe(physical, &way, &here, pci), &way))
     }
 
-    /// Whether `id` can be a virtual function of `physical`: its bus is for that, and no function answers there.
+    /// Whether `id` can be a virtual function of `physical`: its bus is for that, and no function answers
+    /// there.
     fn may_be_virtual(
         &self,
         buses: &Buses<'m>,
@@ -189,8 +192,8 @@ impl<'m> Topology<'m> {
         self.buses(function).is_some_and(|first| core::ptr::eq(first, buses))
     }
 
-    /// Switches ACS on wherever it is offered, as [`acs::enable`] does for one function, and says what became of it. To be called before functions are
-    /// asked for.
+    /// Switches ACS on wherever it is offered, as [`acs::enable`] does for one function, and says what became
+    /// of it. To be called before functions are asked for.
     pub fn enable_acs(&self, pci: &impl ConfigRegionAccess, visit: &mut dyn FnMut(Sbdf, Enabled)) {
         for buses in &*self.ranges {
             for bus in buses.range.first..=buses.range.last {
@@ -224,7 +227,8 @@ fn describe(sbdf: Sbdf, way: &Way, here: &Neighbours, pci: &impl ConfigRegionAcc
     }
 }
 
-/// A virtual function has its physical function's way, and ACS has nothing to control between those of one: Linux takes them for single functions.
+/// A virtual function has its physical function's way, and ACS has nothing to control between those of one:
+/// Linux takes them for single functions.
 fn describe_virtual(id: Sbdf, physical: &Function, way: &Way) -> Function {
     let mut ids = RequesterIds::one(id);
     way.add_to(&mut ids);

@@ -66,7 +66,8 @@ fn root_ports_of_one_device_are_together_unless_they_isolate() {
         assert!(ports.iter().all(|one| own(*one)));
     });
     // The 100 series, with its wide registers.
-    let wide = |on| bus(&move |secondary| root_port(secondary, secondary).id(0x8086, 0xa110).wide_acs(0x1d, on));
+    let wide =
+        |on| bus(&move |secondary| root_port(secondary, secondary).id(0x8086, 0xa110).wide_acs(0x1d, on));
     assert_eq!(groups(&wide(0)).len(), 4);
     assert_eq!(groups(&wide(0x1d)).len(), 7);
 }
@@ -85,12 +86,17 @@ fn a_switch_isolates_if_its_ports_do() {
     let down = |secondary| Function::bridge(secondary, secondary).express(port::DOWNSTREAM);
     let root = || root_port(1, 4);
     let everything = vec![at(0, 1, 0), at(1, 0, 0), at(2, 0, 0), at(2, 1, 0), at(3, 0, 0), at(4, 0, 0)];
-    assert_eq!(groups(&bus(root(), &down)), [everything.clone()]);
+    assert_eq!(groups(&bus(root(), &down)), std::slice::from_ref(&everything));
     // The ports are then on their own, each with what is below it.
     let with_ports = groups(&bus(root().isolating(), &down));
     assert_eq!(
         with_ports,
-        [vec![at(0, 1, 0)], vec![at(1, 0, 0)], vec![at(2, 0, 0), at(3, 0, 0)], vec![at(2, 1, 0), at(4, 0, 0)]]
+        [
+            vec![at(0, 1, 0)],
+            vec![at(1, 0, 0)],
+            vec![at(2, 0, 0), at(3, 0, 0)],
+            vec![at(2, 1, 0), at(4, 0, 0)]
+        ]
     );
     assert_eq!(groups(&bus(root().isolating(), &|secondary| down(secondary).isolating())).len(), 6);
     // The whole way must: a root port without it takes all back together.
@@ -104,7 +110,10 @@ fn functions_of_a_device_are_together_unless_each_isolates() {
         for (number, function) in (0..).zip(functions) {
             bus = bus.with(at(1, 0, number), function.clone());
         }
-        groups(&bus)[1..].iter().map(|group| group.iter().map(|one| one.function()).collect()).collect::<Vec<Vec<_>>>()
+        groups(&bus)[1..]
+            .iter()
+            .map(|group| group.iter().map(|one| one.function()).collect())
+            .collect::<Vec<Vec<_>>>()
     };
     let one = || endpoint().multifunction();
     assert_eq!(bus(&[one(), one(), one()]), [[0, 1, 2]]);
@@ -176,7 +185,10 @@ fn a_bridge_of_a_device_without_acs_takes_its_siblings_along() {
     };
     let upstream = || Function::bridge(2, 9).express(port::UPSTREAM);
     assert_eq!(switch(upstream()).len(), 4);
-    assert_eq!(switch(upstream().multifunction()), [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(2, 0, 0), at(3, 0, 0)]]);
+    assert_eq!(
+        switch(upstream().multifunction()),
+        [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(2, 0, 0), at(3, 0, 0)]]
+    );
     assert_eq!(switch(upstream().multifunction().isolating()).len(), 4);
 }
 

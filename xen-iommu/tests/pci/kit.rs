@@ -14,7 +14,11 @@ pub(crate) fn at(bus: u8, device: u8, function: u8) -> Sbdf {
 }
 
 /// Runs `test` with the topology of `bus`, in no more memory than is asked for.
-pub(crate) fn with_topology<R>(bus: &Bus, ranges: &[BusRange], test: impl FnOnce(&mut Topology<'_>) -> R) -> R {
+pub(crate) fn with_topology<R>(
+    bus: &Bus,
+    ranges: &[BusRange],
+    test: impl FnOnce(&mut Topology<'_>) -> R,
+) -> R {
     let mut memory = vec![MaybeUninit::uninit(); Topology::memory(ranges)];
     let mut arena = Arena::new(&mut memory);
     let mut topology = Topology::read(bus, ranges, &mut arena).expect("as much memory as was asked for");

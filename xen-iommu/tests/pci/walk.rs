@@ -70,7 +70,8 @@ fn numbers_that_a_device_does_not_have_are_nobody() {
 
 #[test]
 fn virtual_functions_are_there_once_enabled() {
-    let nic = |number| Function::endpoint().express(port::ENDPOINT).multifunction().sr_iov(4, number, 0x100, 2);
+    let nic =
+        |number| Function::endpoint().express(port::ENDPOINT).multifunction().sr_iov(4, number, 0x100, 2);
     let bus = Bus::new()
         .with(at(0, 1, 0), root_port(3, 4))
         .with(at(3, 0, 0), nic(3).class(0x03_00_00))
@@ -87,9 +88,11 @@ fn virtual_functions_are_there_once_enabled() {
     ];
     assert_eq!(roles(&bus), expected);
     let all = functions(&bus);
-    assert!(all.iter().filter(|one| matches!(one.role, Role::Virtual { .. })).all(|one| {
-        one.class == DeviceClass::Graphics && one.ids.iter().eq([one.sbdf])
-    }));
+    assert!(
+        all.iter()
+            .filter(|one| matches!(one.role, Role::Virtual { .. }))
+            .all(|one| { one.class == DeviceClass::Graphics && one.ids.iter().eq([one.sbdf]) })
+    );
     with_topology(&bus, &[ALL], |topology| {
         assert!(topology.function(at(4, 0, 6), &bus).is_none(), "not enabled");
         let above: Vec<_> = topology.upstream(at(4, 0, 2)).map(|bridge| bridge.sbdf).collect();
@@ -249,7 +252,9 @@ fn hostile_config_space_costs_bounded_reads() {
 fn bridges_come_and_go() {
     let bus = Bus::new().with(at(0, 1, 0), root_port(1, 20)).with(at(0, 2, 0), root_port(21, 30));
     with_topology(&bus, &[ALL], |topology| {
-        let above = |topology: &Topology<'_>, bus| topology.upstream(at(bus, 0, 0)).map(|one| one.sbdf).collect::<Vec<_>>();
+        let above = |topology: &Topology<'_>, bus| {
+            topology.upstream(at(bus, 0, 0)).map(|one| one.sbdf).collect::<Vec<_>>()
+        };
         assert_eq!(above(topology, 3), [at(0, 1, 0)]);
         // A switch is plugged in.
         bus.put(at(1, 0, 0), Function::bridge(2, 10).express(port::UPSTREAM));
