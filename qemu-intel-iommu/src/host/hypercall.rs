@@ -45,6 +45,7 @@ impl Caller<'_> {
                     Abi::Native,
                     start_extent,
                     argument,
+                    |_| core::iter::empty(),
                 )
             }
             _ => Err(Errno::ENOSYS),

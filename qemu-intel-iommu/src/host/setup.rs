@@ -8,12 +8,15 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, ReserveFrames, Verdict};
 use acpi_dmar::{Dmar, Structure};
-use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mType, SecondLevel, Table};
+use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, MfnRange, P2m, P2mType, SecondLevel, Table};
 use pci_types::PciAddress;
+use xen_iommu::region::forbidden::{Window, Windows};
 use xen_iommu::region::intake::Finding;
-use xen_iommu::region::registry::{Origin, RegistryBuilder};
+use xen_iommu::region::memory::{FramesInUse, MemoryMap, MemoryRegion, ReserveFrames};
+use xen_iommu::region::record::Origin;
+use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
 
@@ -80,17 +83,17 @@ impl MemoryMap for HostMemory {
             start: range.range.start,
             end: range.range.end,
             kind: match range.kind {
-                MemoryKind::Usable => acpi_dmar::verdict::MemoryKind::Ram,
-                MemoryKind::Reserved => acpi_dmar::verdict::MemoryKind::Reserved,
-                _ => acpi_dmar::verdict::MemoryKind::Other,
+                MemoryKind::Usable => xen_iommu::region::memory::MemoryKind::Ram,
+                MemoryKind::Reserved => xen_iommu::region::memory::MemoryKind::Reserved,
+                _ => xen_iommu::region::memory::MemoryKind::Other,
             },
         })
     }
 }
 
 impl ReserveFrames for HostMemory {
-    fn take_out_of_ram(&mut self, pages: PageRange) -> Result<(), FramesInUse> {
-        let wanted = pages.start << p2m::PAGE_SHIFT..pages.end << p2m::PAGE_SHIFT;
+    fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse> {
+        let wanted = pages.start().raw() << p2m::PAGE_SHIFT..pages.end().raw() << p2m::PAGE_SHIFT;
         let usable = memory::start_info().map.usable_pages();
         let parts: Vec<Range<u64>> = usable
             .map(|range| range.start.max(wanted.start)..range.end.min(wanted.end))
@@ -128,7 +131,7 @@ impl Host {
         let mut arena = Arena::new(memory);
         let mut builder = RegistryBuilder::default();
         let mut facts = Vec::new();
-        let dmars = readable(machine);
+        let dmars = followed(machine, readable(machine), &mut arena)?;
         read_regions(machine, &dmars, &mut builder, &mut arena, &mut facts)?;
         let registry = builder.freeze(&mut arena).map_err(text)?;
 
@@ -144,6 +147,7 @@ impl Host {
                 .map_err(text)?;
         log::info!(target: "policy", "{} of {ARENA} bytes are left of the memory given at boot", arena.left());
         let frames = memory::frames().counts();
+        let dmars = dmars.into_iter().map(|(dmar, _)| dmar).collect();
         let mut host = Self { policy, facts, dmars, ram, translates: false, frames };
         host.add_devices(machine);
         host.frames = memory::frames().counts();
@@ -231,30 +235,70 @@ fn readable(machine: &Machine) -> Vec<Dmar<'static>> {
     dmars
 }
 
+/// A table, and where its scopes lead.
+type Followed = (Dmar<'static>, ResolvedScopes<'static>);
+
+fn followed(
+    machine: &Machine,
+    dmars: Vec<Dmar<'static>>,
+    arena: &mut Arena<'static>,
+) -> Result<Vec<Followed>, String> {
+    let follow = |dmar| {
+        Ok((dmar, ResolvedScopes::read(&dmar, machine.pci.config(), arena).map_err(text)?))
+    };
+    dmars.into_iter().map(follow).collect()
+}
+
+/// What decodes as something else than memory.
+struct Decoded<'a> {
+    machine: &'a Machine,
+    dmars: &'a [Followed],
+}
+
+impl Windows for Decoded<'_> {
+    fn for_each(&self, visit: &mut dyn FnMut(Window)) {
+        let structures = self.dmars.iter().flat_map(|(dmar, _)| dmar.structures()).filter_map(Result::ok);
+        for structure in structures {
+            if let Structure::Drhd(drhd) = structure {
+                let base = drhd.register_base();
+                visit(Window::UnitRegisters { base, limit: base.saturating_add(drhd.register_bytes() - 1) });
+            }
+        }
+        for window in &self.machine.tables.windows {
+            // A bus takes 1 MiB; the base is bus 0's.
+            let (first, last) = (u64::from(*window.buses.start()), u64::from(*window.buses.end()));
+            let base = window.base.saturating_add(first << 20);
+            visit(Window::ConfigSpace { base, limit: window.base.saturating_add(((last + 1) << 20) - 1) });
+        }
+    }
+}
+
 fn read_regions(
     machine: &Machine,
-    dmars: &[Dmar<'static>],
+    dmars: &[Followed],
     builder: &mut RegistryBuilder<'static>,
     arena: &mut Arena<'static>,
     facts: &mut Vec<Facts>,
 ) -> Result<(), String> {
-    let width = dmars.iter().map(Dmar::host_address_width).min().unwrap_or(52);
+    let width = dmars.iter().map(|(dmar, _)| dmar.host_address_width()).min().unwrap_or(52);
     let mut frames = HostMemory;
     let mut host = xen_iommu::region::intake::Host {
         pci: machine.pci.config(),
         memory: &HostMemory,
         frames: &mut frames,
         address_width: width,
+        windows: &Decoded { machine, dmars },
+        unit_width: &|_| None,
     };
-    let mut take = |finding: Finding<'_, 'static>| {
+    let mut take = |finding: Finding<'static>| {
         let fact = fact(&finding);
         let level = if fact.is_bad { log::Level::Warn } else { log::Level::Info };
         log::log!(target: "dmar", level, "{}: {}", fact.origin, fact.verdict);
         facts.push(fact);
     };
     // Xen reads its option after the table, and so it is here: findings come in that order.
-    for dmar in dmars {
-        host.read_dmar(dmar, builder, arena, &mut take).map_err(text)?;
+    for (dmar, scopes) in dmars {
+        host.read_dmar(dmar, scopes, builder, arena, &mut take).map_err(text)?;
     }
     for value in machine.options.rmrr() {
         host.read_option(value, builder, arena, &mut take).map_err(text)?;
@@ -262,7 +306,7 @@ fn read_regions(
     Ok(())
 }
 
-fn fact(finding: &Finding<'_, '_>) -> Facts {
+fn fact(finding: &Finding<'_>) -> Facts {
     let of = |origin: String, verdict: String, is_bad| Facts { origin, bytes: None, verdict, is_bad };
     match finding {
         Finding::Structure { offset, kind } => {
@@ -272,11 +316,12 @@ fn fact(finding: &Finding<'_, '_>) -> Facts {
         Finding::BadScope { structure, error } => {
             of(format!("DMAR offset {structure:#x}"), error.to_string(), true)
         }
-        Finding::Unresolved { structure, scope, error } => {
-            of(format!("DMAR offset {structure:#x}"), format!("scope {scope}: {error}"), true)
+        Finding::Unresolved { structure, scope, kind, error } => {
+            let place = format!("{kind} scope at offset {scope:#x}");
+            of(format!("DMAR offset {structure:#x}"), format!("{place}: {error}"), true)
         }
         Finding::Region(region) => {
-            let devices: Vec<String> = region.scopes().iter().map(ToString::to_string).collect();
+            let devices: Vec<String> = region.devices().iter().map(ToString::to_string).collect();
             let accepted = region.rejection().is_none();
             Facts {
                 origin: region.origin().to_string(),
@@ -286,7 +331,7 @@ fn fact(finding: &Finding<'_, '_>) -> Facts {
                     (range.start().address().unwrap_or(u64::MAX), end.wrapping_sub(1))
                 }),
                 verdict: format!("region {region} of {}: {}", devices.join(" and "), region.verdict()),
-                is_bad: matches!(region.verdict(), Verdict::Rejected(_)),
+                is_bad: region.rejection().is_some(),
             }
         }
         Finding::BadOption(error) => {
@@ -298,20 +343,26 @@ fn fact(finding: &Finding<'_, '_>) -> Facts {
 
 /// The remapping units of which the firmware tells, those started that can be. They translate nothing yet.
 pub fn remapping(machine: &Machine) -> Remapping {
-    started(machine, &readable(machine))
+    let memory: &'static mut [MaybeUninit<u8>] =
+        Box::leak(vec![MaybeUninit::uninit(); ARENA].into_boxed_slice());
+    let dmars = followed(machine, readable(machine), &mut Arena::new(memory));
+    started(machine, &dmars.unwrap_or_else(|error| {
+        log::warn!(target: "dmar", "{error}");
+        Vec::new()
+    }))
 }
 
-fn started(machine: &Machine, dmars: &[Dmar<'static>]) -> Remapping {
+fn started(machine: &Machine, dmars: &[Followed]) -> Remapping {
     let mut vtd = Vtd::new(Box::leak(units(machine, dmars).into_boxed_slice()), TableFrames);
     vtd.start(&mut |_, error| log::warn!(target: "vtd", "{error}"));
     vtd
 }
 
 /// A unit for each DRHD, or the one that stands in for all of them.
-fn units(machine: &Machine, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, UnitRegisters>> {
+fn units(machine: &Machine, dmars: &[Followed]) -> Vec<Unit<'static, UnitRegisters>> {
     let mut units = Vec::new();
     let mut bases = Vec::new();
-    for dmar in dmars {
+    for (dmar, scopes) in dmars {
         for structure in dmar.structures().filter_map(Result::ok) {
             let Structure::Drhd(drhd) = structure else { continue };
             let (base, segment, covered, window) = match machine.options.stand_in_unit() {
@@ -320,10 +371,15 @@ fn units(machine: &Machine, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, UnitRe
                     let mut covered = Vec::new();
                     xen_iommu::coverage(
                         &drhd,
-                        dmar,
+                        scopes,
                         machine.pci.config(),
                         &mut |coverage| covered.push(coverage),
-                        &mut |scope, error| log::warn!(target: "dmar", "DRHD {:#x}: scope {scope}: {error}", drhd.offset()),
+                        &mut |scope| {
+                            if let Err(error) = scope.place {
+                                let (structure, offset) = (scope.structure, scope.offset);
+                                log::warn!(target: "dmar", "DRHD {structure:#x}: scope at offset {offset:#x}: {error}");
+                            }
+                        },
                     );
                     (drhd.register_base(), drhd.segment(), covered, drhd.register_bytes())
                 }

@@ -8,13 +8,17 @@ use std::mem::MaybeUninit;
 use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion, PageRange, Verdict};
 use p2m::{
     Access, AddressSpace, DeviceRoot, Entry, Flush, Gfn, GfnRange, Identity, IdentityError, Mfn, MfnRange,
     OnConflict, PageSize, Run, SecondLevel, Seen, Table,
 };
+use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::Host;
-use xen_iommu::region::registry::{Origin, RegionInfo, Registry, RegistryBuilder, Scope};
+use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::registry::{Registry, RegistryBuilder};
+use xen_iommu::region::resolved::ResolvedScopes;
+use xen_iommu::region::verdict::Verdict;
 use xen_iommu::{
     Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, Sbdf, SpaceId,
 };
@@ -187,9 +191,17 @@ type World = Policy<'static, Space, Immediate>;
 
 fn registry(dmar: &Dmar<'_>, arena: &mut Arena<'static>) -> Option<Registry<'static>> {
     let memory = [MemoryRegion { start: 0, end: 1 << 39, kind: MemoryKind::Reserved }];
-    let mut host = Host { pci: &Pci, memory: &memory, frames: &mut KeepRam, address_width: 48 };
+    let mut host = Host {
+        pci: &Pci,
+        memory: &memory,
+        frames: &mut KeepRam,
+        address_width: 48,
+        windows: &[] as &[Window; 0],
+        unit_width: &|_| None,
+    };
+    let scopes = ResolvedScopes::read(dmar, &Pci, arena).ok()?;
     let mut builder = RegistryBuilder::default();
-    host.read_dmar(dmar, &mut builder, arena, &mut |_| ()).ok()?;
+    host.read_dmar(dmar, &scopes, &mut builder, arena, &mut |_| ()).ok()?;
     builder.freeze(arena).ok()
 }
 
@@ -263,12 +275,12 @@ fn boot_below_bridges(measurements: &mut Measurements, part: u32) {
     let mut builder = RegistryBuilder::default();
     for index in 0..regions {
         let (base, limit) = region(index);
-        let verdict = Verdict::Accepted(PageRange { start: base >> 12, end: (limit + 1) >> 12 });
-        let info = RegionInfo { base, limit, origin: Origin::Dmar { offset: 0 }, verdict };
+        let pages = MfnRange::new(Mfn::containing(base), Mfn::containing(limit + 1)).unwrap();
         let bus = (index / SHARING) as u8;
         let bridge = Sbdf::new(0, 0, bus & 0x1f, bus >> 5);
-        let below = Scope::Below { bridge, first_bus: bus, last_bus: bus };
-        builder.add(&mut arena, info, std::iter::once(below)).unwrap();
+        let below = [Devices::Below { bridge, first_bus: bus, last_bus: bus }];
+        let record = Record::identity(base, limit, Origin::Dmar { offset: 0 }, &below);
+        builder.add(&mut arena, &record, Verdict::Accepted(pages)).unwrap();
     }
     let registry = builder.freeze(&mut arena).unwrap();
     let policy = policy(registry, devices, &mut arena).unwrap();

@@ -1,8 +1,9 @@
 //! The machine with the real policy, the real tables and the real driver on it; and what the exploration itself knows of a state.
 
-use acpi_dmar::verdict::{PageRange, Verdict};
-use p2m::{AddressSpace, Domain, Ept, PageSize, SecondLevel, Table};
-use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
+use p2m::{AddressSpace, Domain, Ept, Mfn, MfnRange, PageSize, SecondLevel, Table};
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::region::verdict::Verdict;
 use xen_iommu::vtd::{Coverage, DomainSlot, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Owner, Policy};
 
@@ -146,15 +147,12 @@ impl World {
     ) -> Option<Policy<'static, Space, Driver>> {
         let mut registry = RegistryBuilder::default();
         for (region, (start, end)) in setting.layout.regions().into_iter().enumerate() {
-            let verdict = Verdict::Accepted(PageRange { start, end });
-            let info = RegionInfo {
-                base: start << 12,
-                limit: (end << 12) - 1,
-                origin: Origin::Dmar { offset: 48 },
-                verdict,
-            };
-            let scopes = users(region).iter().map(|device| Scope::Function(sbdf(*device)));
-            registry.add(arena, info, scopes).ok()?;
+            let verdict = Verdict::Accepted(MfnRange::new(Mfn::new(start), Mfn::new(end))?);
+            let devices: Vec<_> =
+                users(region).iter().map(|device| Devices::Function(sbdf(*device))).collect();
+            let origin = Origin::Dmar { offset: 48 };
+            let record = Record::identity(start << 12, (end << 12) - 1, origin, &devices);
+            registry.add(arena, &record, verdict).ok()?;
         }
         let registry = registry.freeze(arena).ok()?;
         let unit = Unit::new(Setup {
