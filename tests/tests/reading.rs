@@ -215,6 +215,17 @@ fn an_error_in_the_option_costs_its_region() {
     });
 }
 
+#[test]
+fn regions_of_the_option_that_overlap_are_both_kept() {
+    let first = rmrr(0x3000_0000, 0x3000_1fff, 2);
+    read(&table([first]), "30001-30002=0:14.0;30002=0:1c.0", |registry, found| {
+        assert!(found.iter().all(|found| found.ends_with("accepted")), "{found:?}");
+        assert_eq!(frames(registry, IGD), [(0x30000, 2)]);
+        assert_eq!(frames(registry, USB), [(0x30001, 2)]);
+        assert_eq!(registry.told([BRIDGE].into_iter()).map(|range| range.len()).collect::<Vec<_>>(), [3]);
+    });
+}
+
 /// An allocator that gives all, and counts what it was asked for.
 #[derive(Default)]
 struct Counting(u64);

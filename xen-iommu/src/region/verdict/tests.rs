@@ -272,10 +272,7 @@ fn verdicts_read_as_sentences() {
     let bar = Bar { device: DEVICE, base: 0x8_0000, limit: 0x8_3fff };
     for (rejection, sentence) in [
         (Rejection::NoScope, "no device scope names a device for it"),
-        (
-            Forbidden::OverInterrupts.into(),
-            "it is over the interrupts' range, 0xfee00000 to 0xfeefffff",
-        ),
+        (Forbidden::OverInterrupts.into(), "it is over the interrupts' range, 0xfee00000 to 0xfeefffff"),
         (
             Forbidden::OverUnitRegisters { base: 0xfed9_0000 }.into(),
             "it is over the registers of the remapping unit at 0xfed90000",
