@@ -10,10 +10,12 @@ use std::sync::atomic::AtomicU64;
 use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
+use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::Host;
+use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
 use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{
     Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, RequesterId, Sbdf,
     SpaceId,
@@ -107,8 +109,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         memory: &memory_map,
         frames: &mut KeepRam,
         address_width: dmar.host_address_width(),
+        // No region may be over these.
+        windows: &[
+            Window::UnitRegisters { base: 0xfed9_0000, limit: 0xfed9_0fff },
+            Window::ConfigSpace { base: 0xe000_0000, limit: 0xefff_ffff },
+        ],
+        unit_width: &|_| Some(39),
     };
-    host.read_dmar(&dmar, &mut builder, &mut arena, &mut |finding| println!("{finding:?}"))?;
+    let scopes = ResolvedScopes::read(&dmar, &Pci, &mut arena)?;
+    host.read_dmar(&dmar, &scopes, &mut builder, &mut arena, &mut |finding| println!("{finding:?}"))?;
     let registry = builder.freeze(&mut arena)?;
 
     // 2. The policy, with the hardware domain's address space.

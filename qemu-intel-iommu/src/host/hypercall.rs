@@ -46,6 +46,7 @@ impl Caller<'_> {
                     Abi::Native,
                     start_extent,
                     argument,
+                    |_| core::iter::empty(),
                 )
             }
             _ => Err(Errno::ENOSYS),

@@ -5,9 +5,10 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use acpi_dmar::verdict::{PageRange, Rejection, Verdict};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
-use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::region::verdict::{Rejection, Verdict};
 use xen_iommu::{
     Arena, Capacity, DomId, GroupPolicy, HardwareError, Owner, Policy, RemappingHardware, RequesterId, Sbdf, SpaceId,
 };
@@ -196,11 +197,13 @@ impl<'f> World<'f> {
         let mut builder = RegistryBuilder::default();
         let rejected = (0x9000, 0x8fff, Verdict::Rejected(Rejection::NoScope), &[H][..]);
         let accepted = REGIONS.map(|(start, end, devices)| {
-            (start << 12, (end << 12) - 1, Verdict::Accepted(PageRange { start, end }), devices)
+            let pages = p2m::MfnRange::new(Mfn::new(start), Mfn::new(end)).unwrap();
+            (start << 12, (end << 12) - 1, Verdict::Accepted(pages), devices)
         });
         for (base, limit, verdict, devices) in accepted.into_iter().chain([rejected]) {
-            let info = RegionInfo { base, limit, origin: Origin::Dmar { offset: 0 }, verdict };
-            builder.add(&mut arena, info, devices.iter().copied().map(Scope::Function)).unwrap();
+            let devices: Vec<_> = devices.iter().copied().map(Devices::Function).collect();
+            let record = Record::identity(base, limit, Origin::Dmar { offset: 0 }, &devices);
+            builder.add(&mut arena, &record, verdict).unwrap();
         }
         let registry = builder.freeze(&mut arena).unwrap();
         let hardware = Hardware::default();

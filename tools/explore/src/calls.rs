@@ -153,7 +153,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn note(&mut self, note: Note<'_>, layout: crate::machine::Layout) {
-        let index = |region: &xen_iommu::region::registry::Region<'_>| {
+        let index = |region: &xen_iommu::region::record::Region<'_>| {
             layout.regions().iter().position(|(start, _)| *start == region.range().start().raw()).unwrap_or(0)
         };
         match note {

@@ -48,7 +48,7 @@ pub fn option(world: &mut World) -> Outcome {
         let range = region.range();
         let bytes = (range.start().address(), range.end().address().and_then(|end| end.checked_sub(1)));
         bytes == (Some(OPTION_REGION.0), Some(OPTION_REGION.1))
-            && matches!(region.origin(), xen_iommu::region::registry::Origin::Option { .. })
+            && matches!(region.origin(), xen_iommu::region::record::Origin::Option { .. })
     });
     ensure!(found, "the regions of {device} are {regions:?}");
     Ok(format!("{device} has region [{:#x}, {:#x}] by rmrr=", OPTION_REGION.0, OPTION_REGION.1))
