@@ -50,19 +50,13 @@ impl<C: Format, D: Format, S: FrameSource> Domain<C, D, S> {
         if cpu.is_empty() && iommu.is_empty() { Ok(Self { cpu, iommu: Some(iommu) }) } else { Err(NotEmpty) }
     }
 
-    /// Whether the remapping hardware walks the CPU's table.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.iommu.is_none()
-    }
-
     /// The table of the CPU.
     #[must_use]
     pub fn cpu(&self) -> &Table<C, S> {
         &self.cpu
     }
 
-    /// The table of the remapping hardware, where that is another.
+    /// The table of the remapping hardware; `None` where that walks the CPU's.
     #[must_use]
     pub fn iommu(&self) -> Option<&Table<D, S>> {
         self.iommu.as_ref()

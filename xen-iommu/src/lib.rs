@@ -44,5 +44,6 @@ pub use group::{Isolation, Link};
 pub use note::Note;
 pub use owner::Owner;
 pub use ownership::{Capacity, Inseparable, LateScope, Mode, Policy, Setup};
+pub use pci::class::{DeviceClass, RelaxError};
 pub use platform::{DomId, HardwareError, RemappingHardware, RequesterId, Sbdf, SpaceId};
 pub use region::record::RegionName;

@@ -13,7 +13,7 @@ use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, LateScope, Mode, Owner, Policy, Sbdf};
 
-use crate::world::{Frames, HARDWARE_DOMAIN, Hardware, space};
+use crate::world::{Frames, HARDWARE_DOMAIN, Hardware, space, walk};
 
 const BRIDGE: Sbdf = Sbdf::new(0, 0, 0x1c, 0);
 const ROOT: Sbdf = Sbdf::new(0, 0, 3, 0);
@@ -128,7 +128,7 @@ fn a_scope_through_an_absent_bridge_means_something_once_the_bridge_comes() {
     policy.assign(&[below, ROOT], DomId(1), Mode::Strict, &mut |_| {}).unwrap();
     let root = told.lock().unwrap().attached[&below];
     for frame in [0x1_0000, 0x2_0000] {
-        assert_eq!(frames.walk(root, frame), Some(frame));
+        assert_eq!(walk(&frames, root, frame), Some(frame));
     }
     policy.deassign(&[below, ROOT], DomId(1), &mut |_| {}).unwrap();
     assert!(policy.registry().regions().all(|region| region.owner().is_none()));
