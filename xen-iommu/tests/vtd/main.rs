@@ -10,6 +10,8 @@
 )]
 
 mod errors;
+mod locks;
+mod owed;
 mod random;
 mod setup;
 mod switch;
@@ -20,7 +22,7 @@ use testkit::vtd::{Event, MODEL_ECAP, Model, QEMU_CAP};
 use xen_iommu::vtd::{
     Coverage, DomainSlot, FaultSummary, Pass, RateLimit, Reason, Registers, Replacement, Setup, Unit, Vtd,
 };
-use xen_iommu::{HardwareError, RemappingHardware, Sbdf, SpaceId};
+use xen_iommu::{HardwareError, RemappingHardware, RequesterId, Sbdf, SpaceId};
 
 type Hardware = &'static Model<&'static Frames>;
 type TestVtd = Vtd<'static, Hardware, &'static Frames>;
