@@ -13,6 +13,7 @@ const STUCK: Trouble = Trouble {
     iotlb: false,
     queue: true,
     queue_error: None,
+    silent_device: None,
     ignores_pages: false,
 };
 

@@ -16,6 +16,15 @@ use xen_iommu::vtd::registers::{
     FaultRecord, FaultStatus, GCMD, GSTS, Global, IQA, IQH, IQT, IotlbCommand, PMEN, RTADDR, Registers, VER,
 };
 
+/// What a unit does about a device whose own TLB does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// It goes on waiting.
+    Waits,
+    /// It has waited, and tells of the error.
+    Told,
+}
+
 /// What the model is to get wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
@@ -29,6 +38,8 @@ pub struct Trouble {
     pub queue: bool,
     /// So many descriptors are still carried out before one fails with these errors.
     pub queue_error: Option<(u32, FaultStatus)>,
+    /// This device's own TLB does not answer.
+    pub silent_device: Option<(u16, Silence)>,
     /// Page-selective IOTLB invalidations are ignored.
     pub ignores_pages: bool,
 }
@@ -296,11 +307,19 @@ impl<F: FrameSource> Model<F> {
             }
             let index = (state.head >> 4) as usize * 2;
             let ring = self.frames.table(Mfn::containing(state.queue));
-            let done = ring.is_some_and(|ring| {
-                let [low, high] =
-                    [&ring.0[index], &ring.0[index + 1]].map(|word| word.load(Ordering::Acquire));
-                self.run_descriptor(state, low, high)
-            });
+            let words = ring
+                .map(|ring| [&ring.0[index], &ring.0[index + 1]].map(|word| word.load(Ordering::Acquire)));
+            if let Some([low, _]) = words
+                && low & 0xf == 3
+                && let Some((device, silence)) = state.trouble.silent_device
+                && device == (low >> 32) as u16
+            {
+                if silence == Silence::Told {
+                    state.faults |= FaultStatus::TIME_OUT_ERROR;
+                }
+                return;
+            }
+            let done = words.is_some_and(|[low, high]| self.run_descriptor(state, low, high));
             if !done {
                 state.faults |= FaultStatus::QUEUE_ERROR;
                 return;

@@ -60,10 +60,16 @@ impl<F: FrameSource> Model<F> {
         result
     }
 
-    /// DMA of a device through its own TLB alone: where it arrives, if the page is in there.
+    /// DMA of a device through its own TLB alone: where it arrives, if the page is in there and its context entry lets it through.
     #[must_use]
     pub fn ats_dma(&self, source: u16, address: u64) -> Option<u64> {
-        let frame = *self.state().device_tlbs.get(&(source, address >> 12))?;
+        let mut state = self.state();
+        let frame = *state.device_tlbs.get(&(source, address >> 12))?;
+        let entry = self.context(&mut state, source);
+        if !entry.is_ok_and(|entry| entry.low.translation_type() == 1) {
+            state.record(source, address, false, Reason::TRANSLATED_BLOCKED);
+            return None;
+        }
         Some(frame << 12 | address & 0xfff)
     }
 
