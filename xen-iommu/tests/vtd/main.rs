@@ -11,6 +11,7 @@
 
 mod device_tlb;
 mod errors;
+mod greedy;
 mod locks;
 mod owed;
 mod random;
@@ -104,7 +105,8 @@ impl Rig {
     }
 
     fn check(&self) {
-        assert_eq!(self.model.violations(), [] as [String; 0]);
+        self.model.check_tables();
+        assert_eq!(self.model.violations(), [] as [&str; 0]);
     }
 }
 

@@ -7,15 +7,9 @@ use super::*;
 
 const A: u16 = 0x08;
 const B: u16 = 0x10;
-const STUCK: Trouble = Trouble {
-    global: false,
-    context: false,
-    iotlb: false,
-    queue: true,
-    queue_error: None,
-    silent_device: None,
-    ignores_pages: false,
-};
+fn stuck() -> Trouble {
+    Trouble { queue: true, ..Trouble::default() }
+}
 
 /// Spaces 0 and 1, with a device each that has used its page.
 fn two_spaces() -> (Rig, [DeviceRoot; 2]) {
@@ -44,7 +38,7 @@ fn a_unit_in_doubt_fails_only_the_flushes_of_spaces_that_were_there() {
     let gone = device(0, 0x18);
     rig.vtd.attach(gone.into(), SpaceId(2), tables[0]).unwrap();
     rig.vtd.detach(gone.into()).unwrap();
-    rig.model.trouble(STUCK);
+    rig.model.trouble(stuck());
     assert!(timed_out(rig.vtd.attach(device(0, A as u8).into(), SpaceId(1), tables[1])));
     let polls = rig.model.polls();
     for never_there in [2, 3, 1 << 31] {
@@ -90,7 +84,7 @@ fn a_debt_lasts_until_a_flush_succeeds_however_often_it_fails() {
     let (rig, tables) = two_spaces();
     rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
     for round in 0..5 {
-        rig.model.trouble(if round % 2 == 0 { fails_at(0) } else { STUCK });
+        rig.model.trouble(if round % 2 == 0 { fails_at(0) } else { stuck() });
         rig.vtd.flush(SpaceId(0), &flush_of(round, round + 1)).unwrap_err();
         rig.model.trouble(Trouble::default());
         rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();
@@ -125,7 +119,7 @@ fn ids_that_linger_are_free_once_the_unit_has_settled() {
     for space in 0..15u8 {
         rig.vtd.attach(device(0, space).into(), SpaceId(u32::from(space)), table).unwrap();
     }
-    rig.model.trouble(STUCK);
+    rig.model.trouble(stuck());
     for space in 0..15u8 {
         assert!(timed_out(rig.vtd.detach(device(0, space).into())));
     }

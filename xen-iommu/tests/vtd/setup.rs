@@ -106,7 +106,7 @@ fn what_a_boot_loader_left_on_is_taken_over() {
         assert_eq!(model.protected(), 0, "translation replaces the protected regions");
         let status = xen_iommu::vtd::Registers::read32(&model, xen_iommu::vtd::registers::GSTS);
         assert!(Global::from_bits_retain(status).contains(Global::INTERRUPT_REMAPPING), "not ours");
-        assert_eq!(model.violations(), [] as [String; 0]);
+        assert_eq!(model.violations(), [] as [&str; 0]);
         vtd.disable().unwrap();
         assert_eq!(model.dma(8, 0x1234, true), Ok(0x1234));
     }
