@@ -63,6 +63,21 @@ impl Registers for &Gate {
 
 type GateVtd = Vtd<'static, &'static Gate, &'static Frames>;
 
+fn unit_of_bus(bus: u8, registers: &'static Gate) -> Unit<'static, &'static Gate> {
+    Unit::new(Setup {
+        base: BASE + 0x1000 * u64::from(bus),
+        window: 0x1000,
+        registers,
+        segment: 0,
+        coverage: Vec::leak(vec![Coverage::Buses { segment: 0, first: bus, last: bus }]),
+        domains: Vec::leak((0..128).map(|_| DomainSlot::new()).collect()),
+        device_tlbs: &mut [],
+        polls: POLLS,
+        queue: true,
+        replacement: Replacement::AtOnce,
+    })
+}
+
 /// Two units for a bus each, with a device of space 0 and 1, and one of space 2 on both; and a thread that waits for the first unit in a flush.
 struct Slow {
     arena: &'static Frames,
@@ -75,20 +90,7 @@ impl Slow {
     fn new() -> Self {
         let arena = arena(64);
         let gates = [Gate::new(arena), Gate::new(arena)];
-        let units = (0..2).map(|bus: u8| {
-            Unit::new(Setup {
-                base: BASE + 0x1000 * u64::from(bus),
-                window: 0x1000,
-                registers: gates[usize::from(bus)],
-                segment: 0,
-                coverage: Vec::leak(vec![Coverage::Buses { segment: 0, first: bus, last: bus }]),
-                domains: Vec::leak((0..128).map(|_| DomainSlot::new()).collect()),
-                device_tlbs: &mut [],
-                polls: POLLS,
-                queue: true,
-                replacement: Replacement::AtOnce,
-            })
-        });
+        let units = gates.iter().enumerate().map(|(bus, gate)| unit_of_bus(bus as u8, gate));
         let vtd: &'static GateVtd = Box::leak(Box::new(Vtd::new(Vec::leak(units.collect()), arena)));
         vtd.start(&mut |_, error| panic!("{error}"));
         vtd.enable().unwrap();
@@ -217,4 +219,48 @@ fn at_a_crash_nobody_waits() {
         Err(HardwareError::NotTranslating { unit: BASE })
     );
     rig.check();
+}
+
+/// Processors that attach, flush and detach beside one another, with the locks' order checked.
+#[test]
+fn many_at_once() {
+    let arena = arena(64);
+    let gates = [Gate::new(arena), Gate::new(arena)];
+    let units = gates.iter().enumerate().map(|(bus, gate)| unit_of_bus(bus as u8, gate));
+    let vtd: &GateVtd = Box::leak(Box::new(Vtd::new(Vec::leak(units.collect()), arena)));
+    vtd.start(&mut |_, error| panic!("{error}"));
+    vtd.enable().unwrap();
+    let tables = [1, 2, 3].map(|mfn| {
+        let table = arena.table_of(4);
+        arena.map(table, 1, mfn, PageSize::Size4K, Access::READ_WRITE);
+        table
+    });
+    thread::scope(|scope| {
+        for number in 0..4_u16 {
+            scope.spawn(move || {
+                let (bus, devfn) = ((number % 2) as u8, (number << 3) as u8);
+                let model = gates[usize::from(bus)].model;
+                let id = device(bus, devfn);
+                for round in 0..2000 {
+                    let space = usize::from(number + round) % 3;
+                    vtd.attach(id.into(), SpaceId(space as u32), tables[space]).unwrap();
+                    vtd.flush(SpaceId(u32::from(round % 3)), &flush_of(1, 2)).unwrap();
+                    assert_eq!(model.dma(id.source_id(), 0x1000, true), Ok((space as u64 + 1) << 12));
+                    if round % 5 == 0 {
+                        vtd.detach(id.into()).unwrap();
+                        assert!(model.dma(id.source_id(), 0x1000, true).is_err());
+                        vtd.try_read_faults(&mut |_| ());
+                    }
+                }
+                vtd.detach(id.into()).unwrap();
+            });
+        }
+    });
+    for unit in vtd.units() {
+        assert!((0..3).all(|space| !unit.has_space(SpaceId(space))));
+    }
+    for gate in gates {
+        gate.model.check_tables();
+        assert_eq!(gate.model.violations(), [] as [&str; 0]);
+    }
 }

@@ -68,7 +68,7 @@ fn a_failed_flush_is_owed_to_its_space_alone() {
     rig.vtd.flush(SpaceId(1), &flush_of(1, 2)).unwrap();
     assert!(matches!(rig.model.take_events()[..], [Event::Iotlb(_, 0x1000)]));
     assert_eq!(rig.model.dma(A, 0x1000, false), Ok(0x1_1000), "still owed");
-    for nothing in [flush_of(5, 5), Flush { only_added: true, ..flush_of(7, 8) }] {
+    for nothing in [flush_of(5, 5), flush_of(9, 9)] {
         rig.vtd.flush(SpaceId(0), &nothing).unwrap();
         assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ), "done");
     }
