@@ -143,7 +143,10 @@ fn check_answer(registry: &Registry<'_>, flags: u32, device: Sbdf, expected: &[M
         guest.0[8..16].copy_from_slice(&24_u64.to_le_bytes());
         guest.0[16..18].copy_from_slice(&device.segment().to_le_bytes());
         guest.0[18..20].copy_from_slice(&[device.bus(), device.devfn()]);
-        let done = reserved_device_memory_map(registry, &mut guest, Caller::Privileged, Abi::Native, 0, 0, |_| [].into_iter());
+        let done =
+            reserved_device_memory_map(registry, &mut guest, Caller::Privileged, Abi::Native, 0, 0, |_| {
+                [].into_iter()
+            });
         assert_eq!(done, if room < expected.len() { Err(Errno::ENOBUFS) } else { Ok(()) });
         assert_eq!(guest.0[4..8], u32::try_from(expected.len()).unwrap().to_le_bytes());
         let (entries, behind) = guest.0[24..].split_at(16 * room);
