@@ -237,7 +237,7 @@ impl<'m> Buses<'m> {
         for bus in secondary.saturating_add(1)..=last {
             // What another bridge has stays with it.
             let free = match self.at(bus) {
-                Some(Bus::Root { .. }) => !matches!(own, Bus::Below { .. }),
+                Some(Bus::Root { .. }) => true,
                 Some(Bus::Within { secondary }) => secondary == bridge.bus(),
                 _ => false,
             };

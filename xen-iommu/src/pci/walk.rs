@@ -181,9 +181,11 @@ impl<'m> Topology<'m> {
         physical: Sbdf,
         pci: &impl ConfigRegionAccess,
     ) -> bool {
+        // The second is a quick answer for most of what a greedy device claims.
         buses.range.contains(id)
-            && self.is_first(buses, id)
+            && buses.above(id.bus()) == buses.above(physical.bus())
             && buses.home(id.bus()) == physical.bus()
+            && self.is_first(buses, id)
             && !Space::new(id, pci).present()
     }
 

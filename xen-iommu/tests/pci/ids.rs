@@ -45,6 +45,18 @@ fn a_conventional_bridge_puts_its_own_id() {
 }
 
 #[test]
+fn a_cardbus_bridge_has_its_capabilities_elsewhere() {
+    let below = |bridge| {
+        let bus = Bus::new().with(at(0, 1, 0), bridge).with(at(2, 0, 1), Function::endpoint());
+        bus.put(at(2, 0, 0), Function::endpoint().multifunction());
+        ids(&bus, at(2, 0, 1))
+    };
+    assert_eq!(below(Function::cardbus(2, 2)), [at(2, 0, 1), at(0, 1, 0)]);
+    let express = Function::cardbus(2, 2).express(port::TO_PCI);
+    assert_eq!(below(express), [at(2, 0, 1), at(2, 0, 0), at(0, 1, 0)]);
+}
+
+#[test]
 fn a_bridge_from_pci_to_express_is_a_conventional_one_upwards() {
     let bus = Bus::new()
         .with(at(0, 0x1e, 0), Function::bridge(1, 3).express(port::FROM_PCI))

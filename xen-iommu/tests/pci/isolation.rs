@@ -139,9 +139,12 @@ fn integrated_endpoints_of_one_device_need_acs_or_intels_word() {
     };
     assert_eq!(bus(0x1022).len(), 1);
     assert_eq!(bus(0x8086).len(), 2);
-    let collector = Function::new(0x1022, 1).express(port::EVENT_COLLECTOR).isolating().multifunction();
-    let bus = Bus::new().with(at(0, 8, 0), collector.clone()).with(at(0, 8, 1), collector);
-    assert_eq!(groups(&bus).len(), 1, "event collectors have no ACS, whatever they say");
+    // Event collectors, and what is of a reserved type, have no ACS, whatever they say.
+    for port in [port::EVENT_COLLECTOR, 0xc] {
+        let function = Function::new(0x1022, 1).express(port).isolating().multifunction();
+        let bus = Bus::new().with(at(0, 8, 0), function.clone()).with(at(0, 8, 1), function);
+        assert_eq!(groups(&bus).len(), 1);
+    }
 }
 
 #[test]
@@ -150,6 +153,8 @@ fn what_is_below_a_bridge_to_pci_is_together_with_it() {
         Function::bridge(2, 3).express(port::TO_PCI).isolating(),
         Function::bridge(2, 3),
         Function::bridge(2, 3).pci_x(),
+        // Its number is a network controller's, whose functions are apart.
+        Function::bridge(2, 3).id(0x8086, 0x1521),
         Function::bridge(2, 3).express(port::FROM_PCI).isolating(),
     ] {
         let bus = Bus::new()

@@ -102,12 +102,16 @@ fn virtual_functions_are_there_once_enabled() {
 
 #[test]
 fn virtual_functions_of_an_integrated_one_may_be_on_the_next_root_bus() {
+    let integrated = |offset| Function::endpoint().express(port::INTEGRATED).sr_iov(2, 2, offset, 1);
     let bus = Bus::new()
-        .with(at(0x6b, 0, 0), Function::endpoint().express(port::INTEGRATED).sr_iov(2, 2, 0x100, 1))
+        // What is on a root bus after the next is not its own.
+        .with(at(0, 0, 0), integrated(0x6c80))
+        .with(at(0x6b, 0, 0), integrated(0x100))
         .with(at(0x80, 0, 0), Function::endpoint());
     let physical = at(0x6b, 0, 0);
+    assert_eq!(sbdfs(&bus).len(), 5);
     assert_eq!(
-        roles(&bus)[1..3],
+        roles(&bus)[2..4],
         [(at(0x6c, 0, 0), Role::Virtual { physical }), (at(0x6c, 0, 1), Role::Virtual { physical })]
     );
 }
@@ -133,6 +137,20 @@ fn who_claims_ids_of_others_as_virtual_functions_does_not_get_them() {
 }
 
 #[test]
+fn ids_that_many_claim_are_the_lowest_ones() {
+    // Each of device 0's has one; device 1's all claim the same.
+    let mut bus = Bus::new();
+    for number in 0..8 {
+        let function = || Function::endpoint().express(port::INTEGRATED).multifunction();
+        bus = bus.with(at(0, 0, number), function().sr_iov(1, 1, 0x40, 1));
+        bus = bus.with(at(0, 1, number), function().sr_iov(1, 1, 0x80 - u16::from(number), 1));
+    }
+    let claimed: Vec<_> = roles(&bus).into_iter().filter(|(sbdf, _)| *sbdf == at(0, 0x11, 0)).collect();
+    assert_eq!(claimed, [(at(0, 0x11, 0), Role::Virtual { physical: at(0, 1, 0) })]);
+    assert_eq!(sbdfs(&bus).len(), 16 + 8 + 1);
+}
+
+#[test]
 fn a_port_that_forwards_8_bit_numbers_leads_to_one_device() {
     let port = |ari: bool| {
         let port = root_port(1, 1);
@@ -149,6 +167,10 @@ fn a_port_that_forwards_8_bit_numbers_leads_to_one_device() {
     };
     assert_eq!(sbdfs(&bus(true))[1..], [at(1, 0, 0), at(1, 1, 1), at(1, 2, 0)]);
     assert_eq!(sbdfs(&bus(false))[1..], [at(1, 0, 0), at(1, 2, 0)]);
+    let older = bus(true);
+    // In the first version of the capability that register is something else.
+    older.change(at(0, 1, 0), |port| port.set(0x40, 0x41_0010));
+    assert_eq!(sbdfs(&older), sbdfs(&bus(false)));
     let without_0 = bus(true);
     without_0.remove(at(1, 0, 0));
     assert_eq!(sbdfs(&without_0), [at(0, 1, 0)]);
@@ -313,6 +335,18 @@ fn segments_are_apart_and_ranges_may_be_several() {
         assert_eq!(topology.upstream(at(0x80, 0, 0)).count(), 0, "another host bridge's");
     });
     assert_eq!(Topology::memory(&[]), align_of::<usize>());
+}
+
+#[test]
+fn virtual_functions_do_not_reach_into_another_range() {
+    let bus = Bus::new()
+        .with(at(0, 1, 0), root_port(0x10, 0x11))
+        .with(at(0x10, 0, 0), Function::endpoint().express(port::ENDPOINT).sr_iov(2, 2, 0xff, 1));
+    let ranges = |first_has_11| {
+        let with_11 = BusRange { segment: 0, first: 0x11, last: if first_has_11 { 0x12 } else { 0x10 } };
+        with_topology(&bus, &[with_11, ALL], |topology| visited(topology, &bus).len())
+    };
+    assert_eq!((ranges(false), ranges(true)), (4, 3));
 }
 
 #[test]
