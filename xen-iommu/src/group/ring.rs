@@ -24,6 +24,11 @@ impl Ring {
         self.len.set(1);
     }
 
+    /// Whether the device of this number, whose place it is, is alone in it.
+    pub(crate) fn is_alone(&self, number: u32) -> bool {
+        self.next.get() == number
+    }
+
     /// The number of the next device in the circle.
     pub(crate) fn next(&self) -> u32 {
         self.next.get()

@@ -63,6 +63,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             return Err(AssignError::Hardware { device: sbdf, error });
         }
         if self.guest().is_some() {
+            if !device.has_all_ids() {
+                return Err(AssignError::UnknownIds(sbdf));
+            }
             for id in self.presence.requesters.ids(requester) {
                 self.policy
                     .hardware

@@ -50,6 +50,8 @@ const BRIDGE: u8 = 1 << 0;
 /// A physical function that can have virtual ones.
 const PHYSICAL: u8 = 1 << 1;
 const VIRTUAL: u8 = 1 << 2;
+/// Its DMA may carry more requester ids than are known.
+const INCOMPLETE: u8 = 1 << 6;
 /// Its regions may be left out where they are in the way.
 const RELAXABLE: u8 = 1 << 3;
 /// Its DMA is off until it moves.
@@ -66,12 +68,22 @@ impl Device {
         Owner::decode(self.owner.get())
     }
 
+    /// Whether it has its group to itself.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.group.is_alone(self.number)
+    }
+
     pub(crate) fn is_bridge(&self) -> bool {
         self.has(BRIDGE)
     }
 
     pub(crate) fn is_physical(&self) -> bool {
         self.has(PHYSICAL)
+    }
+
+    /// Whether all requester ids are known that its DMA may carry.
+    pub(crate) fn has_all_ids(&self) -> bool {
+        !self.has(INCOMPLETE)
     }
 
     /// The physical function of a virtual one.
@@ -275,6 +287,7 @@ impl<'m> Devices<'m> {
             }
             _ => 0,
         };
+        let flags = if function.ids.is_complete() { flags } else { flags | INCOMPLETE };
         device.flags.store(flags, Ordering::Relaxed);
         self.by_sbdf.insert(device);
         self.index.insert(function.sbdf, device.number);
