@@ -9,7 +9,9 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use acpi_dmar::{Dmar, Structure};
-use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, MfnRange, P2m, P2mType, SecondLevel, Table};
+use p2m::{
+    Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, MfnRange, P2m, P2mType, SecondLevel, Table,
+};
 use pci_types::PciAddress;
 use xen_iommu::region::forbidden::{Window, Windows};
 use xen_iommu::region::intake::Finding;
@@ -243,9 +245,7 @@ fn followed(
     dmars: Vec<Dmar<'static>>,
     arena: &mut Arena<'static>,
 ) -> Result<Vec<Followed>, String> {
-    let follow = |dmar| {
-        Ok((dmar, ResolvedScopes::read(&dmar, machine.pci.config(), arena).map_err(text)?))
-    };
+    let follow = |dmar| Ok((dmar, ResolvedScopes::read(&dmar, machine.pci.config(), arena).map_err(text)?));
     dmars.into_iter().map(follow).collect()
 }
 
@@ -346,10 +346,13 @@ pub fn remapping(machine: &Machine) -> Remapping {
     let memory: &'static mut [MaybeUninit<u8>] =
         Box::leak(vec![MaybeUninit::uninit(); ARENA].into_boxed_slice());
     let dmars = followed(machine, readable(machine), &mut Arena::new(memory));
-    started(machine, &dmars.unwrap_or_else(|error| {
-        log::warn!(target: "dmar", "{error}");
-        Vec::new()
-    }))
+    started(
+        machine,
+        &dmars.unwrap_or_else(|error| {
+            log::warn!(target: "dmar", "{error}");
+            Vec::new()
+        }),
+    )
 }
 
 fn started(machine: &Machine, dmars: &[Followed]) -> Remapping {

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use xen_iommu::region::memory::{MemoryKind, MemoryRegion};
 
-
 /// `None` if there is no map, or an entry that cannot be read: part of a map would give wrong verdicts.
 pub(super) fn read(folder: &Path) -> Option<Vec<MemoryRegion>> {
     let mut entries = Vec::new();

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use xen_iommu::region::memory::MemoryRegion;
 
-
 pub use names::Names;
 pub use pci::PciTree;
 
