@@ -1,12 +1,14 @@
 use std::mem::MaybeUninit;
+use std::string::ToString;
 use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::platform::Sbdf;
+use crate::platform::{DomId, Sbdf};
 use crate::region::record::Origin;
+use crate::region::told::Unusable;
 use crate::region::verdict::Rejection;
 
 fn any_devices() -> impl Strategy<Value = Devices> {
@@ -156,6 +158,64 @@ fn what_is_told_is_the_union_of_whole_clusters() {
     for state in [IommuState::Absent, IommuState::Off] {
         registry.set_iommu(state);
         assert_eq!((told(registry.told_all()), told(registry.told(both.into_iter()))), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_guest_is_told_of_what_it_has_of_a_cluster() {
+    let mut memory = vec![MaybeUninit::uninit(); 1 << 14];
+    let regions = [(10, 12, ONE), (11, 14, ONE), (13, 16, OTHER), (15, 18, ONE)];
+    let registry = registry(&regions, IommuState::Active, &mut Arena::new(&mut memory));
+    let cluster = registry.clusters_of([ONE].into_iter()).next().unwrap();
+    for region in registry.regions_of(ONE) {
+        region.set_owner(Some(DomId(1)));
+    }
+    let of = |id| told(cluster.union(move |region| region.owner() == Some(id)));
+    assert_eq!(of(DomId(1)), [(10, 14), (15, 18)]);
+    assert_eq!(of(DomId(2)), []);
+    assert_eq!(told(cluster.union(|_| true)), [(10, 18)]);
+}
+
+/// Errors, findings and names go where a borrow could not.
+#[test]
+fn what_is_said_outlives_what_it_is_about() {
+    fn is_value<T: Copy + Send + Sync + 'static>() {}
+    fn is_error<T: core::error::Error + Copy + Send + Sync + 'static>() {}
+    is_value::<crate::region::record::RegionName>();
+    is_value::<Verdict>();
+    is_value::<Devices>();
+    is_error::<Rejection>();
+    is_error::<crate::region::forbidden::Forbidden>();
+    is_error::<crate::region::rmrr_option::OptionError>();
+    is_error::<crate::region::choice::Ignored>();
+    is_error::<IommuState>();
+    let source = |error: &dyn core::error::Error| error.source().map(ToString::to_string);
+    let state = IommuState::Unusable(Unusable::Other("the units do not start"));
+    assert_eq!(source(&state).as_deref(), Some("the units do not start"));
+    assert_eq!(source(&IommuState::Off), None);
+
+    let devices = [
+        Devices::Function(ONE),
+        Devices::Below { bridge: ONE, first_bus: 3, last_bus: 0x1f },
+        Devices::Requesters { first: ONE, last: OTHER },
+    ];
+    let words: Vec<_> = devices.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        words,
+        [
+            "0000:00:04.0",
+            "all below bridge 0000:00:04.0 (buses 03 to 1f)",
+            "requester ids 0000:00:04.0 to 0000:00:05.0"
+        ]
+    );
+    let name = |origin| Record::identity(0x1000, 0x1fff, origin, &[]).name();
+    for (origin, words) in [
+        (Origin::Dmar { offset: 0x30 }, "[0x1000, 0x1fff] (DMAR offset 0x30)"),
+        (Origin::Option { position: 4 }, "[0x1000, 0x1fff] (rmrr= character 5)"),
+        (Origin::Hypervisor, "[0x1000, 0x1fff] (hypervisor)"),
+    ] {
+        assert_eq!(std::format!("{:?}", name(origin)), words);
+        assert_eq!(name(origin).to_string(), "[0x1000, 0x1fff]");
     }
 }
 

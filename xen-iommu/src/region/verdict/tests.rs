@@ -168,18 +168,13 @@ fn in_ram(
     let memory = [region(0, 1 << 40, RAM)];
     let mut frames = Frames::default();
     // A visitor, as a hypervisor's would be.
-    struct Visited<'w>(&'w [Window]);
-    impl crate::region::forbidden::Windows for Visited<'_> {
-        fn for_each(&self, visit: &mut dyn FnMut(Window)) {
-            self.0.iter().copied().for_each(visit);
-        }
-    }
+    let visit_all = |visit: &mut dyn FnMut(Window)| windows.iter().copied().for_each(visit);
     let mut host = Host {
         pci: &(),
         memory: &memory,
         frames: &mut frames,
         address_width: 39,
-        windows: &Visited(windows),
+        windows: &visit_all,
         unit_width: &|_| unit_width,
     };
     let verdict = host.judge(&Record::identity(base, limit, Origin::Option { position: 0 }, devices));
