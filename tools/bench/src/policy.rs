@@ -210,7 +210,10 @@ fn host(memory: &[MemoryRegion; 1]) -> Host<'_, Pci, [MemoryRegion; 1], KeepRam>
 
 fn registry(dmar: &Dmar<'_>, arena: &mut Arena<'static>) -> Option<Registry<'static>> {
     let memory = [MemoryRegion { start: 0, end: 1 << 39, kind: MemoryKind::Reserved }];
-    let scopes = ResolvedScopes::read(dmar, &Pci, arena).ok()?;
+    // Where the scopes lead is asked at boot alone, so it need not stay.
+    let mut boot_memory = vec![MaybeUninit::uninit(); MEMORY];
+    let mut boot = Arena::new(&mut boot_memory);
+    let scopes = ResolvedScopes::read(dmar, &Pci, &mut boot).ok()?;
     let mut builder = RegistryBuilder::default();
     host(&memory).read_dmar(dmar, &scopes, &mut builder, arena, &mut |_| ()).ok()?;
     builder.freeze(arena).ok()

@@ -194,7 +194,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         for device in self.selected() {
             let Some(requester) = self.presence.requesters.of(device) else { continue };
             if let Some(left) = left(requester) {
-                self.policy.release(self.presence, device.sbdf(), left, notes);
+                self.policy.release(self.presence, (device.sbdf(), device.is_alone()), left, notes);
             }
         }
         let owner = match self.target {

@@ -7,7 +7,7 @@ use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::{AssignError, Together};
 use crate::owner::Owner;
-use crate::platform::{HardwareError, RemappingHardware};
+use crate::platform::{HardwareError, RemappingHardware, Sbdf};
 use crate::present::{Device, Part, Presence};
 use crate::region::forbidden::Window;
 use crate::region::record::Region;
@@ -85,7 +85,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let sbdf = device.sbdf();
         if device.is_physical() {
             // To a guest it goes without any; out of the hardware domain's hands, without those that a guest has.
-            let mut functions = self.presence.devices.all().filter(|other| other.physical() == Some(sbdf));
+            let mut functions =
+                self.presence.devices.all().filter(|other| self.physical_of(other) == Some(sbdf));
             let found = functions.find(|function| match function.owner() {
                 Owner::Domain(_) if function.owner() != hardware_domain => true,
                 _ => self.guest().is_some(),
@@ -95,7 +96,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 return Err(AssignError::VirtualFunction { device: sbdf, function: function.sbdf(), owner });
             }
         }
-        if let Some(physical) = device.physical().filter(|_| self.guest().is_some()) {
+        if let Some(physical) = self.physical_of(device).filter(|_| self.guest().is_some()) {
             let owner = self.presence.devices.find(physical).map(|physical| match physical.part() {
                 Part::Moves => self.target,
                 _ => physical.owner(),
@@ -105,6 +106,16 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             }
         }
         Ok(())
+    }
+
+    /// The physical function of a virtual one: by it the unit of its own id is found.
+    fn physical_of(&self, device: &Device) -> Option<Sbdf> {
+        if !device.is_virtual() {
+            return None;
+        }
+        let requester = self.presence.requesters.of(device)?;
+        let mut ids = self.presence.requesters.ids(requester);
+        ids.find(|id| id.id == device.sbdf()).map(|id| id.unit_of)
     }
 
     /// What concerns the regions that a guest is to get, with those of devices that go with them in quarantine.

@@ -33,12 +33,11 @@ pub(crate) struct Device {
     /// The number of its requester.
     pub(crate) requester: Number,
     pub(crate) group: Ring,
-    pub(crate) bound: Ring,
+    /// The same for all that are bound to each other.
+    pub(crate) bound: Number,
     /// Where PCI's isolation ends, and the next device with the same.
     isolation: Number,
     next_not_isolated: Number,
-    /// Its physical function, if it is a virtual one.
-    physical: Number,
     /// The next in the selection of a move, in a group that is made anew, or among free places.
     pub(crate) next_in_list: Number,
     part: AtomicU8,
@@ -86,9 +85,8 @@ impl Device {
         !self.has(INCOMPLETE)
     }
 
-    /// The physical function of a virtual one.
-    pub(crate) fn physical(&self) -> Option<Sbdf> {
-        self.has(VIRTUAL).then(|| Sbdf::from_raw(self.physical.get()))
+    pub(crate) fn is_virtual(&self) -> bool {
+        self.has(VIRTUAL)
     }
 
     /// The lowest function or bridge above which everything isolates.
@@ -186,10 +184,9 @@ impl<'m> Devices<'m> {
                 owner: Number::new(QUARANTINE),
                 requester: Number::new(NONE),
                 group: Ring::alone(number),
-                bound: Ring::alone(number),
+                bound: Number::new(number),
                 isolation: Number::new(0),
                 next_not_isolated: Number::new(NONE),
-                physical: Number::new(0),
                 next_in_list: Number::new(next),
                 part: AtomicU8::new(Part::Idle as u8),
                 flags: AtomicU8::new(0),
@@ -281,10 +278,7 @@ impl<'m> Devices<'m> {
         let flags = match function.role {
             Role::Bridge | Role::HostBridge => BRIDGE,
             Role::Physical => PHYSICAL,
-            Role::Virtual { physical } => {
-                device.physical.set(physical.raw());
-                VIRTUAL
-            }
+            Role::Virtual { .. } => VIRTUAL,
             _ => 0,
         };
         let flags = if function.ids.is_complete() { flags } else { flags | INCOMPLETE };
