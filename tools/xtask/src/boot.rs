@@ -1,4 +1,4 @@
-//! `cargo xtask boot`: sees to the emulator, then becomes the `machine boot` command, so that a signal to this process reaches the one that watches it.
+//! `cargo xtask boot`: sees to the emulator, then becomes the `runner boot` command, so that a signal to this process reaches the one that watches it.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -17,7 +17,7 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
     let mut command = Command::new(cargo().get_program());
     command
         .args(["run", "--quiet", "--manifest-path"])
-        .arg(root().join("tools/machine/Cargo.toml"))
+        .arg(root().join("tools/runner/Cargo.toml"))
         .args(["--", "boot"]);
     if !has(&["-h", "--help"]) {
         let scenario = words.iter().filter_map(|word| word.to_str());
@@ -31,7 +31,7 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
             command.arg("--qemu").arg(qemu);
         }
         let mut build = cargo();
-        build.args(["build", "--quiet", "--package", "machine"]);
+        build.args(["build", "--quiet", "--package", "runner"]);
         eprintln!("{}", quiet("building the boot command and the image"));
         let built = build.status().map_err(|error| format!("cannot start cargo: {error}"))?;
         if !built.success() {

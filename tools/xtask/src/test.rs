@@ -42,7 +42,7 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         &mut with(&["clippy", "--quiet", "--manifest-path", IMAGE, "--all-targets", "--", "-D", "warnings"]),
     );
     // The same command as the boot tests use, so that they find the image fresh.
-    phases.command("image", &mut with(&["run", "--quiet", "--package", "machine", "--", "build-image"]));
+    phases.command("image", &mut with(&["run", "--quiet", "--package", "runner", "--", "build-image"]));
     // Where a tool is missing, a test may skip; here it has what it needs, and a skip is a failure.
     phases.command("tests", with(&["test", "--workspace"]).env("BOOT_TESTS", "required"));
     Ok(phases.summary())

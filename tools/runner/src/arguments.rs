@@ -1,4 +1,4 @@
-//! The options of `machine boot`.
+//! The options of `runner boot`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short};
-use machine::plan::Options;
-use machine::record::Level;
-use machine::run::TIME_LIMIT;
-use machine::show::Colour;
+use runner::plan::Options;
+use runner::record::Level;
+use runner::run::TIME_LIMIT;
+use runner::show::Colour;
 
 /// The help text.
 pub(crate) const HELP: &str = "\
