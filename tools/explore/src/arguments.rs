@@ -2,26 +2,11 @@
 
 use lexopt::prelude::*;
 
-use crate::faults::{FAULTS, by_name};
 use crate::search::Bounds;
 use crate::settings::SETTINGS;
 
-/// What is said without arguments, and what about.
-pub const USAGE: &str = "\
-Usage: cargo xtask explore [OPTION]...
-
-Makes every call in every state that a small machine can get into, breadth first, with a failure at every frame allocation and at every invalidation;
-runs the real policy, page tables and VT-d driver; checks each state, and each moment of each call.
-
-      --states N       at most N states, all settings together (1050000)
-      --depth N        at most N calls in a row
-      --failures N     let calls fail in states of fewer than N calls (3)
-      --jobs N         settings that are explored at a time (as many as there are CPUs)
-      --list-faults    ways to break the code on purpose
-      --fault NAME     break it so; the exploration should find it
-  -h, --help           this text
-
-Exit: 0 all held, 1 something did not, 2 wrong usage.";
+/// The help text, from which `cargo xtask` knows the options too.
+pub const USAGE: &str = include_str!("usage.txt");
 
 /// What to do.
 pub enum Command {
@@ -31,8 +16,6 @@ pub enum Command {
         bounds: Bounds,
         /// How many settings at a time.
         jobs: usize,
-        /// The fault's name.
-        fault: Option<&'static str>,
     },
     /// Print this.
     Print(String),
@@ -49,28 +32,19 @@ pub fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
 fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     let mut bounds = Bounds { states: 1_050_000, depth: u32::MAX, failures: 3 };
     let mut jobs = std::thread::available_parallelism().map_or(1, Into::into);
-    let mut fault = None;
     while let Some(word) = parser.next()? {
         match word {
             Long("states") => bounds.states = parser.value()?.parse()?,
             Long("depth") => bounds.depth = parser.value()?.parse()?,
             Long("failures") => bounds.failures = parser.value()?.parse()?,
             Long("jobs") => jobs = parser.value()?.parse()?,
-            Long("fault") => {
-                let name = parser.value()?.string()?;
-                let known = FAULTS.iter().find(|(its, ..)| *its == name);
-                let (its, ..) = known.ok_or_else(|| format!("there is no fault {name:?} (--list-faults)"))?;
-                fault = Some(*its);
+            Long("list-breaks" | "break" | "breaks") => {
+                return Err("copies of the code are broken and explored by cargo xtask explore".into());
             }
-            Long("list-faults") => {
-                let lines = FAULTS.iter().map(|(name, _, what)| format!("{name:<21}{what}\n"));
-                return Ok(Command::Print(lines.collect::<String>().trim_end().into()));
-            }
-            Short('h') | Long("help") => return Ok(Command::Print(USAGE.into())),
+            Short('h') | Long("help") => return Ok(Command::Print(USAGE.trim_end().into())),
             _ => return Err(word.unexpected()),
         }
     }
-    debug_assert!(fault.is_none_or(|name| by_name(name).is_some()));
     bounds.states = bounds.states.div_ceil(SETTINGS.len());
-    Ok(Command::Explore { bounds, jobs, fault })
+    Ok(Command::Explore { bounds, jobs })
 }

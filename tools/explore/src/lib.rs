@@ -37,7 +37,6 @@
 
 pub mod arguments;
 pub mod calls;
-pub mod faults;
 pub mod hardware;
 pub mod invariants;
 pub mod machine;

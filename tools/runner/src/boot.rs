@@ -25,7 +25,7 @@ pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return complain(&format!("{error}\ncargo xtask boot --help says what there is")),
     };
     if arguments.help {
-        println!("{HELP}");
+        print!("{HELP}");
         return ExitCode::SUCCESS;
     }
     match boot(&arguments) {
