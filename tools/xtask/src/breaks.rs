@@ -33,8 +33,7 @@ pub(crate) fn all() -> Result<Vec<Break>, String> {
 }
 
 fn in_folder(folder: &Path) -> Result<Vec<Break>, String> {
-    let files =
-        fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let files = fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
     let mut files: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "patch"));
     files.sort();
@@ -212,7 +211,10 @@ mod tests {
     fn a_patch_says_what_it_breaks() {
         let place = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| fs::write(place.path().join(name), text).unwrap();
-        file("b.patch", "Toast is not turned, against\nrule 3.\nExplore: --states 9\n\ndiff --git a/x b/x\nnot this\n");
+        file(
+            "b.patch",
+            "Toast is not turned, against\nrule 3.\nExplore: --states 9\n\ndiff --git a/x b/x\nnot this\n",
+        );
         file("a.patch", "Toast is dry.\n--- a/x\n+++ b/x\n");
         file("README", "no patch");
         let all = in_folder(place.path()).unwrap();
@@ -233,7 +235,8 @@ mod tests {
         fs::create_dir(place.path().join(".git")).unwrap();
         fs::write(tree.join("p/x"), "one\ntwo\n").unwrap();
         let patch = place.path().join("a.patch");
-        fs::write(&patch, "A sentence.\n\n--- a/p/x\n+++ b/p/x\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n").unwrap();
+        fs::write(&patch, "A sentence.\n\n--- a/p/x\n+++ b/p/x\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n")
+            .unwrap();
         apply(&patch, &tree, true).unwrap();
         assert_eq!(fs::read_to_string(tree.join("p/x")).unwrap(), "one\ntwo\n");
         apply(&patch, &tree, false).unwrap();
@@ -244,7 +247,9 @@ mod tests {
     #[test]
     fn only_a_breach_is_a_find() {
         let text = "setting: 3 states\n\nbroken: a frame is reachable\nafter boot\n  1. create d1\n  2. assign\n\nrest";
-        assert!(matches!(outcome(Some(1), text).unwrap(), Outcome::Found(breach, 2) if breach == "a frame is reachable"));
+        assert!(
+            matches!(outcome(Some(1), text).unwrap(), Outcome::Found(breach, 2) if breach == "a frame is reachable")
+        );
         assert!(matches!(outcome(Some(0), "all held").unwrap(), Outcome::Overlooked));
         for code in [Some(1), Some(2), Some(101), None] {
             assert!(outcome(code, "error: it does not build").is_err());

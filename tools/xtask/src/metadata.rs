@@ -89,7 +89,16 @@ mod tests {
         assert_eq!(workspace.package("bread").unwrap().combinations().unwrap(), [""]);
         assert_eq!(
             workspace.package("toast").unwrap().combinations().unwrap(),
-            ["", "butter", "default", "butter,default", "jam", "butter,jam", "default,jam", "butter,default,jam"]
+            [
+                "",
+                "butter",
+                "default",
+                "butter,default",
+                "jam",
+                "butter,jam",
+                "default,jam",
+                "butter,default,jam"
+            ]
         );
         assert_eq!(workspace.package("bread").unwrap().rust_version.as_deref(), Some("1.88"));
         assert!(workspace.package("cake").err().unwrap().contains("no package cake"));

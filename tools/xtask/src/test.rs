@@ -106,10 +106,14 @@ fn features() -> Result<Done, String> {
     let workspace = Workspace::read()?;
     for name in LIBRARIES {
         for features in workspace.package(name)?.combinations()? {
-            eprintln!("{}", quiet(&format!("{name} with {}", if features.is_empty() { "none" } else { &features })));
+            eprintln!(
+                "{}",
+                quiet(&format!("{name} with {}", if features.is_empty() { "none" } else { &features }))
+            );
             let mut command = with(&["clippy", "--quiet", "--no-default-features", "--package", name]);
             command.args(["--features", &features, "--", "-D", "warnings"]);
-            run_command(&mut command).map_err(|reason| format!("{name} with features {features:?}: {reason}"))?;
+            run_command(&mut command)
+                .map_err(|reason| format!("{name} with features {features:?}: {reason}"))?;
         }
     }
     Ok(Done::Held)
@@ -122,7 +126,9 @@ fn oldest_rust() -> Result<Done, String> {
     let version = version.ok_or("xen-iommu states no rust-version")?;
     let by_hand = format!("rustup toolchain install {version} --profile minimal");
     if in_path("rustup").is_none() {
-        return Ok(Done::Skipped(format!("there is no rustup to get Rust {version}: https://rustup.rs, then {by_hand}")));
+        return Ok(Done::Skipped(format!(
+            "there is no rustup to get Rust {version}: https://rustup.rs, then {by_hand}"
+        )));
     }
     let installed = rustup(&version, &["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !installed.is_ok_and(|status| status.success()) {

@@ -1,2 +1,0 @@
-use std::ffi::OsString; use std::process::ExitCode;
-pub(crate) fn run(_: Vec<OsString>) -> Result<ExitCode, String> { Err("no".into()) }
