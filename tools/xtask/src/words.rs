@@ -108,7 +108,7 @@ impl Usage {
     /// Whether a line of the text begins with this word, as it does for areas and the like.
     pub(crate) fn lists(self, word: &str) -> bool {
         let mut lines = self.0.lines().filter_map(|line| line.strip_prefix("  "));
-        lines.any(|line| line.split(' ').next() == Some(word))
+        lines.any(|line| !word.is_empty() && line.split(' ').next() == Some(word))
     }
 
     fn options(self) -> Vec<Known<'static>> {
