@@ -36,7 +36,7 @@ pub struct Options {
     pub rmrr: Vec<String>,
     /// The least grave level that the log shows.
     pub log: Option<Level>,
-    /// Memory in MiB, other than [`layout::RAM_MIB`](crate::layout::RAM_MIB), for scenarios that need none at a certain place.
+    /// Memory in MiB, other than [`layout::RAM_MIB`], for scenarios that need none at a certain place.
     pub memory: Option<u32>,
     /// More words for the kernel command line.
     pub append: Vec<String>,

@@ -1,7 +1,7 @@
 //! `cargo xtask mutants`: changes the libraries in small ways, by cargo-mutants, and runs a quick suite of tests on each change: a mutant that
 //! no test notices survives, and says what is not tested.
 //!
-//! [`list`] knows the mutants; [`suite`] says what is run on them; [`results`] keeps what became of them, by what it depends on; [`run`] finds out
+//! [`list`] knows the mutants; [`suite`] says what is run on them; [`results`] keeps what became of them, by what it depends on; [`mod@run`] finds out
 //! the rest; [`survivors`] reads which may survive, and why.
 
 mod list;
