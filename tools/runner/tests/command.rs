@@ -1,4 +1,4 @@
-//! The `machine boot` command as a user meets it: what it prints, what it exits with, and that QEMU never outlives it.
+//! The `runner boot` command as a user meets it: what it prints, what it exits with, and that QEMU never outlives it.
 
 #![cfg(unix)]
 // Helpers of tests fail tests.
@@ -10,12 +10,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use machine::qemu;
+use runner::qemu;
 use tempfile::TempDir;
 
 const HELD: &str = "echo 'INFO  vtd: on'; echo 'STEP  one: first'; echo 'PASS  one: seen'; echo 'DONE  passed=1 failed=0'; exit 33";
 
-/// `machine boot` with a script in QEMU's place, and a folder of its own for its files.
+/// `runner boot` with a script in QEMU's place, and a folder of its own for its files.
 struct Boot {
     command: Command,
     folder: TempDir,
@@ -25,7 +25,7 @@ impl Boot {
     fn new(script: &str) -> Self {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_machine"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
         command
             .args(["boot", "--qemu"])
             .arg(tests.join("fake-qemu.sh"))

@@ -28,7 +28,7 @@ pub enum NoRom {
     #[error("the image is not an ELF file: {0}")]
     NotElf(#[from] object::Error),
     /// It has no segments, or such as do not fit.
-    #[error("the image's segments do not fit a ROM of {ROM_LIMIT:#x} bytes and the machine's RAM")]
+    #[error("the image's segments do not fit a ROM of {ROM_LIMIT:#x} bytes and the emulated RAM")]
     Segments,
 }
 
@@ -122,7 +122,7 @@ fn configuration_for(files: &Files, rom_size: usize) -> String {
         format!("romimage: file={}, address={start:#x}", qemu::shown(rom)),
         format!("vgaromimage: file={}", qemu::shown(video)),
         format!("optramimage1: file={}, address={LINE:#x}", qemu::shown(line)),
-        // Few instructions in a second of the machine's time, since the image waits for the serial line.
+        // Few instructions in a second of the emulated time, since the image waits for the serial line.
         "cpu: model=corei7_haswell_4770, ips=4000000, reset_on_triple_fault=0".into(),
         "com1: enabled=1, mode=file, dev=/dev/stdout".into(),
         // There must be a display; nobody is waited for to look at it.

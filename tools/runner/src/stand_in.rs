@@ -1,4 +1,4 @@
-//! A machine for somebody else's table: a stand-in at each PCI address on the root bus that the table's RMRRs name.
+//! Devices for somebody else's table: a stand-in at each PCI address on the root bus that the table's RMRRs name.
 //!
 //! A stand-in is an `edu`, which can do DMA. Where a path goes through a bridge, a root port takes the first hop and the stand-in sits behind
 //! it. Where only functions above 0 are named, function 0 gets a filler: nobody looks at the other functions of a slot whose function 0 is
@@ -42,7 +42,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Something a table names that the machine has no stand-in for.
+/// Something a table names that has no stand-in.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Left {
     /// What is named.
@@ -127,7 +127,7 @@ pub fn place(scopes: &BTreeSet<Scope>) -> Placement {
             });
             port.behind.get_or_insert_default().insert(function);
         } else if slots.get(&wanted.slot).is_some_and(|port| port.behind.is_some()) {
-            let reason = "is named as a device and as a bridge; the machine has a bridge there".into();
+            let reason = "is named as a device and as a bridge; a bridge is put there".into();
             placement.left.push(Left { scope: scope.to_string(), reason });
             continue;
         } else {
@@ -158,19 +158,19 @@ fn wanted(scope: &Scope) -> Result<Wanted, String> {
         return Err(format!("has {slot} in its path, and there are devices 0 to 1f and functions 0 to 7"));
     }
     if scope.segment != 0 {
-        return Err("is in another segment; QEMU's machine has only segment 0".into());
+        return Err("is in another segment; QEMU has only segment 0".into());
     }
     if scope.bus != 0 {
         return Err("begins on another bus than the root bus, and the firmware numbers those itself".into());
     }
     match (slot.device, slot.function) {
-        (0, 0) => return Err("is the machine's own host bridge".into()),
+        (0, 0) => return Err("is QEMU's own host bridge".into()),
         (0, _) => {
-            return Err("is in the slot of the machine's own host bridge, which has one function".into());
+            return Err("is in the slot of QEMU's own host bridge, which has one function".into());
         }
-        (0x1f, 0) => return Err("is the machine's own ISA bridge".into()),
-        (0x1f, 2) => return Err("is the machine's own SATA controller".into()),
-        (0x1f, 3) => return Err("is the machine's own SMBus controller".into()),
+        (0x1f, 0) => return Err("is QEMU's own ISA bridge".into()),
+        (0x1f, 2) => return Err("is QEMU's own SATA controller".into()),
+        (0x1f, 3) => return Err("is QEMU's own SMBus controller".into()),
         _ => {}
     }
     match (rest, scope.bridge) {
@@ -187,7 +187,7 @@ fn wanted(scope: &Scope) -> Result<Wanted, String> {
 
 fn devices(slots: &BTreeMap<Slot, Port>) -> Vec<Device> {
     let mut devices = Vec::new();
-    // The machine's own devices in slot 1f include its function 0.
+    // QEMU's own devices in slot 1f include its function 0.
     let with_function_0: BTreeSet<u8> =
         slots.keys().filter(|slot| slot.function == 0).map(|slot| slot.device).chain([0x1f]).collect();
     let crowded = |device: u8| slots.keys().any(|slot| slot.device == device && slot.function != 0);

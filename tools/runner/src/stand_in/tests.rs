@@ -55,7 +55,7 @@ fn a_slot_without_function_0_gets_one_filler() {
 }
 
 #[test]
-fn free_functions_of_the_machines_own_slot_are_used() {
+fn free_functions_of_the_slot_that_qemu_uses_are_used() {
     assert_eq!(arguments(&placed([scope(&[(0x1f, 5)])])), ["edu,addr=1f.5"]);
 }
 

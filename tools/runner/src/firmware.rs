@@ -1,4 +1,4 @@
-//! The firmware's tables: the machine's DMAR, right and wrong ones, and padding.
+//! The firmware's tables: our DMAR, right and wrong ones, and padding.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use acpi_dmar::{Dmar, DrhdFlags};
 
 use crate::layout::{self, Region};
 
-/// What the firmware says about the machine's IOMMU. All but the first are wrong in one way.
+/// What the firmware says about the IOMMU. All but the first are wrong in one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Firmware {
     /// One right table.
@@ -18,7 +18,7 @@ pub enum Firmware {
     BadChecksum,
     /// Its header gives fewer bytes than a DMAR's header has (and they sum to zero, so that only the length is wrong).
     BadLength,
-    /// Its header gives 1 GiB, more than the machine has memory.
+    /// Its header gives 1 GiB, more than there is memory.
     HugeLength,
     /// Its signature is not `DMAR`.
     BadSignature,
@@ -115,7 +115,7 @@ impl Table {
     }
 }
 
-/// The machine's DMAR.
+/// Our DMAR.
 fn builder() -> TableBuilder {
     let unit = StructureBuilder::drhd(DrhdFlags::INCLUDE_PCI_ALL, 0, layout::UNIT_BASE);
     let table = TableBuilder::new()
@@ -148,7 +148,7 @@ pub fn pad() -> Table {
     Table { file: "pad.bin".into(), bytes }
 }
 
-/// Why a file is no table that the machine can have.
+/// Why a file is no table to boot with.
 #[derive(Debug, thiserror::Error)]
 pub enum NotATable {
     /// It is empty.

@@ -1,4 +1,4 @@
-//! What the machine is: its devices and where they sit, its memory, and what its firmware reserves. Everything else derives from here.
+//! The layout of a boot: which devices it has and where they sit, its memory, and what its firmware reserves. Everything else derives from here.
 
 use std::fmt;
 
@@ -129,7 +129,7 @@ pub const NVME: Slot = Slot::new(7, 0);
 /// The UHCI controller, which the firmware leaves running for its keyboard.
 pub const UHCI: Slot = Slot::new(0x1d, 0);
 
-/// The machine's devices, in the order of QEMU's command line.
+/// The devices, in the order of QEMU's command line.
 pub fn devices() -> Vec<Device> {
     vec![
         edu(OWN),
@@ -160,7 +160,7 @@ pub struct Region {
     pub scopes: &'static [&'static [Slot]],
 }
 
-/// What the firmware reserves: each region lies in memory that the machine's memory map reserves, and that nobody but SeaBIOS's own UHCI
+/// What the firmware reserves: each region lies in memory that the memory map reserves, and that nobody but SeaBIOS's own UHCI
 /// driver uses (the last two: its queues, and what it keeps below 1 MiB).
 ///
 /// SeaBIOS puts tables that `-acpitable` gives it at the top of RAM, and reserves them. Two of [`PAD_SIZE`] bytes give the interior of the
@@ -175,7 +175,7 @@ pub const REGIONS: [Region; 5] = [
 
 /// Bytes of a padding table.
 pub const PAD_SIZE: usize = 0xf000;
-/// How many padding tables the machine has.
+/// How many padding tables there are.
 pub const PADS: usize = 2;
 
 /// The region that the kernel command line adds, in Xen's `rmrr=` syntax: page numbers in hex, both inclusive.

@@ -1,4 +1,4 @@
-//! `machine boot`.
+//! `runner boot`.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -6,14 +6,14 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use machine::emulator::Emulator;
-use machine::image::{self, Messages};
-use machine::interrupt;
-use machine::json;
-use machine::plan::{Options, Plan};
-use machine::record::Record;
-use machine::run::{Ending, Report, Run, Verdict};
-use machine::show::{Show, Theme};
+use runner::emulator::Emulator;
+use runner::image::{self, Messages};
+use runner::interrupt;
+use runner::json;
+use runner::plan::{Options, Plan};
+use runner::record::Record;
+use runner::run::{Ending, Report, Run, Verdict};
+use runner::show::{Show, Theme};
 
 use crate::arguments::{self, Arguments, HELP};
 use crate::complain;
@@ -25,7 +25,7 @@ pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return complain(&format!("{error}\ncargo xtask boot --help says what there is")),
     };
     if arguments.help {
-        println!("{HELP}");
+        print!("{HELP}");
         return ExitCode::SUCCESS;
     }
     match boot(&arguments) {

@@ -1,4 +1,4 @@
-//! `machine boot`: boots the hypervisor on its QEMU machine and shows what it says.
+//! `runner boot`: boots the hypervisor under QEMU and shows what it says.
 
 // A tool on the host: it stops with a message where a library would have to go on.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
@@ -10,13 +10,13 @@ use std::env;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-The QEMU machine that the hypervisor boots on.
+The runner of boots.
 
-Usage: machine boot [OPTIONS]     boots it; machine boot --help says how
-       machine build-image        builds the image and prints where it is
-       machine help";
+Usage: runner boot [OPTIONS]     boots the hypervisor; runner boot --help says how
+       runner build-image        builds the image and prints where it is
+       runner help";
 
-/// What the command line cannot mean, and a machine that does not start.
+/// What the command line cannot mean, and an emulator that does not start.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let verb = words.next().unwrap_or_default();
     match verb.to_str() {
         Some("boot") => boot::main(words),
-        Some("build-image") => match machine::image::build(machine::image::Messages::Shown) {
+        Some("build-image") => match runner::image::build(runner::image::Messages::Shown) {
             Ok(path) => {
                 println!("{}", path.display());
                 ExitCode::SUCCESS

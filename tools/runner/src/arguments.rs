@@ -1,4 +1,4 @@
-//! The options of `machine boot`.
+//! The options of `runner boot`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,47 +6,13 @@ use std::time::Duration;
 
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short};
-use machine::plan::Options;
-use machine::record::Level;
-use machine::run::TIME_LIMIT;
-use machine::show::Colour;
+use runner::plan::Options;
+use runner::record::Level;
+use runner::run::TIME_LIMIT;
+use runner::show::Colour;
 
-/// The help text.
-pub(crate) const HELP: &str = "\
-Boots the hypervisor under QEMU with an emulated intel-iommu and shows its log, each step with its verdict.
-
-Usage: cargo xtask boot [OPTIONS]
-
-What to boot:
-  --dmar FILE         the table of another machine in place of ours; QEMU gets a stand-in device at each PCI address on
-                      the root bus that its RMRRs name
-  --rmrr SPEC         one more region, in Xen's rmrr= syntax: START-END=BUS:DEVICE.FUNCTION (page numbers in hex);
-                      may be given several times
-  --break STEP        spoil this step; the boot must then fail
-  --omit uhci         leave out the regions of the UHCI controller; its DMA must then fault
-  --log LEVEL         error, warn, info, debug or trace
-  --append WORDS      more words for the kernel command line
-  --scenario NAME     another scenario than devices (or table, with --dmar or --firmware): table, selftest,
-                      nested (a guest under AMD's nested paging), ept (under Intel's, on Bochs),
-                      vtd-walk (a device on VT-d's tables), vtd-walk-4 (of four levels), vtd-walk-ept (on EPT's)
-  --memory MIB        so much memory (256); with --scenario memory, which needs none at a certain place
-  --firmware KIND     what the firmware says: good, bad-checksum, bad-length, huge-length, bad-signature, none or two
-
-What to show:
-  --list-steps        name the steps and do nothing else
-  --json FILE         write the same as JSON, one object a line; '-' is standard output, and shows nothing else
-  --color WHEN        auto, always or never; NO_COLOR in the environment means never
-  --dry-run           print the QEMU command and do not run it
-
-How to boot:
-  --time-limit SECS   end QEMU after so long (30)
-  --qemu PROGRAM      QEMU (else $QEMU, else qemu-system-x86_64 in the PATH)
-  --bochs PROGRAM     Bochs, which scenario ept boots on (else $BOCHS, else bochs in the PATH)
-  --image FILE        the hypervisor (else it is built)
-  -h, --help          this text
-
-Exit status: 0 every step held; 1 some step failed or the boot did not come to its end; 2 it could not be started;
-128+N ended by signal N.";
+/// The help text, from which `cargo xtask` knows the options too.
+pub(crate) const HELP: &str = include_str!("boot.txt");
 
 /// The options, read.
 #[derive(Debug)]

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use machine::emulator::Emulator;
-use machine::qemu::Invocation;
-use machine::run::{Ending, Report, Run, StepVerdict, Verdict};
+use runner::emulator::Emulator;
+use runner::qemu::Invocation;
+use runner::run::{Ending, Report, Run, StepVerdict, Verdict};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

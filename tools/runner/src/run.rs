@@ -24,7 +24,7 @@ pub const STATUS_FAILED: i32 = 35;
 pub const STATUS_CRASHED: i32 = 37;
 /// Bochs's status, whatever happened.
 const BOCHS_STATUS: i32 = 1;
-/// How long a boot may take unless it is told otherwise. It takes a fraction of a second; a slow machine under load takes some.
+/// How long a boot may take unless it is told otherwise. It takes a fraction of a second; a slow host under load takes some.
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A log beyond this is a loop that prints.
@@ -437,7 +437,7 @@ impl Report {
                 format!("{}{place}: {}", self.ending.sentence(emulator), last_line(&self.stderr))
             }
             Ending::Status(1) if !self.stderr.trim().is_empty() => {
-                format!("{emulator} did not start the machine: {}", last_line(&self.stderr))
+                format!("{emulator} did not start: {}", last_line(&self.stderr))
             }
             Ending::Status(_) => {
                 format!(

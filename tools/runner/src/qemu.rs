@@ -86,7 +86,7 @@ pub enum CannotCompose {
     Colon(String),
 }
 
-/// How a table gets into the machine.
+/// How a table gets to the firmware.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableFile {
     /// The file.
@@ -95,7 +95,7 @@ pub struct TableFile {
     pub verbatim: bool,
 }
 
-/// QEMU's arguments for a machine with this processor (else QEMU's own choice) and memory, this IOMMU, these devices and tables.
+/// QEMU's arguments for this processor (else QEMU's own choice) and memory, this IOMMU, these devices and tables.
 ///
 /// # Errors
 /// When the kernel command line or a file's name cannot be passed on.

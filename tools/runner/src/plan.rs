@@ -1,4 +1,4 @@
-//! What to boot: from what the user asks for to a machine, its tables and the kernel command line.
+//! A boot planned: from what the user asks for to the emulator, its devices and tables, and the kernel command line.
 
 use std::fs;
 use std::io;
@@ -36,16 +36,16 @@ pub struct Options {
     pub rmrr: Vec<String>,
     /// The least grave level that the log shows.
     pub log: Option<Level>,
-    /// Memory in MiB, other than [`layout::RAM_MIB`](crate::layout::RAM_MIB), for scenarios that need none at a certain place.
+    /// Memory in MiB, other than [`layout::RAM_MIB`], for scenarios that need none at a certain place.
     pub memory: Option<u32>,
     /// More words for the kernel command line.
     pub append: Vec<String>,
 }
 
-/// A machine, and what is said to the hypervisor on it.
+/// A boot: what it runs on, and what is said to the hypervisor.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What the machine is.
+    /// What it runs on.
     pub emulator: Emulator,
     /// QEMU's processor, where its own choice lacks something.
     pub processor: Option<&'static str>,
@@ -139,7 +139,7 @@ impl Plan {
             Some(path) => Self::for_table(path)?,
         };
         plan.tables.extend((0..layout::PADS).map(|_| firmware::pad()));
-        // The steps on the machine's devices have nothing to stand on without the machine's table.
+        // The steps on our devices have nothing to stand on without our table.
         let ours = options.dmar.is_none() && options.firmware == Firmware::Good;
         let fitting = (!ours).then(|| "table".to_owned());
         words.extend(options.scenario.clone().or(fitting).map(|name| format!("scenario={name}")));
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn scenarios_get_the_machine_that_has_what_they_need() {
+    fn scenarios_run_on_what_has_what_they_need() {
         let plan =
             |name: &str| Plan::new(&Options { scenario: Some(name.into()), ..Options::default() }).unwrap();
         assert_eq!((plan("selftest").emulator, plan("selftest").processor), (Emulator::Qemu, None));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn anothers_table_makes_anothers_machine() {
+    fn anothers_table_brings_stand_ins() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("my table.dmar");
         fs::write(&path, &Firmware::Good.tables()[0].bytes).unwrap();

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A program that is a machine.
+/// A program that emulates a computer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Emulator {
     /// QEMU: has the IOMMU, and AMD's SVM with nested paging.
