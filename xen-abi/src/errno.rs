@@ -4,7 +4,7 @@ use core::fmt;
 
 macro_rules! errno {
     ($($name:ident = $number:literal,)*) => {
-        /// An error number of Xen's. The numbers are Linux's on x86, whatever system calls.
+        /// An error number of Xen's, of those that a caller can get (`EINTR` and `ERESTART` are Xen's own). The numbers are Linux's on x86, whoever calls.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(i32)]
         #[allow(missing_docs, reason = "the names are POSIX's")]
@@ -37,7 +37,6 @@ errno! {
     EPERM = 1,
     ENOENT = 2,
     ESRCH = 3,
-    EINTR = 4,
     EIO = 5,
     ENXIO = 6,
     E2BIG = 7,
@@ -72,7 +71,6 @@ errno! {
     EBADMSG = 74,
     EOVERFLOW = 75,
     EILSEQ = 84,
-    ERESTART = 85,
     ENOTSOCK = 88,
     EMSGSIZE = 90,
     EOPNOTSUPP = 95,
