@@ -69,8 +69,11 @@ pub fn check(inventory: &Inventory) -> Outcome {
         "{bridge} instead of a PCI Express to PCI bridge to bus 1"
     );
     for behind in BEHIND {
-        let requester = pci.requester(behind.into()).map_err(text)?;
-        ensure!(requester == PciAddress::from(BRIDGE_ID), "{behind} makes requests as {requester}");
+        let function = pci.function(behind.into()).map_err(text)?;
+        ensure!(
+            function.policy.ids.contains(BRIDGE_ID),
+            "{function} instead of one that requests as {BRIDGE_ID}"
+        );
     }
     for (place, class) in [(NVME, nvme::CLASS), (UHCI, uhci::CLASS)] {
         let function = pci.function(place.into()).map_err(text)?;

@@ -10,6 +10,7 @@ mod occupied;
 mod query;
 mod release;
 mod table;
+mod toolstack;
 mod world;
 
 use alloc::format;
@@ -58,6 +59,11 @@ pub const DEVICES: &[Step<World>] = &[
         run: assign::shared_together,
     },
     Step {
+        name: "assignable-add",
+        title: "a toolstack gives both one by one, by way of quarantine; the one that waits does no DMA",
+        run: toolstack::assignable_add,
+    },
+    Step {
         name: "behind-bridge",
         title: "devices behind a PCIe-to-PCI bridge go together, under the bridge's requester id",
         run: assign::behind_bridge,
@@ -86,6 +92,11 @@ pub const DEVICES: &[Step<World>] = &[
         name: "destroy-mid-dma",
         title: "a domain is destroyed while its device's DMA runs, and none of it arrives",
         run: release::destroy_mid_dma,
+    },
+    Step {
+        name: "translation-off",
+        title: "while the unit does not translate, no device goes to a guest",
+        run: assign::translation_off,
     },
     Step {
         name: "rdm-query",
@@ -130,9 +141,9 @@ pub const HOTPLUG: &[Step<World>] = &[
         run: hotplug::hot_remove,
     },
     Step {
-        name: "hot-refused",
-        title: "it is not let in where its group would span two domains, and is later",
-        run: hotplug::hot_refused,
+        name: "hot-newcomer",
+        title: "one that joins what a guest has waits, cut off, and is assigned when the guest gives that up",
+        run: hotplug::hot_newcomer,
     },
 ];
 
