@@ -97,6 +97,9 @@ impl Host {
                 domains: DOMAINS,
             },
         };
+        if required {
+            log::info!(target: "policy", "devices that PCI does not keep apart must stay together");
+        }
         let policy = Policy::new(setup, &mut arena).map_err(text)?;
         let left = arena.left();
         log::info!(target: "policy", "{left} of {ARENA} bytes are left of the memory given at boot");
@@ -174,7 +177,7 @@ impl Host {
     fn enable(&mut self) {
         let state = self.policy.registry().iommu();
         if state != IommuState::Active {
-            log::warn!(target: "policy", "no IOMMU is usable ({state}): no assignment of devices");
+            log::warn!(target: "policy", "{state}: no assignment of devices");
             return;
         }
         match self.switch_on() {

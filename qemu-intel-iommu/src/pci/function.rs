@@ -85,7 +85,7 @@ impl fmt::Display for Function {
             write!(f, "{}{id}", if index == 0 { ", requests also as " } else { " or " })?;
         }
         if self.policy.isolation != self.policy.sbdf {
-            write!(f, ", isolated at {} only", self.policy.isolation)?;
+            write!(f, ", isolated as {}", self.policy.isolation)?;
         }
         Ok(())
     }

@@ -29,6 +29,9 @@ const BRIDGE: Sbdf = Sbdf::new(0, 0, 6, 0);
 pub const BRIDGE_ID: Sbdf = Sbdf::new(0, 1, 0, 0);
 /// The NVMe controller, whose region the command line adds.
 pub const NVME: Sbdf = Sbdf::new(0, 0, 7, 0);
+/// The functions of the south bridge, one device without access control: LPC, SATA, SMBus.
+pub const SOUTH_BRIDGE: [Sbdf; 3] =
+    [Sbdf::new(0, 0, 0x1f, 0), Sbdf::new(0, 0, 0x1f, 2), Sbdf::new(0, 0, 0x1f, 3)];
 /// Every edu device.
 pub const EDUS: [Sbdf; 5] = [OWN, SHARED[0], SHARED[1], BEHIND[0], BEHIND[1]];
 
