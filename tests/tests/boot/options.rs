@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use machine::plan::Options;
-use machine::record::{Level, Record};
+use runner::plan::Options;
+use runner::record::{Level, Record};
 
 use crate::bench::{Bench, Boot, trial};
 

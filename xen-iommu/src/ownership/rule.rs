@@ -124,8 +124,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             return Ok(());
         }
         for device in self.selected().filter(|device| self.mode_of(device) == Mode::Strict) {
+            let limit = self.limit(device);
             for region in self.policy.registry.regions_of(device.sbdf()) {
-                if let Some(unfit) = self.unfit(device, region) {
+                if let Some(unfit) = self.unfit(device, region, limit) {
                     return Err(unfit);
                 }
             }
@@ -133,8 +134,21 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
+    /// The bits of guest addresses that the units of a device translate, and the first frame beyond; `None` where that is not known.
+    pub(super) fn limit(&self, device: &'m Device) -> Option<(u8, u64)> {
+        let requester = self.presence.requesters.of(device)?;
+        let ids = self.presence.requesters.ids(requester);
+        let width = ids.filter_map(|id| self.policy.hardware.address_width(id)).min()?;
+        Some((width, 1_u64.checked_shl(u32::from(width).saturating_sub(p2m::PAGE_SHIFT))?))
+    }
+
     /// Why a region of a device cannot be a guest's, as an error; memory and tables aside.
-    pub(super) fn unfit(&self, device: &'m Device, region: &'m Region<'m>) -> Option<AssignError> {
+    pub(super) fn unfit(
+        &self,
+        device: &'m Device,
+        region: &'m Region<'m>,
+        limit: Option<(u8, u64)>,
+    ) -> Option<AssignError> {
         let (sbdf, name) = (device.sbdf(), region.name());
         if let Some(why) = region.rejection() {
             return Some(AssignError::RejectedRegion { device: sbdf, region: name, why });
@@ -148,10 +162,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         if let Some(what) = what {
             return Some(AssignError::Forbidden { device: sbdf, region: name, what });
         }
-        let requester = self.presence.requesters.of(device)?;
-        let widths = self.presence.requesters.ids(requester);
-        let width = widths.filter_map(|id| self.policy.hardware.address_width(id)).min()?;
-        let end = 1_u64.checked_shl(u32::from(width).saturating_sub(p2m::PAGE_SHIFT))?;
+        let (width, end) = limit?;
         (region.range().end().raw() > end).then_some(AssignError::BeyondUnit {
             device: sbdf,
             region: name,
