@@ -13,6 +13,8 @@ pub enum Word<'a> {
     Break(&'a str),
     /// `omit=uhci`: leave the UHCI's regions out of what is mapped.
     OmitUhci,
+    /// `iommu=off`: leave the remapping units alone.
+    IommuOff,
     /// `isolation=report` or `isolation=require`: whether devices that PCI does not keep apart must stay
     /// together.
     RequireIsolation(bool),
@@ -60,6 +62,7 @@ impl<'a> Word<'a> {
             ("rmrr", Some(value)) => Some(Self::Rmrr(value)),
             ("break", Some(value)) => Some(Self::Break(value)),
             ("omit", Some("uhci")) => Some(Self::OmitUhci),
+            ("iommu", Some("off")) => Some(Self::IommuOff),
             ("isolation", Some("report")) => Some(Self::RequireIsolation(false)),
             ("isolation", Some("require")) => Some(Self::RequireIsolation(true)),
             ("scenario", Some(value)) => Some(Self::Scenario(value)),
@@ -131,6 +134,11 @@ impl<'a> Options<'a> {
     /// Whether the UHCI's regions are left out of what the hypervisor maps.
     pub fn omits_uhci(&self) -> bool {
         self.words().any(|word| word == Word::OmitUhci)
+    }
+
+    /// Whether the remapping units are to be left alone.
+    pub fn has_iommu_off(&self) -> bool {
+        self.words().any(|word| word == Word::IommuOff)
     }
 
     /// Whether devices that PCI does not keep apart must stay together; not unless it is said.

@@ -69,7 +69,10 @@ impl Host {
         let mut facts = Vec::new();
         let (table, mut iommu) = tables::read(inventory, &mut arena)?;
         let places = places(inventory, table.as_ref());
-        let vtd = started(&places);
+        if iommu == IommuState::Active && inventory.options.has_iommu_off() {
+            iommu = IommuState::Off;
+        }
+        let vtd = started(if iommu == IommuState::Active { &places } else { &[] });
         if iommu == IommuState::Active && !vtd.units().iter().any(Unit::is_started) {
             iommu = IommuState::Unusable(Unusable::Other("no remapping unit can be started"));
         }

@@ -69,6 +69,11 @@ pub const DEVICES: &[Step<World>] = &[
         run: assign::behind_bridge,
     },
     Step {
+        name: "isolation",
+        title: "a device that nothing keeps apart from its neighbours goes with a note, or not at all",
+        run: toolstack::isolation,
+    },
+    Step {
         name: "nvme",
         title: "an assigned NVMe controller reaches its domain's RAM at guest addresses",
         run: assign::nvme,

@@ -1,14 +1,16 @@
-//! A group given by a toolstack whose calls name one device each: xl pci-assignable-add, then xl pci-attach.
+//! What toolstacks do: they give a group by calls that name one device each (xl pci-assignable-add, then xl
+//! pci-attach), and some always say relaxed.
 
 use alloc::format;
 use alloc::string::String;
 
-use xen_iommu::{DomId, Mode, Note, Owner, Sbdf};
+use xen_iommu::abi::Errno;
+use xen_iommu::{AssignError, DomId, Isolation, Link, Mode, Note, Owner, Sbdf, Together};
 
 use super::world::{GUEST, GUEST_RAM, World};
 use crate::check::{ensure, text};
 use crate::host::HARDWARE_DOMAIN;
-use crate::scenario::layout::{SHARED, SHARED_REGION};
+use crate::scenario::layout::{OWN, SHARED, SHARED_REGION, SOUTH_BRIDGE};
 use crate::scenario::step::{Context, Outcome};
 
 const LOADS: [u8; 2] = [0xc1, 0xc2];
@@ -66,6 +68,32 @@ pub fn assignable_add(world: &mut World) -> Outcome {
         "{first} and {second} by way of quarantine to {GUEST} and back, one by one; \
          the DMA of the one that waited was off"
     ))
+}
+
+/// A note that names where isolation ends, or EPERM where it is required. The south bridge's functions have no
+/// region, so that nothing else links them.
+pub fn isolation(world: &mut World) -> Outcome {
+    let [at, _, device] = SOUTH_BRIDGE;
+    let device = if world.broken("isolation") { OWN } else { device };
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    let required = world.host.policy.isolation() == Isolation::Require;
+    match world.assign(&[device], Mode::Relaxed) {
+        Ok(notes) if !required => {
+            let is_named = |note: &&Note| match note {
+                Note::NotIsolated { device: named, at: end, .. } => *named == device && *end == at,
+                _ => false,
+            };
+            let note = notes.iter().find(is_named);
+            Ok(format!("{}", note.ok_or_else(|| format!("no note says where isolation ends: {notes:?}"))?))
+        }
+        Err(error @ AssignError::Group(Together { link: Link::NotIsolated(end), .. })) if required => {
+            ensure!(end == at, "isolation ends at {end} by it");
+            ensure!(Errno::from(&error) == Errno::EPERM, "it is {:?}", Errno::from(&error));
+            Ok(format!("EPERM: {error}"))
+        }
+        Ok(_) => Err(format!("{device} was given alone, though isolation is required")),
+        Err(error) => Err(format!("refused, whether or not isolation is required: {error}")),
+    }
 }
 
 fn owned_by(world: &World, device: Sbdf, wanted: Owner) -> Result<(), String> {
