@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use pci_types::{CommandRegister, PciAddress, PciHeader};
+use pci_types::PciAddress;
 use xen_iommu::region::forbidden::Bar;
 use xen_iommu::{DeviceControl, NotQuiesced, Sbdf};
 
@@ -28,18 +28,6 @@ impl Control {
         self.bars = pci.bars().to_vec();
         self.mastering.retain(|device| pci.function((*device).into()).is_ok());
     }
-
-    fn set_bus_master(&self, device: Sbdf, on: bool) {
-        PciHeader::new(device.into()).update_command(self.config, |mut command| {
-            command.set(CommandRegister::BUS_MASTER_ENABLE, on);
-            command
-        });
-    }
-
-    fn is_bus_master(&self, device: Sbdf) -> bool {
-        let command = PciHeader::new(device.into()).command(self.config);
-        command.contains(CommandRegister::BUS_MASTER_ENABLE)
-    }
 }
 
 impl DeviceControl for Control {
@@ -47,9 +35,9 @@ impl DeviceControl for Control {
         if self.config.read32(PciAddress::from(device), 0) == u32::MAX {
             return Err(NotQuiesced::NoAnswer);
         }
-        let was_on = self.is_bus_master(device);
-        self.set_bus_master(device, false);
-        if self.is_bus_master(device) {
+        let was_on = self.config.is_bus_master(device.into());
+        self.config.set_bus_master(device.into(), false);
+        if self.config.is_bus_master(device.into()) {
             return Err(NotQuiesced::StaysOn);
         }
         if was_on {
@@ -58,10 +46,11 @@ impl DeviceControl for Control {
         Ok(())
     }
 
+    /// As it was before: a driver that had let it master the bus finds it so.
     fn resume(&mut self, device: Sbdf) {
         if let Some(index) = self.mastering.iter().position(|other| *other == device) {
             self.mastering.swap_remove(index);
-            self.set_bus_master(device, true);
+            self.config.set_bus_master(device.into(), true);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The firmware's DMAR: which of those that there are counts, and where its scopes lead.
 
-use acpi_dmar::{Dmar, Structure};
 use alloc::string::String;
+
+use acpi_dmar::{Dmar, Structure};
 use xen_iommu::Arena;
 use xen_iommu::region::choice::choose;
 use xen_iommu::region::resolved::ResolvedScopes;

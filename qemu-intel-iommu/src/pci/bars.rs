@@ -63,6 +63,16 @@ impl KnownBar {
         (base != 0 && low != u32::MAX && base.checked_add(self.size).is_some()).then_some(base)
     }
 
+    /// Has it hold another address, a multiple of its size.
+    pub(super) fn set_base(&self, base: u64, config: &Config) {
+        let Some(at) = bar_offset(self.index) else { return };
+        let [low, high] = [base as u32, (base >> 32) as u32];
+        config.write32(self.function, at, low);
+        if self.wide {
+            config.write32(self.function, at + 4, high);
+        }
+    }
+
     /// The memory that it decodes now, if it does.
     pub fn decoded(&self, config: &Config) -> Option<forbidden::Bar> {
         if !PciHeader::new(self.function).command(config).contains(CommandRegister::MEMORY_ENABLE) {

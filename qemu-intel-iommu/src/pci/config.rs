@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::ops::{Range, RangeInclusive};
 
-use pci_types::{ConfigRegionAccess, PciAddress};
+use pci_types::{CommandRegister, ConfigRegionAccess, PciAddress, PciHeader};
 use spin::mutex::TicketMutex;
 use x86::io::{inl, outl};
 
@@ -108,6 +108,19 @@ impl Config {
         } else if let Some((window, at)) = self.place(address, offset) {
             window.write32(at, value);
         }
+    }
+
+    /// Whether the function may master the bus.
+    pub fn is_bus_master(&self, address: PciAddress) -> bool {
+        PciHeader::new(address).command(self).contains(CommandRegister::BUS_MASTER_ENABLE)
+    }
+
+    /// Lets the function master the bus, or keeps it from that.
+    pub fn set_bus_master(&self, address: PciAddress, on: bool) {
+        PciHeader::new(address).update_command(self, |mut command| {
+            command.set(CommandRegister::BUS_MASTER_ENABLE, on);
+            command
+        });
     }
 
     fn place(&self, address: PciAddress, offset: u16) -> Option<(Mmio, u64)> {

@@ -129,16 +129,15 @@ impl Pci {
         address: PciAddress,
         index: BarIndex,
     ) -> Result<(), PciError> {
-        let none = PciError::NoBar { address, index };
-        let at = bar_offset(index).ok_or(none)?;
+        let bar = self.bar(address, index)?;
         // Memory base and limit (PCI-to-PCI bridge architecture 1.2, 3.2.5.8): their upper 12 bits are those
         // of the addresses.
         let window = self.config.read32(bridge, 0x20);
         let (base, limit) = ((window & 0xfff0) << 16, window & 0xfff0_0000);
         if base == 0 || base > limit {
-            return Err(none);
+            return Err(PciError::NoBar { address, index });
         }
-        self.config.write32(address, at, base);
+        bar.set_base(base.into(), self.config);
         self.set_bus_master(bridge, true);
         self.set_bus_master(address, true);
         Ok(())
@@ -201,22 +200,14 @@ impl Pci {
         self.functions.iter().filter(move |function| function.ids() == ids)
     }
 
-    /// Whether the function may master the bus.
-    pub fn is_bus_master(&self, address: PciAddress) -> bool {
-        PciHeader::new(address).command(self.config).contains(CommandRegister::BUS_MASTER_ENABLE)
-    }
-
     /// Lets the function master the bus and answer to its memory and port addresses, or keeps it from
     /// mastering.
     pub fn set_bus_master(&self, address: PciAddress, on: bool) {
-        PciHeader::new(address).update_command(self.config, |command| {
-            let answering = command | CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE;
-            if on {
-                answering | CommandRegister::BUS_MASTER_ENABLE
-            } else {
-                command & !CommandRegister::BUS_MASTER_ENABLE
-            }
-        });
+        if on {
+            let answers = CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE;
+            PciHeader::new(address).update_command(self.config, |command| command | answers);
+        }
+        self.config.set_bus_master(address, on);
     }
 
     /// The physical addresses of the memory BAR `index`, as the firmware assigned them.
@@ -224,10 +215,25 @@ impl Pci {
     /// # Errors
     /// The register is none of memory, or was not assigned.
     pub fn memory_bar(&self, address: PciAddress, index: BarIndex) -> Result<Range<u64>, PciError> {
+        let bar = self.bar(address, index)?;
+        let base = bar.base(self.config).ok_or(PciError::NoBar { address, index })?;
+        Ok(base..base + bar.size)
+    }
+
+    /// Moves the memory BAR `index` to `base`, a multiple of its size, and returns where it was.
+    ///
+    /// # Errors
+    /// As for [`memory_bar`](Self::memory_bar).
+    pub fn move_bar(&self, address: PciAddress, index: BarIndex, base: u64) -> Result<u64, PciError> {
+        let before = self.memory_bar(address, index)?.start;
+        self.bar(address, index)?.set_base(base, self.config);
+        Ok(before)
+    }
+
+    fn bar(&self, address: PciAddress, index: BarIndex) -> Result<&KnownBar, PciError> {
         let mut known = self.bars.iter();
         let bar = known.find(|bar| bar.function == address && bar.index == index);
-        let range = bar.and_then(|bar| bar.base(self.config).map(|base| base..base + bar.size));
-        range.ok_or(PciError::NoBar { address, index })
+        bar.ok_or(PciError::NoBar { address, index })
     }
 
     /// The first port of the port BAR `index`, as the firmware assigned it.

@@ -89,6 +89,11 @@ pub const DEVICES: &[Step<World>] = &[
         run: occupied::already_identical,
     },
     Step {
+        name: "bar-over-region",
+        title: "a region that another device's BAR was moved over is refused",
+        run: occupied::bar_over_region,
+    },
+    Step {
         name: "de-assign",
         title: "a device given back reaches its region, from quarantine, and nothing else",
         run: release::de_assign,

@@ -119,7 +119,7 @@ impl World {
 
     /// Whether the policy says that a device's DMA is off, and the device that it may not master the bus.
     pub fn is_off(&self, device: Sbdf) -> bool {
-        self.host.policy.is_quiesced(device) && !self.inventory.pci.is_bus_master(device.into())
+        self.host.policy.is_quiesced(device) && !self.inventory.pci.config().is_bus_master(device.into())
     }
 
     /// Works on a domain's tables.
