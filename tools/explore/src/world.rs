@@ -3,7 +3,7 @@
 use acpi_dmar::verdict::{PageRange, Verdict};
 use p2m::{AddressSpace, Domain, Ept, PageSize, SecondLevel, Table};
 use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
-use xen_iommu::vtd::{Coverage, DomainSlot, Replacement, Setup, Unit, Vtd};
+use xen_iommu::vtd::{Coverage, DeviceTlbSlot, DomainSlot, Replacement, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Owner, Policy};
 
 use crate::hardware::{IDS, Machine, bit, frame_index};
@@ -164,7 +164,7 @@ impl World {
             segment: 0,
             coverage: arena.slice(1, |_| Coverage::All { segment: 0 }).ok()?,
             domains: arena.slice(IDS, |_| DomainSlot::new()).ok()?,
-            device_tlbs: arena.slice(0, |_| None).ok()?,
+            device_tlbs: arena.slice(0, |_| DeviceTlbSlot::new()).ok()?,
             polls: 1,
             queue: true,
             replacement: Replacement::AtOnce,

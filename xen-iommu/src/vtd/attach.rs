@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use p2m::{DeviceRoot, Flush, FrameSource};
 
 use crate::platform::{HardwareError, Sbdf, SpaceId};
-use crate::vtd::invalidate::{AtsDevice, Block, Request};
+use crate::vtd::invalidate::{Block, Request};
 use crate::vtd::registers::Registers;
 use crate::vtd::tables::{ContextEntry, ContextSlot, DomainId, RootEntry, context_table, root_word};
 use crate::vtd::unit::{Locked, walks};
@@ -100,78 +100,7 @@ impl<R: Registers> Locked<'_, '_, R> {
         self.flush_device_tlbs(frames, |its| its == Some(domain), block)
     }
 
-    /// Lets a device that is about to get its own TLB switched on use it, and invalidates that from now on; `false` when the unit cannot (no
-    /// support, no queue, no room left), and ATS has to stay off. Such a device is trusted to use only translations that it was given.
-    ///
-    /// # Errors
-    /// As of attaching.
-    pub(super) fn use_device_tlb(
-        &mut self,
-        frames: &impl FrameSource,
-        device: AtsDevice,
-    ) -> Result<bool, HardwareError> {
-        let Some(live) = &self.state.live else { return Ok(false) };
-        if !live.extended.device_tlb() || !live.way.is_queue() {
-            return Ok(false);
-        }
-        let same = |place: &Option<AtsDevice>| place.is_some_and(|other| other.source == device.source);
-        let free = self.state.device_tlbs.iter().position(same);
-        let free = free.or_else(|| self.state.device_tlbs.iter().position(Option::is_none));
-        let Some(place) = free.and_then(|index| self.state.device_tlbs.get_mut(index)) else {
-            return Ok(false);
-        };
-        *place = Some(device);
-        let result = self.set_translation_type(frames, device.source, 1);
-        if result.is_err() {
-            self.forget_device_tlb(device.source);
-            // After a time-out the entry still lets translated requests through.
-            let _ = self.set_translation_type(frames, device.source, 0);
-        }
-        result.map(|()| true)
-    }
-
-    /// The device's own TLB is off (and was so before this call): blocks translated requests from it and leaves its TLB alone from now on.
-    ///
-    /// # Errors
-    /// As of attaching.
-    pub(super) fn drop_device_tlb(
-        &mut self,
-        frames: &impl FrameSource,
-        source: Sbdf,
-    ) -> Result<(), HardwareError> {
-        self.forget_device_tlb(source.source_id());
-        self.set_translation_type(frames, source.source_id(), 0)
-    }
-
-    fn forget_device_tlb(&mut self, source: u16) {
-        for place in self.state.device_tlbs.iter_mut() {
-            if place.is_some_and(|device| device.source == source) {
-                *place = None;
-            }
-        }
-    }
-
-    fn device_tlb(&self, source: Sbdf) -> Option<AtsDevice> {
-        self.state.device_tlbs.iter().flatten().find(|device| device.source == source.source_id()).copied()
-    }
-
-    fn set_translation_type(
-        &mut self,
-        frames: &impl FrameSource,
-        source: u16,
-        translation_type: u8,
-    ) -> Result<(), HardwareError> {
-        let source = self.requester(source);
-        let Some(slot) = self.slot(frames, source) else { return Ok(()) };
-        let entry = slot.read();
-        let Some(domain) = entry.domain() else { return Ok(()) };
-        // The new entry is one more user of the domain id until the old one is gone.
-        self.unit.domains.retain(domain);
-        let low = entry.low.with_translation_type(translation_type);
-        self.change(frames, source, slot, ContextEntry { low, ..entry })
-    }
-
-    fn requester(&self, source: u16) -> Sbdf {
+    pub(super) fn requester(&self, source: u16) -> Sbdf {
         Sbdf::from_raw(u32::from(self.unit.coverage.segment()) << 16 | u32::from(source))
     }
 
@@ -208,14 +137,14 @@ impl<R: Registers> Locked<'_, '_, R> {
         ContextSlot::of(table, source.devfn()).ok_or(HardwareError::NoFrames)
     }
 
-    fn write_back(&self, words: &[core::sync::atomic::AtomicU64]) {
+    pub(super) fn write_back(&self, words: &[core::sync::atomic::AtomicU64]) {
         if self.state.live.as_ref().is_some_and(|live| !live.extended.coherent()) {
             self.unit.registers.write_back(words);
         }
     }
 
     /// Puts `to` into a requester's entry, drops what is cached of the old one, and keeps the count of the domain ids' users; `to`'s is counted already.
-    fn change(
+    pub(super) fn change(
         &mut self,
         frames: &impl FrameSource,
         source: Sbdf,
@@ -262,6 +191,8 @@ impl<R: Registers> Locked<'_, '_, R> {
     ) -> Result<(), HardwareError> {
         let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { source }) };
         let transit = live.transit;
+        // The device may have been cut off since the entry was made.
+        let to = if self.device_tlb(source).is_some() { to } else { to.without_device_tlb() };
         let mut result = Ok(());
         // See the head of `tables` for the steps.
         let in_one_step =
@@ -292,7 +223,7 @@ impl<R: Registers> Locked<'_, '_, R> {
     }
 
     /// Drops a requester's cached context entry, of which memory held `before`.
-    fn flush_context_entry(
+    pub(super) fn flush_context_entry(
         &mut self,
         frames: &impl FrameSource,
         source: Sbdf,
@@ -324,7 +255,7 @@ impl<R: Registers> Locked<'_, '_, R> {
             Some(domain) => {
                 self.invalidate(frames, Request::IotlbDomain { domain })?;
                 if let Some(device) = self.device_tlb(source) {
-                    self.invalidate(frames, Request::DeviceTlb { device, block: None })?;
+                    self.flush_device_tlb(frames, device, None)?;
                 }
             }
             None if negative => self.invalidate(frames, Request::IotlbDomain { domain: DomainId(0) })?,
@@ -351,24 +282,12 @@ impl<R: Registers> Locked<'_, '_, R> {
         Ok(())
     }
 
-    /// Drops translations in the devices' own TLBs, of those devices that are attached under such a domain id.
-    fn flush_device_tlbs(
+    /// Has the unit do something; returns when it is done.
+    pub(super) fn invalidate(
         &mut self,
         frames: &impl FrameSource,
-        attached: impl Fn(Option<DomainId>) -> bool,
-        block: Option<Block>,
+        request: Request,
     ) -> Result<(), HardwareError> {
-        for index in 0..self.state.device_tlbs.len() {
-            let Some(device) = self.state.device_tlbs.get(index).copied().flatten() else { continue };
-            let slot = self.slot(frames, self.requester(device.source));
-            if attached(slot.and_then(|slot| slot.read().domain())) {
-                self.invalidate(frames, Request::DeviceTlb { device, block })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn invalidate(&mut self, frames: &impl FrameSource, request: Request) -> Result<(), HardwareError> {
         let Some(live) = &mut self.state.live else { return Ok(()) };
         let access = self.unit.access(live.capability);
         live.way.run(&access, frames, request)

@@ -10,6 +10,7 @@ use bitfield_struct::bitfield;
 use p2m::{FrameSource, GfnRange, Mfn, PAGE_SHIFT};
 
 use crate::platform::HardwareError;
+use crate::vtd::device_tlb::AtsDevice;
 use crate::vtd::registers::{
     CCMD, Capability, ContextCommand, ExtendedCapability, FSTS, FaultStatus, GCMD, GSTS, Global,
     IOTLB_FROM_IVA, IQA, IQT, IotlbCommand, Registers,
@@ -77,17 +78,6 @@ impl Block {
         let ones = (1u64 << self.order.min(52) >> 1).saturating_sub(1);
         ((self.first | ones) << PAGE_SHIFT, self.order != 0)
     }
-}
-
-/// A device whose own TLB is in use (PCIe ATS).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AtsDevice {
-    /// Its source id.
-    pub source: u16,
-    /// The source id of its physical function: its own, unless it is a virtual function.
-    pub physical_function: u16,
-    /// The most invalidations that it may have outstanding, less one (its ATS capability's invalidate queue depth; 0 there means 32).
-    pub max_pending: u8,
 }
 
 /// How a unit is told to invalidate.

@@ -8,6 +8,7 @@
 
 mod attach;
 mod coverage;
+mod device_tlb;
 mod domains;
 mod drhd;
 mod fault;
@@ -19,14 +20,15 @@ mod unit;
 use p2m::{DeviceRoot, Flush, FrameSource, PageSize};
 
 pub use coverage::Coverage;
+pub use device_tlb::DeviceTlbSlot;
 pub use domains::DomainSlot;
 pub use drhd::coverage;
 pub use fault::{Fault, FaultSummary, Operation, Pass, RateLimit, Reason};
-pub use invalidate::AtsDevice;
 pub use registers::Registers;
 pub use unit::{Replacement, Setup, Unit, UnitError};
 
-use crate::platform::{HardwareError, RemappingHardware, RequesterId, SpaceId};
+use self::device_tlb::AtsDevice;
+use crate::platform::{HardwareError, RemappingHardware, RequesterId, Sbdf, SpaceId};
 
 /// All the remapping units of a machine.
 ///
@@ -185,7 +187,7 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
     }
 
     /// To be called before a device gets its own TLB switched on (PCIe ATS); `false` when that has to stay off: its unit has no support for it, no
-    /// queue, or no room. Such a device is trusted to use only translations that it was given. Its own id is meant: `device.id` is that of a physical
+    /// queue, or no room. Such a device is trusted to use only translations that it was given, and forgets them when its TLB is switched on. Its own id is meant: `device.id` is that of a physical
     /// function, or a virtual one's, whose physical function is `device.unit_of`.
     ///
     /// Takes the unit's lock, and waits for the unit.
@@ -198,8 +200,20 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
             source: device.id.source_id(),
             physical_function: device.unit_of.source_id(),
             max_pending,
+            is_cut_off: false,
         };
         unit.lock().use_device_tlb(&self.frames, device)
+    }
+
+    /// Visits the devices that were cut off: they did not answer when their own TLBs were to forget something, and their translated requests are blocked
+    /// since then, until their TLBs are [used](Self::use_device_tlb) or [dropped](Self::drop_device_tlb) anew. A device that goes on using its TLB
+    /// makes faults.
+    ///
+    /// Takes the units' locks one after the other; `visit` is called under them.
+    pub fn for_each_cut_off(&self, visit: &mut dyn FnMut(Sbdf)) {
+        for unit in self.units {
+            unit.lock().cut_off_devices().for_each(&mut *visit);
+        }
     }
 
     /// To be called after a device's own TLB was switched off, or the device went away: translated requests are blocked again.

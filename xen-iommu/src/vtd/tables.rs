@@ -108,6 +108,13 @@ impl ContextEntry {
         self.low.present().then(|| DomainId(self.high.domain_id()))
     }
 
+    /// The same with translated requests blocked.
+    #[must_use]
+    pub fn without_device_tlb(self) -> Self {
+        let is_served = self.low.present() && self.low.translation_type() == 1;
+        if is_served { Self { low: self.low.with_translation_type(0), ..self } } else { self }
+    }
+
     /// The same under another domain id.
     #[must_use]
     pub fn tagged(self, domain: DomainId) -> Self {

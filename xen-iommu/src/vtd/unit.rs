@@ -8,9 +8,10 @@ use p2m::{FrameSource, Mfn, PageSize};
 use crate::lock::{Guard, Lock, Rank};
 use crate::platform::{HardwareError, Sbdf, SpaceId};
 use crate::vtd::coverage::{Closeness, Coverage, Coverages};
+use crate::vtd::device_tlb::DeviceTlbSlot;
 use crate::vtd::domains::{DomainSlot, Domains};
 use crate::vtd::fault::{self, Fault, FaultSummary};
-use crate::vtd::invalidate::{Access, AtsDevice, Request, Way};
+use crate::vtd::invalidate::{Access, Request, Way};
 use crate::vtd::registers::{
     CAP, Capability, ECAP, ExtendedCapability, GCMD, GSTS, Global, PMEN, PMEN_ENABLE, PMEN_STATUS, RTADDR,
     Registers, VER, Version,
@@ -32,7 +33,7 @@ pub struct Setup<'m, R> {
     /// One for each domain id that may be in use at once, and one more.
     pub domains: &'m mut [DomainSlot],
     /// Room for the devices whose own TLBs may be in use; may be empty.
-    pub device_tlbs: &'m mut [Option<AtsDevice>],
+    pub device_tlbs: &'m mut [DeviceTlbSlot],
     /// How often to look for something the unit has to do, with a [`Registers::relax`] in between, before giving up.
     pub polls: u32,
     /// Whether to use the invalidation queue where there is one. Units of version 6 and up have nothing else.
@@ -122,7 +123,7 @@ pub struct Unit<'m, R> {
 /// What a unit's lock guards, beside its registers and tables.
 pub(super) struct State<'m> {
     pub(super) live: Option<Live>,
-    pub(super) device_tlbs: &'m mut [Option<AtsDevice>],
+    pub(super) device_tlbs: &'m mut [DeviceTlbSlot],
     /// A change of a context entry failed: what is cached is not known until one of everything succeeds.
     pub(super) in_doubt: bool,
 }
@@ -389,7 +390,7 @@ impl<'m, R: Registers> Unit<'m, R> {
         }
         frames.free(live.root);
         self.domains.reset(0, false);
-        state.device_tlbs.fill(None);
+        state.device_tlbs.fill(DeviceTlbSlot::new());
         Ok(())
     }
 

@@ -106,7 +106,7 @@ fn what_a_boot_loader_left_on_is_taken_over() {
         assert_eq!(model.protected(), 0, "translation replaces the protected regions");
         let status = xen_iommu::vtd::Registers::read32(&model, xen_iommu::vtd::registers::GSTS);
         assert!(Global::from_bits_retain(status).contains(Global::INTERRUPT_REMAPPING), "not ours");
-        assert_eq!(model.violations(), [] as [String; 0]);
+        assert_eq!(model.violations(), [] as [&str; 0]);
         vtd.disable().unwrap();
         assert_eq!(model.dma(8, 0x1234, true), Ok(0x1234));
     }
@@ -245,4 +245,71 @@ fn several_units_have_the_least_in_common_and_are_flushed_together() {
     let summary = vtd.read_faults(&mut |fault| faults.push((fault.unit, fault.source)));
     assert_eq!(faults, [(BASE, device(0, 8)), (BASE + 0x1000, device(1, 8))]);
     assert_eq!(summary, FaultSummary { faults: 2, overflow: false });
+}
+
+/// The id of a virtual function depends on its physical function's NumVFs and ARI, which change; its unit does not.
+#[test]
+fn a_virtual_function_has_the_unit_of_its_physical_function() {
+    let arena = arena(64);
+    let models = [model(CAP, MODEL_ECAP, arena), model(CAP, MODEL_ECAP, arena)];
+    let physical = device(3, 0);
+    let coverages = [Coverage::All { segment: 0 }, Coverage::Endpoint(physical)];
+    let units = coverages.into_iter().enumerate().map(|(index, coverage)| {
+        Unit::new(setup(BASE + 0x1000 * index as u64, models[index], &[coverage], true))
+    });
+    let vtd = Vtd::new(Vec::leak(units.collect()), arena);
+    vtd.start(&mut |_, error| panic!("{error}"));
+    vtd.enable().unwrap();
+    let table = arena.table_of(4);
+    arena.map(table, 1, 2, PageSize::Size4K, Access::READ_WRITE);
+    // On its own bus, and on the next, wherever the offset puts it.
+    for id in [device(3, 0x10), device(4, 0), device(9, 0x81)] {
+        let requester = RequesterId { id, unit_of: physical };
+        assert_eq!(vtd.unit_of(requester).map(Unit::base), Some(BASE + 0x1000));
+        vtd.attach(requester, SpaceId(1), table).unwrap();
+        assert_eq!(models[1].dma(id.source_id(), 0x1000, true), Ok(0x2000));
+        assert!(models[0].dma(id.source_id(), 0x1000, true).is_err(), "it never gets there");
+        vtd.detach(requester).unwrap();
+        assert!(models[1].dma(id.source_id(), 0x1000, true).is_err());
+    }
+    let elsewhere = RequesterId { id: physical, unit_of: Sbdf::new(7, 0, 0, 0) };
+    assert_eq!(vtd.attach(elsewhere, SpaceId(1), table), Err(HardwareError::NoUnit { source: physical }));
+}
+
+#[test]
+fn a_unit_that_does_not_translate_is_told() {
+    let arena = arena(64);
+    let gone = model(CAP, MODEL_ECAP, arena);
+    let models = [model(CAP, MODEL_ECAP, arena), model(CAP, MODEL_ECAP, arena), gone];
+    models[1].set_version(u32::MAX);
+    let units = models.iter().enumerate().map(|(bus, model)| {
+        let coverage = [Coverage::Buses { segment: 0, first: bus as u8, last: bus as u8 }];
+        Unit::new(setup(BASE + 0x1000 * bus as u64, model, &coverage, true))
+    });
+    let vtd = Vtd::new(Vec::leak(units.collect()), arena);
+    vtd.start(&mut |_, _| ());
+    let check = |bus: u8| vtd.check_translating(device(bus, 8).into());
+    let off = |bus: u64| Err(HardwareError::NotTranslating { unit: BASE + 0x1000 * bus });
+    assert_eq!((check(0), check(1), check(2)), (off(0), off(1), off(2)));
+    // One that cannot be switched on.
+    models[2].trouble(Trouble { global: true, ..Trouble::default() });
+    assert!(matches!(vtd.enable(), Err(HardwareError::TimedOut { .. })));
+    assert_eq!((check(0), check(1), check(2)), (Ok(()), off(1), off(2)));
+    assert_eq!(check(3), Err(HardwareError::NoUnit { source: device(3, 8) }));
+    vtd.disable().unwrap();
+    assert_eq!(check(0), off(0));
+}
+
+#[test]
+fn addresses_are_as_wide_as_the_unit_says_and_its_tables_have_room_for() {
+    // SAGAW, MGAW less one, and what comes of them.
+    for (levels, width, expected) in [(0b010, 38, 39), (0b110, 38, 39), (0b010, 47, 39), (0b1110, 51, 52)] {
+        let cap = QEMU_CAP & !(0x1f << 8 | 0x3f << 16) | levels << 8 | width << 16;
+        let rig = Rig::new(cap, MODEL_ECAP, true);
+        assert_eq!(rig.vtd.address_width(device(0, 8).into()), Some(expected));
+        assert_eq!(rig.vtd.guest_width(), expected);
+        assert_eq!(rig.vtd.address_width(Sbdf::new(1, 0, 0, 0).into()), None);
+        rig.vtd.stop().unwrap();
+        assert_eq!(rig.vtd.address_width(device(0, 8).into()), None);
+    }
 }

@@ -1,20 +1,38 @@
 //! A software VT-d: registers, a walker of root, context and second-stage tables, caches that keep what nobody flushes, fault records, and ways to
 //! make it fail. Made from the specification, for tests of what drives it.
+//!
+//! A [`Model`] is one unit. It does DMA when told ([`Model::dma`]) or behind each register write ([`Model::probe`]), or all at once that hardware may do
+//! ([`Model::observe`]). It takes down what the specification forbids ([`Model::violations`]), reserved bits in tables among it
+//! ([`Model::check_tables`]).
 
+mod greedy;
+mod queue;
+mod registers;
+mod reserved;
+mod store;
 mod translate;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use p2m::{FrameSource, Mfn};
+use p2m::FrameSource;
 
-use self::translate::{CachedContext, CachedPage};
+pub use greedy::Way;
+pub use store::{Map, Maps, Store};
+pub use translate::{Context, Page};
+
 use xen_iommu::vtd::Reason;
 use xen_iommu::vtd::registers::{
-    CAP, CCMD, Capability, ContextCommand, ECAP, ExtendedCapability, FEADDR, FECTL, FEDATA, FEUADDR, FSTS,
-    FaultRecord, FaultStatus, GCMD, GSTS, Global, IQA, IQH, IQT, IotlbCommand, PMEN, RTADDR, Registers, VER,
+    Capability, ContextCommand, ExtendedCapability, FaultStatus, Global, IotlbCommand,
 };
+
+/// What a unit does about a device whose own TLB does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// It goes on waiting.
+    Waits,
+    /// It has waited, and tells of the error.
+    Told,
+}
 
 /// What the model is to get wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +47,13 @@ pub struct Trouble {
     pub queue: bool,
     /// So many descriptors are still carried out before one fails with these errors.
     pub queue_error: Option<(u32, FaultStatus)>,
+    /// The commands from the first of these numbers to before the second are never done; a command is what one write of the queue's tail adds, and they
+    /// are counted from now on.
+    pub stalls: Option<(u32, u32)>,
+    /// At the command of this number, the queue stops with these errors.
+    pub error_at: Option<(u32, FaultStatus)>,
+    /// This device's own TLB does not answer.
+    pub silent_device: Option<(u16, Silence)>,
     /// Page-selective IOTLB invalidations are ignored.
     pub ignores_pages: bool,
 }
@@ -60,12 +85,18 @@ pub struct Probed {
 }
 
 /// One unit.
-pub struct Model<F> {
-    state: Mutex<State>,
+pub struct Model<F, S: Store = Maps> {
+    state: Mutex<State<S>>,
     frames: F,
 }
 
-struct State {
+/// No unit here has more fault registers, whatever it says.
+const RECORDS: usize = 8;
+/// So many different violations are taken down.
+const VIOLATIONS: usize = 8;
+
+/// Has nothing on the heap unless `S` has, events are recorded, or there are probes.
+struct State<S: Store> {
     capability: Capability,
     extended: ExtendedCapability,
     version: u32,
@@ -81,16 +112,20 @@ struct State {
     head: u64,
     tail: u64,
     queue: u64,
-    records: Vec<(u64, u64)>,
+    records: [(u64, u64); RECORDS],
     next_record: usize,
-    contexts: BTreeMap<u16, CachedContext>,
-    iotlb: BTreeMap<(u16, u64), CachedPage>,
-    device_tlbs: BTreeMap<(u16, u64), u64>,
-    /// The words of memory that the caches have written back, by address; for a unit that does not snoop.
-    written_back: BTreeMap<usize, u64>,
+    contexts: S::Contexts,
+    pages: S::Pages,
+    device_pages: S::DevicePages,
+    written_back: S::Memory,
     trouble: Trouble,
+    /// Commands that the queue was given since then.
+    commands: u32,
+    /// One of them is never done; until the queue is switched off.
+    is_stalled: bool,
+    records_events: bool,
     events: Vec<Event>,
-    violations: Vec<String>,
+    violations: [Option<&'static str>; VIOLATIONS],
     probes: Vec<(u16, u64)>,
     probed: Vec<Probed>,
     polls: u64,
@@ -104,8 +139,14 @@ pub const MODEL_ECAP: u64 = 0xf07;
 impl<F: FrameSource> Model<F> {
     /// A unit with these capabilities that walks tables in `frames`.
     pub fn new(capability: u64, extended: u64, frames: F) -> Self {
+        Self::with_store(capability, extended, frames)
+    }
+}
+
+impl<F: FrameSource, S: Store> Model<F, S> {
+    /// The same with caches of its own kind.
+    pub fn with_store(capability: u64, extended: u64, frames: F) -> Self {
         let capability = Capability::from_bits(capability);
-        let records = vec![(0, 0); usize::from(capability.fault_registers()) + 1];
         let state = State {
             capability,
             extended: ExtendedCapability::from_bits(extended),
@@ -122,15 +163,18 @@ impl<F: FrameSource> Model<F> {
             head: 0,
             tail: 0,
             queue: 0,
-            records,
+            records: [(0, 0); RECORDS],
             next_record: 0,
-            contexts: BTreeMap::new(),
-            iotlb: BTreeMap::new(),
-            device_tlbs: BTreeMap::new(),
-            written_back: BTreeMap::new(),
+            contexts: S::Contexts::default(),
+            pages: S::Pages::default(),
+            device_pages: S::DevicePages::default(),
+            written_back: S::Memory::default(),
             trouble: Trouble::default(),
+            commands: 0,
+            is_stalled: false,
+            records_events: true,
             events: Vec::new(),
-            violations: Vec::new(),
+            violations: [None; VIOLATIONS],
             probes: Vec::new(),
             probed: Vec::new(),
             polls: 0,
@@ -138,7 +182,14 @@ impl<F: FrameSource> Model<F> {
         Self { state: Mutex::new(state), frames }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Records no events, which take memory.
+    #[must_use]
+    pub fn without_events(self) -> Self {
+        self.state().records_events = false;
+        self
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap()
     }
 
@@ -156,7 +207,14 @@ impl<F: FrameSource> Model<F> {
 
     /// Starts or ends trouble.
     pub fn trouble(&self, trouble: Trouble) {
-        self.state().trouble = trouble;
+        let mut state = self.state();
+        state.trouble = trouble;
+        state.commands = 0;
+    }
+
+    /// How many commands the queue was given since trouble was started or ended last.
+    pub fn commands(&self) -> u32 {
+        self.state().commands
     }
 
     /// What the model was told to do since the last call.
@@ -165,8 +223,8 @@ impl<F: FrameSource> Model<F> {
     }
 
     /// What the specification forbids and was done all the same.
-    pub fn violations(&self) -> Vec<String> {
-        self.state().violations.clone()
+    pub fn violations(&self) -> Vec<&'static str> {
+        self.state().violations.into_iter().flatten().collect()
     }
 
     /// How often somebody waited.
@@ -206,280 +264,25 @@ impl<F: FrameSource> Model<F> {
             self.state().probed.push(Probed { source, address, result });
         }
     }
+}
 
-    fn command(&self, state: &mut State, command: Global) {
-        if state.trouble.global {
-            return;
-        }
-        let once = command & Global::ONE_SHOT;
-        let was_on = state.status.contains(Global::TRANSLATION);
-        let kept = state.status & Global::ONE_SHOT;
-        if command.contains(Global::QUEUE) && !state.status.contains(Global::QUEUE) && state.tail != 0 {
-            state.violations.push("the queue is switched on with its tail not at 0".into());
-        }
-        state.status = kept | command.difference(Global::ONE_SHOT);
-        if once.contains(Global::ROOT_TABLE) {
-            state.root = state.root_register;
-            state.status |= Global::ROOT_TABLE;
-        }
-        if once.contains(Global::WRITE_BUFFER_FLUSH) {
-            state.events.push(Event::WriteBuffer);
-        }
-        if !state.status.contains(Global::QUEUE) {
-            state.head = 0;
-        }
-        let is_on = state.status.contains(Global::TRANSLATION);
-        if was_on != is_on {
-            state.events.push(Event::Translation(is_on));
-            if is_on && !state.status.contains(Global::ROOT_TABLE) {
-                state.violations.push("translation on without a root table".into());
-            }
+impl<S: Store> State<S> {
+    fn event(&mut self, event: Event) {
+        if self.records_events {
+            self.events.push(event);
         }
     }
 
-    fn by_register(state: &mut State, what: &str) -> bool {
-        if state.status.contains(Global::QUEUE) {
-            state.violations.push(format!("{what} by register beside the queue"));
-        }
-        if state.version >> 4 & 0xf >= 6 {
-            state.violations.push(format!("{what} by register in version 6"));
-            return false;
-        }
-        true
-    }
-
-    fn context_command(state: &mut State, command: ContextCommand) {
-        if state.context_command.busy() {
-            state.violations.push("a context command while another goes on".into());
-        }
-        state.context_command = command;
-        if command.busy() && Self::by_register(state, "context invalidation") && !state.trouble.context {
-            state.invalidate_contexts(command);
-            state.events.push(Event::Context(command.with_busy(false)));
-            state.context_command = command.with_busy(false).with_actual(command.granularity());
-        }
-    }
-
-    fn iotlb_command(state: &mut State, command: IotlbCommand) {
-        if state.iotlb_command.busy() {
-            state.violations.push("an IOTLB command while another goes on".into());
-        }
-        state.iotlb_command = command;
-        if !command.busy() || !Self::by_register(state, "IOTLB invalidation") || state.trouble.iotlb {
-            return;
-        }
-        let address = state.invalidate_address;
-        let ignored = command.granularity() == 3 && state.trouble.ignores_pages;
-        let done = !ignored && state.invalidate_iotlb(command, address);
-        if done {
-            state.events.push(Event::Iotlb(command.with_busy(false), address));
-        }
-        let actual = if done { command.granularity() } else { 0 };
-        state.iotlb_command = command.with_busy(false).with_actual(actual);
-    }
-
-    fn run_queue(&self, state: &mut State) {
-        while state.status.contains(Global::QUEUE)
-            && !state.trouble.queue
-            && !state.faults.intersects(FaultStatus::QUEUE_ERRORS)
-            && state.head != state.tail
+    fn violation(&mut self, what: &'static str) {
+        if !self.violations.contains(&Some(what))
+            && let Some(place) = self.violations.iter_mut().find(|place| place.is_none())
         {
-            match &mut state.trouble.queue_error {
-                Some((0, errors)) => {
-                    let errors = *errors;
-                    state.trouble.queue_error = None;
-                    state.faults |= errors;
-                    return;
-                }
-                Some((left, _)) => *left -= 1,
-                None => {}
-            }
-            let index = (state.head >> 4) as usize * 2;
-            let ring = self.frames.table(Mfn::containing(state.queue));
-            let done = ring.is_some_and(|ring| {
-                let [low, high] =
-                    [&ring.0[index], &ring.0[index + 1]].map(|word| word.load(Ordering::Acquire));
-                self.run_descriptor(state, low, high)
-            });
-            if !done {
-                state.faults |= FaultStatus::QUEUE_ERROR;
-                return;
-            }
-            state.head = (state.head + 16) & 0xfff;
+            *place = Some(what);
         }
     }
 
-    fn run_descriptor(&self, state: &mut State, low: u64, high: u64) -> bool {
-        match low & 0xf {
-            1 => {
-                let command = ContextCommand::new()
-                    .with_granularity((low >> 4 & 3) as u8)
-                    .with_domain_id((low >> 16) as u16)
-                    .with_source_id((low >> 32) as u16)
-                    .with_function_mask((low >> 48 & 3) as u8);
-                state.invalidate_contexts(command);
-                state.events.push(Event::Context(command));
-                low >> 50 == 0 && low & 0xffc0 == 0 && command.granularity() != 0 && high == 0
-            }
-            2 => {
-                let command = IotlbCommand::new()
-                    .with_granularity((low >> 4 & 3) as u8)
-                    .with_drain_writes(low & 1 << 6 != 0)
-                    .with_drain_reads(low & 1 << 7 != 0)
-                    .with_domain_id((low >> 16) as u16);
-                let right =
-                    low >> 32 == 0 && low & 0xff00 == 0 && command.granularity() != 0 && high & 0xf80 == 0;
-                state.events.push(Event::Iotlb(command, high));
-                right && state.invalidate_iotlb(command, high)
-            }
-            3 => {
-                let source = (low >> 32) as u16;
-                state.invalidate_device_tlb(source, high);
-                state.events.push(Event::DeviceTlb(source, high));
-                low & 0xff0 == 0 && high & 0xffe == 0
-            }
-            5 => {
-                if low & 1 << 5 == 0 {
-                    return true;
-                }
-                let Some(table) = self.frames.table(Mfn::containing(high)) else { return false };
-                let word = &table.0[(high >> 3 & 511) as usize];
-                let old = word.load(Ordering::Acquire);
-                let status = low >> 32;
-                let new = if high & 4 == 0 {
-                    old & !0xffff_ffff | status
-                } else {
-                    old & 0xffff_ffff | status << 32
-                };
-                word.store(new, Ordering::Release);
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-impl State {
-    fn fault_base(&self) -> u32 {
-        u32::from(self.capability.fault_offset()) << 4
-    }
-
-    fn iotlb_base(&self) -> u32 {
-        u32::from(self.extended.iotlb_offset()) << 4
-    }
-
-    /// The record and the offset in it.
-    fn record_at(&self, offset: u32) -> Option<(usize, u32)> {
-        let inside = offset.checked_sub(self.fault_base())?;
-        let index = (inside >> 4) as usize;
-        (index < self.records.len()).then_some((index, inside & 0xf))
-    }
-
-    fn fault_status(&self) -> u32 {
-        let mut status = self.faults;
-        if let Some(oldest) = self.oldest() {
-            status |= FaultStatus::PENDING;
-            return status.bits() | (oldest as u32) << 8;
-        }
-        status.bits()
-    }
-}
-
-impl<F: FrameSource> Registers for &Model<F> {
-    fn read32(&self, offset: u32) -> u32 {
-        let state = self.state();
-        match offset {
-            VER => state.version,
-            GSTS => state.status.bits(),
-            FSTS => state.fault_status(),
-            FECTL => state.event[0],
-            FEDATA => state.event[1],
-            FEADDR => state.event[2],
-            FEUADDR => state.event[3],
-            PMEN => state.protected,
-            _ => panic!("a 32-bit read at {offset:#x}"),
-        }
-    }
-
-    fn read64(&self, offset: u32) -> u64 {
-        let state = self.state();
-        match offset {
-            CAP => state.capability.into_bits(),
-            ECAP => state.extended.into_bits(),
-            CCMD => state.context_command.into_bits(),
-            IQH => state.head,
-            IQT => state.tail,
-            IQA => state.queue,
-            _ if offset == state.iotlb_base() + 8 => state.iotlb_command.into_bits(),
-            _ => match state.record_at(offset) {
-                Some((index, 0)) => state.records[index].0,
-                Some((index, 8)) => state.records[index].1,
-                _ => panic!("a 64-bit read at {offset:#x}"),
-            },
-        }
-    }
-
-    fn write32(&self, offset: u32, value: u32) {
-        let mut state = self.state();
-        match offset {
-            GCMD => self.command(&mut state, Global::from_bits_retain(value)),
-            FSTS => {
-                let cleared = FaultStatus::QUEUE_ERRORS | FaultStatus::OVERFLOW;
-                state.faults -= FaultStatus::from_bits_truncate(value) & cleared;
-                self.run_queue(&mut state);
-            }
-            FECTL => state.event[0] = value,
-            FEDATA => state.event[1] = value,
-            FEADDR => state.event[2] = value,
-            FEUADDR => state.event[3] = value,
-            // PRS follows EPM.
-            PMEN => state.protected = value & 1 << 31 | value >> 31,
-            _ => match state.record_at(offset) {
-                Some((index, 12)) if value >> 31 != 0 => {
-                    let record = FaultRecord::from_bits(state.records[index].1).with_fault(false);
-                    state.records[index].1 = record.into_bits();
-                }
-                _ => panic!("a 32-bit write at {offset:#x}"),
-            },
-        }
-        drop(state);
-        self.probe_now();
-    }
-
-    fn write64(&self, offset: u32, value: u64) {
-        let mut state = self.state();
-        match offset {
-            RTADDR => state.root_register = value,
-            CCMD => Model::<F>::context_command(&mut state, ContextCommand::from_bits(value)),
-            IQT => {
-                state.tail = value & 0xff0;
-                self.run_queue(&mut state);
-            }
-            IQA => {
-                if state.status.contains(Global::QUEUE) {
-                    state.violations.push("the queue's address changed while it is on".into());
-                }
-                state.queue = value;
-            }
-            _ if offset == state.iotlb_base() => state.invalidate_address = value,
-            _ if offset == state.iotlb_base() + 8 => {
-                Model::<F>::iotlb_command(&mut state, IotlbCommand::from_bits(value));
-            }
-            _ => panic!("a 64-bit write at {offset:#x}"),
-        }
-        drop(state);
-        self.probe_now();
-    }
-
-    fn relax(&self) {
-        self.state().polls += 1;
-    }
-
-    fn write_back(&self, entries: &[AtomicU64]) {
-        let mut state = self.state();
-        for entry in entries {
-            let value = entry.load(Ordering::Acquire);
-            state.written_back.insert(std::ptr::from_ref(entry).addr(), value);
-        }
+    /// The fault registers that there are.
+    fn records(&self) -> &[(u64, u64)] {
+        &self.records[..RECORDS.min(usize::from(self.capability.fault_registers()) + 1)]
     }
 }

@@ -4,30 +4,36 @@ use std::sync::atomic::Ordering;
 
 use p2m::{FrameSource, Mfn};
 
-use super::{Model, State};
+use super::{Map, Model, State, Store};
 use xen_iommu::vtd::Reason;
 use xen_iommu::vtd::registers::{ContextCommand, FaultRecord, FaultStatus, Global, IotlbCommand};
 use xen_iommu::vtd::tables::{ContextEntry, ContextHigh, ContextLow};
 
 /// A context entry in the context cache.
-#[derive(Clone, Copy)]
-pub(super) struct CachedContext {
-    pub(super) entry: ContextEntry,
-    /// 0 for one that was not present.
-    pub(super) domain: u16,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// What was read.
+    pub entry: ContextEntry,
+    /// What it is tagged with: 0 for one that was not present.
+    pub domain: u16,
     /// Why the request failed, when it is cached that it did (caching mode).
-    pub(super) fault: Option<Reason>,
+    pub fault: Option<Reason>,
 }
 
-/// A page in the IOTLB.
-#[derive(Clone, Copy)]
-pub(super) struct CachedPage {
-    frame: u64,
-    read: bool,
-    write: bool,
+/// What a walk of second-stage tables came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The frame.
+    pub frame: u64,
+    /// Reads are allowed.
+    pub read: bool,
+    /// Writes are allowed.
+    pub write: bool,
+    /// The frames of the tables on the way, topmost first; 0 behind the last.
+    pub(super) through: [u64; 5],
 }
 
-impl<F: FrameSource> Model<F> {
+impl<F: FrameSource, S: Store> Model<F, S> {
     /// The DMA of a requester: where in memory it arrives, or why it does not; the fault is recorded then.
     ///
     /// # Errors
@@ -53,23 +59,29 @@ impl<F: FrameSource> Model<F> {
         let result = self.translate(&mut state, source, address, false, true);
         match result {
             Ok(target) => {
-                state.device_tlbs.insert((source, address >> 12), target >> 12);
+                state.device_pages.insert((source, address >> 12), target >> 12);
             }
             Err(reason) => state.record(source, address, false, reason),
         }
         result
     }
 
-    /// DMA of a device through its own TLB alone: where it arrives, if the page is in there.
+    /// DMA of a device through its own TLB alone: where it arrives, if the page is in there and its context entry lets it through.
     #[must_use]
     pub fn ats_dma(&self, source: u16, address: u64) -> Option<u64> {
-        let frame = *self.state().device_tlbs.get(&(source, address >> 12))?;
+        let mut state = self.state();
+        let frame = state.device_pages.get((source, address >> 12))?;
+        let entry = self.context(&mut state, source);
+        if !entry.is_ok_and(|entry| entry.low.translation_type() == 1) {
+            state.record(source, address, false, Reason::TRANSLATED_BLOCKED);
+            return None;
+        }
         Some(frame << 12 | address & 0xfff)
     }
 
     fn translate(
         &self,
-        state: &mut State,
+        state: &mut State<S>,
         source: u16,
         address: u64,
         write: bool,
@@ -92,13 +104,13 @@ impl<F: FrameSource> Model<F> {
             return Err(Reason::BEYOND_WIDTH);
         }
         let key = (entry.high.domain_id(), address >> 12);
-        let page = match state.iotlb.get(&key) {
-            Some(page) => *page,
+        let page = match state.pages.get(key) {
+            Some(page) => page,
             None => {
                 let page = self.walk(state, entry.low.table(), levels, address >> 12)?;
                 // Only a unit in caching mode caches that there is nothing.
                 if page.read || page.write || state.capability.caching_mode() {
-                    state.iotlb.insert(key, page);
+                    state.pages.insert(key, page);
                 }
                 page
             }
@@ -110,14 +122,14 @@ impl<F: FrameSource> Model<F> {
         }
     }
 
-    fn context(&self, state: &mut State, source: u16) -> Result<ContextEntry, Reason> {
-        if let Some(cached) = state.contexts.get(&source) {
+    fn context(&self, state: &mut State<S>, source: u16) -> Result<ContextEntry, Reason> {
+        if let Some(cached) = state.contexts.get(source) {
             return cached.fault.map_or(Ok(cached.entry), Err);
         }
         let found = self.read_context(state, source);
         let cached = match found {
-            Ok(entry) => CachedContext { entry, domain: entry.high.domain_id(), fault: None },
-            Err(fault) => CachedContext { entry: ContextEntry::ABSENT, domain: 0, fault: Some(fault) },
+            Ok(entry) => Context { entry, domain: entry.high.domain_id(), fault: None },
+            Err(fault) => Context { entry: ContextEntry::ABSENT, domain: 0, fault: Some(fault) },
         };
         if cached.fault.is_none() || state.capability.caching_mode() {
             state.contexts.insert(source, cached);
@@ -125,7 +137,7 @@ impl<F: FrameSource> Model<F> {
         found
     }
 
-    fn read_context(&self, state: &State, source: u16) -> Result<ContextEntry, Reason> {
+    pub(super) fn read_context(&self, state: &State<S>, source: u16) -> Result<ContextEntry, Reason> {
         let [bus, devfn] = source.to_be_bytes();
         let read = |frame, index, unreadable| self.read(state, frame, index).ok_or(unreadable);
         let root_frame = state.root >> 12;
@@ -148,13 +160,17 @@ impl<F: FrameSource> Model<F> {
         Ok(ContextEntry { low: ContextLow::from_bits(low), high: ContextHigh::from_bits(high) })
     }
 
-    fn walk(&self, state: &State, table: u64, levels: u8, gfn: u64) -> Result<CachedPage, Reason> {
+    pub(super) fn walk(&self, state: &State<S>, table: u64, levels: u8, gfn: u64) -> Result<Page, Reason> {
         let (mut frame, mut read, mut write) = (table, true, true);
+        let mut through = [0; 5];
         for level in (0..levels).rev() {
             let index = (gfn >> (9 * level) & 511) as usize;
+            if let Some(place) = through.iter_mut().find(|place| **place == 0) {
+                *place = frame;
+            }
             let entry = self.read(state, frame, index).ok_or(Reason::TABLE_UNREADABLE)?;
             if entry & 3 == 0 {
-                return Ok(CachedPage { frame: 0, read: false, write: false });
+                return Ok(Page { through, ..Page::default() });
             }
             read &= entry & 1 != 0;
             write &= entry & 2 != 0;
@@ -168,7 +184,7 @@ impl<F: FrameSource> Model<F> {
             }
             if level == 0 || large {
                 let inside = gfn & ((1 << (9 * level)) - 1);
-                return Ok(CachedPage { frame: target | inside, read, write });
+                return Ok(Page { frame: target | inside, read, write, through });
             }
             frame = target;
         }
@@ -176,18 +192,18 @@ impl<F: FrameSource> Model<F> {
     }
 
     /// A word of a table as the unit sees it.
-    fn read(&self, state: &State, frame: u64, index: usize) -> Option<u64> {
+    pub(super) fn read(&self, state: &State<S>, frame: u64, index: usize) -> Option<u64> {
         let word = self.frames.table(Mfn::new(frame))?.0.get(index)?;
         if state.extended.coherent() {
             return Some(word.load(Ordering::Acquire));
         }
         // Of what was never written back, memory holds anything.
-        let written = state.written_back.get(&std::ptr::from_ref(word).addr());
-        Some(written.copied().unwrap_or(u64::MAX))
+        let written = state.written_back.get(std::ptr::from_ref(word).addr());
+        Some(written.unwrap_or(u64::MAX))
     }
 }
 
-impl State {
+impl<S: Store> State<S> {
     fn record(&mut self, source: u16, address: u64, write: bool, reason: Reason) {
         if self.faults.contains(FaultStatus::OVERFLOW) {
             return;
@@ -203,18 +219,18 @@ impl State {
             .with_type1(!write)
             .with_fault(true);
         self.records[index] = (address & !0xfff, record.into_bits());
-        self.next_record = (index + 1) % self.records.len();
+        self.next_record = (index + 1) % self.records().len();
     }
 
     pub(super) fn oldest(&self) -> Option<usize> {
-        let count = self.records.len();
+        let count = self.records().len();
         (0..count)
             .map(|ahead| (self.next_record + ahead) % count)
             .find(|&index| FaultRecord::from_bits(self.records[index].1).fault())
     }
 
     pub(super) fn invalidate_contexts(&mut self, command: ContextCommand) {
-        self.contexts.retain(|&source, cached| match command.granularity() {
+        self.contexts.retain(&mut |source, cached| match command.granularity() {
             1 => false,
             2 => cached.domain != command.domain_id(),
             _ => {
@@ -237,7 +253,7 @@ impl State {
         {
             return false;
         }
-        self.iotlb.retain(|&(domain, page), _| match command.granularity() {
+        self.pages.retain(&mut |(domain, page), _| match command.granularity() {
             1 => false,
             2 => domain != command.domain_id(),
             _ => domain != command.domain_id() || page >> order != first >> order,
@@ -249,7 +265,8 @@ impl State {
         // The lowest zero from bit 12 on tells the size, if bit 0 says that there is one.
         let order = if address & 1 == 0 { 0 } else { (address >> 12).trailing_ones() + 1 };
         let first = address >> 12;
-        self.device_tlbs
-            .retain(|&(its, page), _| its != source || page.checked_shr(order) != first.checked_shr(order));
+        self.device_pages.retain(&mut |(its, page), _| {
+            its != source || page.checked_shr(order) != first.checked_shr(order)
+        });
     }
 }
