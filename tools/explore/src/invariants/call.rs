@@ -122,7 +122,9 @@ impl World {
         })?;
         // The quarantine of a requester that has other devices stays once it is made, see `Policy::add_device`.
         let made = matches!(step.call, Call::Add(device) if self.has_others(before, usize::from(device)));
-        let fits = after.frames == before.keys.frames || made && after.frames > before.keys.frames;
+        // So does that of one that hardware may still use.
+        let kept = (made || doubtful) && after.frames > before.keys.frames;
+        let fits = after.frames == before.keys.frames || kept;
         broken(fits, || {
             format!("refused, but {} frames are in use, and {} were", after.frames, before.keys.frames)
         })?;

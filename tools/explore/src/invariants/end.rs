@@ -14,11 +14,22 @@ impl World {
     /// # Errors
     /// What does not hold.
     pub fn judge_end(&mut self) -> Result<(), Breach> {
+        let is_locked = self.known.uncertain.contains(&true) || self.machine.in_doubt();
         for domain in 1..DOMAINS {
             drop(self.policy.destroy_domain(xen_iommu::DomId(domain as u16), &mut |_| {}));
         }
+        let absent: Vec<_> =
+            self.board.devices.iter().filter(|device| self.policy.owner(device.sbdf).is_none()).collect();
         for device in self.board.devices {
             let _ = self.policy.remove_device(device.sbdf, &mut |_| {});
+        }
+        if is_locked {
+            // What a device that hardware did not let go may still use is kept until that comes back.
+            for device in absent {
+                let new_space = || crate::world::space(self.machine, false);
+                let _ = self.policy.add_device(&device.function(), new_space, &mut |_| {});
+                let _ = self.policy.remove_device(device.sbdf, &mut |_| {});
+            }
         }
         // What a failed flush kept back.
         let _ = self.policy.flush_domain(xen_iommu::DomId(0));
