@@ -47,6 +47,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// Its example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Reads a little-endian field at a constant offset of a byte array; an offset outside the array does not compile.
 macro_rules! le {
     ($bytes:expr, u16, $at:literal) => {

@@ -269,10 +269,16 @@ fn buses_below(address: PciAddress, access: &impl ConfigRegionAccess) -> Result<
         return Err(ResolveError::NotPresent(address));
     }
     let Some(bridge) = PciPciBridgeHeader::from_header(PciHeader::new(address), access) else {
-        return Err(ResolveError::NotABridge(address));
+        // One that goes while it is read answers all ones, which is no kind of function.
+        let is_there = present(address, access);
+        return Err(if is_there { ResolveError::NotABridge } else { ResolveError::NotPresent }(address));
     };
     let (secondary, subordinate) =
         (bridge.secondary_bus_number(access), bridge.subordinate_bus_number(access));
+    // Nor is a bus below it to be named by all ones.
+    if subordinate == 0xff && !present(address, access) {
+        return Err(ResolveError::NotPresent(address));
+    }
     if secondary == 0 || subordinate < secondary {
         Err(ResolveError::BadBus { bridge: address, secondary, subordinate })
     } else if secondary <= address.bus() {

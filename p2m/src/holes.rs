@@ -36,12 +36,6 @@ pub fn holes<'a, P: P2m>(space: &'a P, within: GfnRange, rules: HoleRules<'a>) -
     Holes { space, left: GfnRange::clamped(within.start(), within.end().min(space.limit())), rules }
 }
 
-/// The largest hole of `within`, the first of them if there are several.
-pub fn largest_hole<P: P2m>(space: &P, within: GfnRange, rules: HoleRules<'_>) -> Option<GfnRange> {
-    // `max_by_key` would give the last.
-    holes(space, within, rules).reduce(|best, hole| if hole.len() > best.len() { hole } else { best })
-}
-
 impl<P: P2m> Iterator for Holes<'_, P> {
     type Item = GfnRange;
 

@@ -16,6 +16,11 @@
 #[cfg(test)]
 extern crate std;
 
+// Its example is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod direct_map;
 mod domain;
 mod entry;
@@ -35,7 +40,7 @@ pub use format::{Ept, Format, LongMode, MemoryType, SecondLevel};
 pub use frame::{
     Frame, FrameRange, FrameSource, Gfn, GfnRange, Mfn, MfnRange, PAGE_SHIFT, PageSize, TableFrame,
 };
-pub use holes::{HoleRules, Holes, holes, largest_hole};
+pub use holes::{HoleRules, Holes, holes};
 pub use p2m::P2m;
 pub use populate::{FillCause, FillError, PopulateError, fill_holes, populate};
 pub use space::{AddressSpace, DeviceRoot, Flush, Identity, IdentityError, OnConflict, Seen};

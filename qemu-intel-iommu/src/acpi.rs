@@ -40,8 +40,8 @@ impl fmt::Display for Table {
 pub struct Tables {
     /// Every table, in the root table's order.
     pub tables: Vec<Table>,
-    /// Every DMAR, as it is: neither its checksum nor anything in it was looked at. None on a machine without a remapping unit, two when
-    /// somebody appended one.
+    /// Every DMAR, as it is: neither its checksum nor anything in it was looked at. None on a machine without
+    /// a remapping unit, two when somebody appended one.
     pub dmars: Vec<&'static [u8]>,
     /// PCI Express's configuration windows.
     pub windows: Vec<Window>,
@@ -81,10 +81,12 @@ impl AcpiHandler for DirectMap {
         physical_address: usize,
         size: usize,
     ) -> PhysicalMapping<Self, T> {
-        // An address of 0 is no address in the direct map either: page 0 is not mapped, and the exception tells.
+        // An address of 0 is no address in the direct map either: page 0 is not mapped, and the exception
+        // says so.
         let start =
             NonNull::new(phys_to_ptr(physical_address as u64).cast::<T>()).unwrap_or(NonNull::dangling());
-        // SAFETY: firmware's memory is mapped one to one; that the address holds a `T` is the caller's contract.
+        // SAFETY: firmware's memory is mapped one to one; that the address holds a `T` is the caller's
+        // contract.
         unsafe { PhysicalMapping::new(physical_address, start, size, size, *self) }
     }
 

@@ -1,11 +1,12 @@
-//! Crashes on purpose (`crash=`), so that a test can see that every kind of crash is reported and ends the boot.
+//! Crashes on purpose (`crash=`), so that a test can see that every kind of crash is reported and ends the
+//! boot.
 #![allow(unsafe_code)]
 
 use core::fmt;
 use core::hint::black_box;
 
+use crate::boot::command_line::Crash;
 use crate::boot::exit::{Exit, exit};
-use crate::cmdline::Crash;
 use crate::memory;
 
 /// Crashes; if the machine goes on, the boot ends as one with a failed step.

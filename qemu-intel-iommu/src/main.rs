@@ -1,4 +1,14 @@
 //! A small hypervisor that boots under QEMU with an emulated intel-iommu.
+//!
+//! Each room stands on those that follow it, and knows none before it:
+//! - `scenario`: lists of steps, each judged by what memory and the fault registers say afterwards.
+//! - `walker`: hardware that walks tables: guests under SVM and VMX, a device behind the IOMMU.
+//! - `host`: the policy at work: its memory, regions, units, set-up and hypercalls.
+//! - `inventory`: what was found at boot; `acpi`: the firmware's tables.
+//! - `devices`: drivers; `pci`: functions and their configuration space.
+//! - `processor`: exceptions, interrupts, time; `crash`: crashes on purpose.
+//! - `memory`: the boot loader's map, frames, page tables, memory that devices share, registers.
+//! - `boot`: entry, command line, serial line, exit; `check`: checks whose failure is a sentence.
 #![no_std]
 #![no_main]
 
@@ -6,30 +16,47 @@ extern crate alloc;
 
 mod acpi;
 mod boot;
-mod cmdline;
+mod check;
 mod crash;
 mod devices;
-mod guest;
 mod host;
-mod interrupts;
-mod machine;
+mod inventory;
 mod memory;
 mod pci;
+mod processor;
 mod scenario;
-mod serial;
+mod walker;
 
-use boot::exit::{Exit, exit};
-use cmdline::Options;
-use machine::Machine;
+use alloc::boxed::Box;
+
+use boot::command_line::Options;
+use boot::exit::{exit, stop};
+use boot::serial;
+use inventory::Inventory;
 use memory::StartInfo;
+use processor::{interrupts, traps};
 
-/// Sets the machine up, from what needs nothing to what needs everything before it, and runs the scenario.
+/// The first Rust line: the processor is in 64-bit mode with SSE on, the first 4 GiB are mapped one to one,
+/// interrupts are off.
 ///
-/// `info` was copied already; interrupts are off, and the boot page tables are in use.
-fn main(info: &'static StartInfo) -> ! {
+/// `start_info` is the physical address of `hvm_start_info` that the PVH entry was given.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn image_main(start_info: u64) -> ! {
+    serial::init();
+    // SAFETY: the address is what the PVH entry passed, and nothing outside the image and COM1 was touched
+    // yet.
+    match unsafe { memory::copy_start_info(start_info) } {
+        Ok(info) => start(info),
+        Err(error) => stop("the boot loader", error),
+    }
+}
+
+/// Sets everything up, from what needs nothing to what needs everything before it, and runs the scenario.
+fn start(info: &'static StartInfo) -> ! {
     let options = Options::new(info.line());
     serial::init_log(options.log_level());
-    boot::traps::init();
+    traps::init();
     memory::init().unwrap_or_else(|error| stop("memory", error));
     if info.dropped != Default::default() {
         log::warn!("of what the boot loader said, this was left behind: {:?}", info.dropped);
@@ -49,13 +76,7 @@ fn main(info: &'static StartInfo) -> ! {
     let pci = pci::Pci::find(&tables.windows).unwrap_or_else(|error| stop("PCI configuration space", error));
     // Steps keep it for as long as they run, and nothing comes after them.
     let frames = memory::frames().counts();
-    let machine = alloc::boxed::Box::leak(alloc::boxed::Box::new(Machine { options, tables, pci, frames }));
-    machine.report();
-    exit(scenario::run_named(machine))
-}
-
-/// Ends a boot that cannot go on.
-fn stop(what: &str, error: impl core::fmt::Display) -> ! {
-    serial::last_words("PANIC", format_args!("{what}: {error}"));
-    exit(Exit::Crashed)
+    let inventory = Box::leak(Box::new(Inventory { options, tables, pci, frames }));
+    inventory.report();
+    exit(scenario::run_named(inventory))
 }

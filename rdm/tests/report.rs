@@ -10,10 +10,10 @@
 use acpi_dmar::DrhdFlags;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::PciAddress;
-use acpi_dmar::verdict::{MemoryKind, MemoryRegion};
 use proptest::prelude::*;
 use rdm::inspect::{Report, json, picture, text};
 use rdm::machine::{Machine, Names, PciTree};
+use xen_iommu::region::memory::{MemoryKind, MemoryRegion};
 
 fn table(structures: impl IntoIterator<Item = StructureBuilder>) -> Vec<u8> {
     let all = StructureBuilder::drhd(DrhdFlags::INCLUDE_PCI_ALL, 0, 0xfed9_0000);

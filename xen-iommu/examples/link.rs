@@ -10,13 +10,16 @@ use std::sync::atomic::AtomicU64;
 use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
 use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
+use xen_iommu::region::forbidden::Bar;
+use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::Host;
+use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
 use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{
-    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, RequesterId, Sbdf,
-    SpaceId,
+    Arena, Capacity, DeviceControl, DomId, HardwareError, Isolation, Mode, NotQuiesced, Policy,
+    RemappingHardware, RequesterId, Sbdf, Setup, SpaceId,
 };
 
 /// Page-table frames: here a vector, in a hypervisor its frame allocator.
@@ -88,6 +91,22 @@ impl RemappingHardware for Hardware {
     }
 }
 
+/// Devices that do as told: in a hypervisor a reset, or the bus master enable bit.
+struct Control;
+
+impl DeviceControl for Control {
+    fn quiesce(&mut self, device: Sbdf) -> Result<(), NotQuiesced> {
+        println!("  control: the DMA of {device} is off");
+        Ok(())
+    }
+
+    fn resume(&mut self, device: Sbdf) {
+        println!("  control: {device} may do DMA again");
+    }
+
+    fn for_each_bar(&self, _: &mut dyn FnMut(Bar)) {}
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Firmware's table: in a hypervisor the DMAR's bytes.
     let devices = [Sbdf::new(0, 0, 4, 0), Sbdf::new(0, 0, 5, 0)];
@@ -107,8 +126,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         memory: &memory_map,
         frames: &mut KeepRam,
         address_width: dmar.host_address_width(),
+        // No region may be over these.
+        windows: &[
+            Window::UnitRegisters { base: 0xfed9_0000, limit: 0xfed9_0fff },
+            Window::ConfigSpace { base: 0xe000_0000, limit: 0xefff_ffff },
+        ],
+        unit_width: &|_| Some(39),
     };
-    host.read_dmar(&dmar, &mut builder, &mut arena, &mut |finding| println!("{finding:?}"))?;
+    let scopes = ResolvedScopes::read(&dmar, &Pci, &mut arena)?;
+    host.read_dmar(&dmar, &scopes, &mut builder, &mut arena, &mut |finding| println!("{finding:?}"))?;
     let registry = builder.freeze(&mut arena)?;
 
     // 2. The policy, with the hardware domain's address space.
@@ -117,25 +143,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         free: RefCell::new((1..64).collect()),
     };
     let space = || Table::new(SecondLevel::default(), &frames, 3, PageSize::Size1G);
-    let capacity = Capacity { devices: 16, requesters: 16, domains: 4 };
-    let policy =
-        Policy::new(registry, GroupPolicy::Refuse, Hardware, (DomId(0), space()?), capacity, &mut arena)?;
+    let setup = Setup {
+        registry,
+        hardware: Hardware,
+        control: Control,
+        hardware_domain: (DomId(0), space()?),
+        isolation: Isolation::Report,
+        capacity: Capacity { devices: 16, requester_ids: 16, domains: 4 },
+    };
+    let policy = Policy::new(setup, &mut arena)?;
 
-    // 3. Devices, as PCI enumeration finds them.
+    // 3. Devices, as a walk of PCI finds them (`pci::Topology`).
+    let mut say = |note| println!("  note: {note}");
     for device in devices {
-        let owner = policy
-            .add_device(device, device, || space().ok(), &mut |note| println!("  {note}"))
-            .map_err(|error| error.to_string())?;
+        let owner = policy.add_device(&device.into(), || space().ok(), &mut say)?;
         println!("{device} belongs to {owner}");
     }
 
-    // 4. A domain, and devices for it: alone the one is refused, together they go.
-    policy.create_domain(DomId(1), space()?).map_err(|error| error.to_string())?;
-    for wanted in [devices.get(..1).unwrap_or_default(), &devices] {
-        match policy.assign(wanted, DomId(1), Mode::Strict, &mut |note| println!("  {note}")) {
-            Ok(()) => println!("{wanted:?} assigned"),
-            Err(error) => println!("{wanted:?} refused: {error}"),
-        }
-    }
+    // 4. A domain, and devices for it: alone the one is refused, as the other is still the hardware domain's. In quarantine it is in nobody's way,
+    // and together they go.
+    policy.create_domain(DomId(1), space()?)?;
+    let [one, other] = devices;
+    let mut assign = |wanted: &[Sbdf], domain, mode| match policy.assign(wanted, domain, mode, &mut say) {
+        Ok(()) => println!("{wanted:?} assigned to {domain}"),
+        Err(error) => println!("{wanted:?} refused: {error}"),
+    };
+    assign(&[one], DomId(1), Mode::Strict);
+    assign(&[other], DomId::IO, Mode::Relaxed);
+    assign(&[one], DomId(1), Mode::Strict);
+    assign(&[other], DomId(1), Mode::Strict);
+
+    // 5. The domain goes: its devices wait in quarantine.
+    drop(policy.destroy_domain(DomId(1), &mut say)?);
+    println!("{one} belongs to {}", policy.owner(one).ok_or("it has gone")?);
     Ok(())
 }

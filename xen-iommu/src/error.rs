@@ -125,6 +125,9 @@ pub enum AssignError {
         "the DMA of {0} cannot be told from that of devices elsewhere: remove it, and add it again once they are in one place"
     )]
     Contested(Sbdf),
+    /// The device's DMA may carry requester ids that nobody can list, so that it cannot be translated as a whole.
+    #[error("the DMA of {0} may carry any requester id of its bus: nothing can keep it inside a guest")]
+    UnknownIds(Sbdf),
     /// A region of the device was rejected at boot, so it cannot be mapped for it.
     #[error("region {region} of {device} was rejected: {why}")]
     RejectedRegion {

@@ -7,8 +7,8 @@
 //! 2. [`Policy`] knows the devices that are present ([`Policy::add_device`]), which of them must stay together, and who owns them. It moves them:
 //!    [`Policy::assign`], [`Policy::deassign`], all or nothing, with their regions mapped 1:1 where their DMA goes.
 //! 3. [`hypercall`] answers Xen's calls; [`abi`] has Xen's structures and error numbers.
-//! 4. [`vtd`] drives Intel's remapping hardware; [`RemappingHardware`] is for other drivers. [`coverage`] says what a DRHD's unit translates, and
-//!    [`requester_id`] what a device's DMA is known by.
+//! 4. [`pci`] walks the buses: which functions there are, the requester ids that their DMA may carry, and who reaches whom beside the hardware.
+//! 5. [`vtd`] drives Intel's remapping hardware; [`RemappingHardware`] is for other drivers. [`coverage`] says what a DRHD's unit translates.
 //!
 //! Objects live in memory that the hypervisor gives at boot ([`Arena`]); nothing here allocates or panics. Errors carry their cause ([`AssignError`],
 //! [`AddError`], [`DomainError`]), and what was done otherwise than one might think comes as a [`Note`].
@@ -44,5 +44,6 @@ pub use group::{Isolation, Link};
 pub use note::Note;
 pub use owner::Owner;
 pub use ownership::{Capacity, Inseparable, LateScope, Mode, Policy, Setup};
+pub use pci::class::{DeviceClass, RelaxError};
 pub use platform::{DomId, HardwareError, RemappingHardware, RequesterId, Sbdf, SpaceId};
 pub use region::record::RegionName;

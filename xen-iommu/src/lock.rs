@@ -207,3 +207,39 @@ mod checked {
         }
     }
 }
+
+#[cfg(all(test, feature = "lock-order"))]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::{Lock, Rank};
+
+    #[test]
+    fn a_broken_order_is_told() {
+        let tables = Lock::new(Rank::Tables, ());
+        let unit = Lock::new(Rank::Unit, ());
+        let _before = tables.lock();
+        drop(unit.lock());
+        let earlier = Lock::new(Rank::Ownership, ());
+        let same = Lock::new(Rank::Tables, ());
+        assert!(catch_unwind(core::panic::AssertUnwindSafe(|| drop(earlier.lock()))).is_err());
+        assert!(catch_unwind(core::panic::AssertUnwindSafe(|| drop(same.lock()))).is_err());
+    }
+
+    #[test]
+    fn what_is_not_waited_for_has_no_order() {
+        let unit = Lock::new(Rank::Unit, 1_u8);
+        let ownership = Lock::new(Rank::Ownership, 2_u8);
+        let held = unit.lock();
+        assert!(unit.try_lock().is_none(), "somebody has it");
+        let tried = ownership.try_lock().unwrap();
+        assert_eq!((*held, *tried), (1, 2));
+        // And what comes after what is held may be waited for as before, nothing else.
+        let faults = Lock::new(Rank::Faults, ());
+        let tables = Lock::new(Rank::Tables, ());
+        drop(faults.lock());
+        assert!(catch_unwind(core::panic::AssertUnwindSafe(|| drop(tables.lock()))).is_err());
+        drop((tried, held));
+        drop((tables.lock(), unit.try_lock().unwrap()));
+    }
+}

@@ -60,28 +60,33 @@ impl Spare {
 /// and all else stays as it was.
 #[derive(Debug, Default)]
 pub(crate) struct Detached {
-    ends: Option<(Mfn, Mfn)>,
+    /// How many; there is neither a first nor a last of none.
     count: u64,
+    first: Mfn,
+    last: Mfn,
 }
 
 impl Detached {
     pub(crate) fn push<S: FrameSource>(&mut self, frame: Mfn, source: &S) {
-        if let Some((first, _)) = self.ends {
-            link(frame, first, source);
+        if self.count == 0 {
+            self.last = frame;
+        } else {
+            link(frame, self.first, source);
         }
-        let last = self.ends.map_or(frame, |(_, last)| last);
-        self.ends = Some((frame, last));
+        self.first = frame;
         self.count = self.count.wrapping_add(1);
     }
 
     pub(crate) fn append<S: FrameSource>(&mut self, other: Self, source: &S) {
-        self.ends = match (self.ends, other.ends) {
-            (Some((first, last)), Some((other_first, other_last))) => {
-                link(last, other_first, source);
-                Some((first, other_last))
-            }
-            (ours, theirs) => ours.or(theirs),
-        };
+        if other.count == 0 {
+            return;
+        }
+        if self.count == 0 {
+            self.first = other.first;
+        } else {
+            link(self.last, other.first, source);
+        }
+        self.last = other.last;
         self.count = self.count.wrapping_add(other.count);
     }
 
@@ -90,7 +95,7 @@ impl Detached {
     }
 
     pub(crate) fn release<S: FrameSource>(self, source: &S) {
-        let Some((mut frame, _)) = self.ends else { return };
+        let mut frame = self.first;
         for _ in 0..self.count {
             let next = linked(frame, source);
             source.free(frame);

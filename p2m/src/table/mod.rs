@@ -52,9 +52,10 @@ pub struct Table<F: Format, S: FrameSource> {
 }
 
 /// Why a table could not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// The format has no tables of that many levels.
+    #[error("{format} has no tables of {levels} levels")]
     Levels {
         /// What was asked for.
         levels: u8,
@@ -62,19 +63,9 @@ pub enum TableError {
         format: &'static str,
     },
     /// There is no frame for the top table.
+    #[error("no frame for the top table")]
     NoFrames,
 }
-
-impl fmt::Display for TableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Levels { levels, format } => write!(f, "{format} has no tables of {levels} levels"),
-            Self::NoFrames => f.write_str("no frame for the top table"),
-        }
-    }
-}
-
-impl core::error::Error for TableError {}
 
 impl<F: Format, S: FrameSource> Table<F, S> {
     /// An empty table of `levels` levels, whose pages are to be no larger than `largest` (what the hardware at hand walks).

@@ -24,13 +24,13 @@ impl Changed {
 /// nothing but that the next one covers it, too.
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
-    /// The last token's stamp.
+    /// The stamp of the last token.
     stamp: u64,
     /// What changed after it was made.
     changed: Option<Changed>,
     detached: Detached,
-    /// What it was made for, with its stamp.
-    taken: Option<(u64, Changed)>,
+    /// What it was made for.
+    taken: Option<Changed>,
     taken_detached: Detached,
 }
 
@@ -64,17 +64,17 @@ impl Owed {
     /// All that is owed, which the token of this stamp covers and no older one settles from now on.
     pub(super) fn take<S: FrameSource>(&mut self, stamp: u64, source: &S) -> Option<Changed> {
         self.taken_detached.append(core::mem::take(&mut self.detached), source);
-        let all = match (self.taken.take(), self.changed.take()) {
-            (Some((_, earlier)), Some(changed)) => Some(earlier.and(changed)),
-            (earlier, changed) => earlier.map(|(_, earlier)| earlier).or(changed),
+        self.stamp = stamp;
+        self.taken = match (self.taken, self.changed.take()) {
+            (Some(earlier), Some(changed)) => Some(earlier.and(changed)),
+            (earlier, changed) => earlier.or(changed),
         };
-        self.taken = all.map(|all| (stamp, all));
-        all
+        self.taken
     }
 
     /// What the token of this stamp was made for has been flushed.
     pub(super) fn settle<S: FrameSource>(&mut self, stamp: u64, source: &S) {
-        if self.taken.is_some_and(|(taken, _)| taken == stamp) {
+        if self.taken.is_some() && self.stamp == stamp {
             self.taken = None;
             core::mem::take(&mut self.taken_detached).release(source);
         }

@@ -1,7 +1,7 @@
 # The way from PVH's 32-bit entry into long mode.
 #
-# At entry (Xen's docs/misc/pvh.pandoc): ebx holds the physical address of hvm_start_info, CR0.PE is set, paging is off,
-# the segments are flat. rdi holds that address when Rust is called.
+# At entry (Xen's docs/misc/pvh.pandoc): ebx holds the physical address of hvm_start_info, CR0.PE is set,
+# paging is off, the segments are flat. rdi holds that address when Rust is called.
 
 .section .note.Xen, "a", @note
     .balign 4

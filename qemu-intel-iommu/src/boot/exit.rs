@@ -1,9 +1,11 @@
-//! The end of a boot: QEMU's isa-debug-exit device, whose status tells how it went, or Bochs's port for it, which tells nothing.
+//! The end of a boot: QEMU's isa-debug-exit device, whose status says how it went, or Bochs's port for it,
+//! which tells nothing.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::fmt;
 
-use crate::serial;
+use super::serial;
 
 /// The port of `-device isa-debug-exit,iobase=0xf4,iosize=4`. QEMU ends with the status `(value << 1) | 1`.
 const PORT: u16 = 0xf4;
@@ -12,7 +14,8 @@ const PORT: u16 = 0xf4;
 const BOCHS_PORT: u16 = 0x8900;
 const BOCHS_WORD: &[u8] = b"Shutdown";
 
-/// How a boot ended. No variant makes QEMU exit with 0 or 1, which it also does when the image never got this far.
+/// How a boot ended. No variant makes QEMU exit with 0 or 1, which it also does when the image never got this
+/// far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Exit {
@@ -27,7 +30,8 @@ pub enum Exit {
 /// Ends the boot.
 pub fn exit(how: Exit) -> ! {
     serial::drain();
-    // SAFETY: the port belongs to isa-debug-exit and to nothing else on a q35 machine; without that device the write is ignored.
+    // SAFETY: the port belongs to isa-debug-exit and to nothing else on a q35 machine; without that device
+    // the write is ignored.
     unsafe { x86::io::outl(PORT, how as u32) };
     for byte in BOCHS_WORD {
         // SAFETY: QEMU is gone by now; under Bochs the port belongs to this, and elsewhere to nothing.
@@ -37,4 +41,11 @@ pub fn exit(how: Exit) -> ! {
         // SAFETY: stops the processor for good, which is what is left to do when nothing ended the machine.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
+}
+
+/// Ends a boot that cannot go on.
+#[cold]
+pub fn stop(what: &str, error: impl fmt::Display) -> ! {
+    serial::last_words("PANIC", format_args!("{what}: {error}"));
+    exit(Exit::Crashed)
 }

@@ -1,11 +1,12 @@
-//! What a hosted program would get from std and libc: the panic handler, the memory routines, the unwinder's symbols.
+//! What a hosted program would get from std and libc: the panic handler, the memory routines, the unwinder's
+//! symbols.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
 use core::panic::PanicInfo;
 
-use crate::boot::exit::{Exit, exit};
-use crate::serial;
+use super::exit::{Exit, exit};
+use super::serial;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
@@ -33,10 +34,12 @@ extern "C" fn _Unwind_Resume() -> ! {
 /// As C's `memcpy`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: the caller owns `len` bytes at `to` and may read as many at `from`; the direction flag is clear (ABI).
+    // SAFETY: the caller owns `len` bytes at `to` and may read as many at `from`; the direction flag is clear
+    // (ABI).
     unsafe {
         asm!("rep movsq", "mov rcx, {rest}", "rep movsb", rest = in(reg) len & 7,
-            inout("rcx") len >> 3 => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+            inout("rcx") len >> 3 => _, inout("rdi") to => _, inout("rsi") from => _,
+            options(nostack, preserves_flags));
     }
     to
 }
@@ -46,10 +49,12 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= len {
-        // SAFETY: `to` does not lie inside the source, so copying upwards never overwrites what is still to be read.
+        // SAFETY: `to` does not lie inside the source, so copying upwards never overwrites what is still to
+        // be read.
         return unsafe { memcpy(to, from, len) };
     }
-    // SAFETY: as in `memcpy`, downwards from the last byte; the direction flag is restored before anything else runs.
+    // SAFETY: as in `memcpy`, downwards from the last byte; the direction flag is restored before anything
+    // else runs.
     unsafe {
         asm!("std", "rep movsb", "cld",
             inout("rcx") len => _, inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,

@@ -7,15 +7,15 @@ use core::time::Duration;
 
 use pci_types::PciAddress;
 
-use super::DeviceError;
-use crate::interrupts::Vector;
+use super::error::DeviceError;
 use crate::memory::Mmio;
-use crate::pci::{Pci, PciError};
+use crate::pci::Pci;
+use crate::processor::interrupts::Vector;
 
 /// Vendor and device id.
 pub const IDS: (u16, u16) = (0x1234, 0x11e8);
-/// The most bytes of a transfer. The device's buffer has one more, but QEMU 7.2 takes a transfer up to the buffer's end for one beyond it,
-/// and aborts.
+/// The most bytes of a transfer. The device's buffer has one more, but QEMU 7.2 takes a transfer up to the
+/// buffer's end for one beyond it, and aborts.
 pub const LONGEST: u64 = 4095;
 
 /// Register offsets.
@@ -75,16 +75,13 @@ impl fmt::Display for Edu {
 }
 
 impl Edu {
-    /// The device at `address`: mapped, checked to be alive, a bus master, its interrupts going to a vector of its own.
+    /// The device at `address`: mapped, checked to be alive, a bus master, its interrupts going to a vector
+    /// of its own.
     ///
     /// # Errors
     /// It is not there, is something else, or does not behave.
     pub fn open(pci: &Pci, address: PciAddress) -> Result<Self, DeviceError> {
-        let function = pci.function(address)?;
-        let ids = (function.vendor, function.device);
-        if ids != IDS {
-            return Err(PciError::NotThis { address, ids, class: function.class }.into());
-        }
+        pci.expect(address, |function| function.ids() == IDS)?;
         let registers = Mmio::map(pci.memory_bar(address, 0)?)?;
         pci.set_bus_master(address, true);
 
@@ -107,8 +104,9 @@ impl Edu {
         self.vector.count()
     }
 
-    /// Transfers `len` bytes (1 to [`LONGEST`]) between the start of its buffer and `bus` as the device sees memory, and waits for the
-    /// interrupt at the end. The device cannot tell whether the other side took part: a transfer that was blocked ends in the same way.
+    /// Transfers `len` bytes (1 to [`LONGEST`]) between the start of its buffer and `bus` as the device sees
+    /// memory, and waits for the interrupt at the end. The device cannot tell whether the other side took
+    /// part: a transfer that was blocked ends in the same way.
     ///
     /// # Errors
     /// No interrupt arrived, or the length is none that it can do.

@@ -5,10 +5,10 @@ use core::time::Duration;
 
 use pci_types::PciAddress;
 
-use super::DeviceError;
-use crate::interrupts;
+use super::error::DeviceError;
 use crate::memory::{Mmio, Shared};
-use crate::pci::{Pci, PciError};
+use crate::pci::Pci;
+use crate::processor::interrupts;
 
 /// Class code: mass storage, non-volatile memory, NVM Express.
 pub const CLASS: u32 = 0x01_08_02;
@@ -29,7 +29,8 @@ mod register {
     pub const ASQ: u64 = 0x28;
     /// 64-bit: admin completion queue base address.
     pub const ACQ: u64 = 0x30;
-    /// 32-bit: submission queue 0 tail doorbell; completion queue 0's head doorbell follows at the stride that CAP names.
+    /// 32-bit: submission queue 0 tail doorbell; completion queue 0's head doorbell follows at the stride
+    /// that CAP names.
     pub const DOORBELLS: u64 = 0x1000;
 }
 
@@ -52,7 +53,8 @@ const INTERVAL: Duration = Duration::from_micros(100);
 /// For how long it may take to answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A page that the controller uses: as the processor sees it, and under the address by which the controller asks for it.
+/// A page that the controller uses: as the processor sees it, and under the address by which the controller
+/// asks for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     /// The memory, at least one page.
@@ -130,11 +132,7 @@ impl Nvme {
     /// # Errors
     /// It is not there, is something else, or does not reset.
     pub fn open(pci: &Pci, address: PciAddress) -> Result<Self, DeviceError> {
-        let function = pci.function(address)?;
-        if function.class != CLASS {
-            let ids = (function.vendor, function.device);
-            return Err(PciError::NotThis { address, ids, class: function.class }.into());
-        }
+        pci.expect(address, |function| function.class == CLASS)?;
         let registers = Mmio::map(pci.memory_bar(address, 0)?)?;
         pci.set_bus_master(address, true);
         let stride = 4 << (registers.read64(register::CAP) >> 32 & 0xf);
@@ -184,7 +182,8 @@ impl Nvme {
 }
 
 impl AdminQueue<'_> {
-    /// Has the controller write what it is (4096 bytes) to `bus`, a page's address on the bus, and waits for the completion.
+    /// Has the controller write what it is (4096 bytes) to `bus`, a page's address on the bus, and waits for
+    /// the completion.
     ///
     /// Whether the data arrived is to be seen in memory: a blocked write completes with status 0.
     pub fn identify(&mut self, bus: u64) -> Completion {

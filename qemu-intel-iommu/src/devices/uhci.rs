@@ -1,4 +1,5 @@
-//! A UHCI controller as the firmware left it (Universal Host Controller Interface 1.1): running, and reading its schedule from memory.
+//! A UHCI controller as the firmware left it (Universal Host Controller Interface 1.1): running, and reading
+//! its schedule from memory.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -6,10 +7,10 @@ use core::time::Duration;
 
 use pci_types::PciAddress;
 
-use super::DeviceError;
+use super::error::DeviceError;
 use super::ports::Ports;
-use crate::interrupts;
-use crate::pci::{Pci, PciError};
+use crate::pci::Pci;
+use crate::processor::interrupts;
 
 /// Class code: serial bus, USB, UHCI.
 pub const CLASS: u32 = 0x0c_03_00;
@@ -52,13 +53,10 @@ impl Uhci {
     /// # Errors
     /// It is not there, or is something else.
     pub fn open(pci: &Pci, address: PciAddress) -> Result<Self, DeviceError> {
-        let function = pci.function(address)?;
-        if function.class != CLASS {
-            let ids = (function.vendor, function.device);
-            return Err(PciError::NotThis { address, ids, class: function.class }.into());
-        }
+        pci.expect(address, |function| function.class == CLASS)?;
         let first = pci.port_bar(address, 4)?;
-        // SAFETY: the function is a UHCI controller, whose BAR 4 names its ports; no other driver here uses them.
+        // SAFETY: the function is a UHCI controller, whose BAR 4 names its ports; no other driver here uses
+        // them.
         let ports = unsafe { Ports::new(first, PORTS) };
         Ok(Self { address, ports })
     }

@@ -19,7 +19,8 @@ pub struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// A hypercall with Xen's number and arguments, of a 64-bit caller. Returns what Xen returns: 0 or more, or a negative error number.
+    /// A hypercall with Xen's number and arguments, of a 64-bit caller. Returns what Xen returns: 0 or more,
+    /// or a negative error number.
     pub fn hypercall(&mut self, number: u64, command: u64, argument: u64) -> i64 {
         let result = match number {
             abi::HYPERVISOR_MEMORY_OP => self.memory_op(command, argument),
@@ -45,6 +46,7 @@ impl Caller<'_> {
                     Abi::Native,
                     start_extent,
                     argument,
+                    |_| core::iter::empty(),
                 )
             }
             _ => Err(Errno::ENOSYS),

@@ -1,10 +1,16 @@
-//! What the policy is given here: frames, registers, the memory map; and the policy made from the firmware's tables.
+//! The policy at work here: what it is given (memory, units), what it learns (regions, devices), and its
+//! calls.
 
-mod frames;
 mod hypercall;
-mod registers;
+mod memory;
+mod regions;
 mod setup;
+mod space;
+mod tables;
+mod units;
 
-pub use frames::TableFrames;
 pub use hypercall::Caller;
-pub use setup::{HARDWARE_DOMAIN, Host, Remapping, Space, UHCI, map_ram, new_space, remapping, source};
+pub use memory::TableFrames;
+pub use setup::{HARDWARE_DOMAIN, Host, UHCI};
+pub use space::{Space, map_ram, new_space};
+pub use units::{Remapping, remapping};

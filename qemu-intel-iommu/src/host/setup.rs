@@ -1,13 +1,13 @@
-//! From the firmware's tables to a policy at work: regions read and judged, units started, devices under the hardware domain, translation on.
+//! From the firmware's tables to a policy at work: regions read and judged, units started, devices under the
+//! hardware domain, translation on.
 
 use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
-use core::ops::Range;
 
+<<<<<<< HEAD
 use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, ReserveFrames, Verdict};
 use acpi_dmar::{Dmar, Structure};
 use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mType, SecondLevel, Table};
@@ -16,18 +16,24 @@ use xen_iommu::region::intake::Finding;
 use xen_iommu::region::registry::{Origin, RegistryBuilder};
 use xen_iommu::vtd::{Coverage, DomainSlot, Replacement, Setup, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
+=======
+use acpi_dmar::Dmar;
+use p2m::{Access, AddressSpace, OnConflict};
+use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::vtd::{Unit, Vtd};
+use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf};
+>>>>>>> image
 
-use super::frames::TableFrames;
-use super::registers::UnitRegisters;
-use crate::machine::Machine;
-use crate::memory::{self, FrameCounts, MemoryKind, Mmio, Shared};
+use super::regions::{self, Facts};
+use super::space::{Space, map_ram, new_space};
+use super::tables::readable;
+use super::units::{Remapping, started};
+use crate::check::text;
+use crate::inventory::Inventory;
+use crate::memory::{self, FrameCounts, Shared};
 
-/// A domain's tables: one for a CPU with nested paging, one for the remapping hardware.
-pub type Space = p2m::Domain<LongMode, SecondLevel, TableFrames>;
-/// The policy over them.
+/// The policy over the domains' spaces and the units.
 pub type Policy = xen_iommu::Policy<'static, Space, Remapping>;
-/// The remapping hardware.
-pub type Remapping = Vtd<'static, UnitRegisters, TableFrames>;
 
 /// The hardware domain, which has every device until it is given away.
 pub const HARDWARE_DOMAIN: DomId = DomId(0);
@@ -37,23 +43,6 @@ pub const UHCI: Sbdf = Sbdf::new(0, 0, 0x1d, 0);
 const HARDWARE_DOMAIN_FRAMES: u64 = 64;
 /// Bytes for the policy's objects.
 const ARENA: usize = 1 << 20;
-/// Domains at one time, as the policy and each unit know them, quarantines included.
-const SPACES: usize = 256;
-/// How often a unit is looked at before it counts as stuck.
-const POLLS: u32 = 100_000;
-
-/// One entry of what was read, for the steps to check.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// Where it stands.
-    pub origin: String,
-    /// The first and the last byte, of a region that was accepted.
-    pub bytes: Option<(u64, u64)>,
-    /// What was made of it.
-    pub verdict: String,
-    /// Whether something is wrong with it.
-    pub is_bad: bool,
-}
 
 /// The policy and what belongs to it.
 pub struct Host {
@@ -71,91 +60,50 @@ pub struct Host {
     pub frames: FrameCounts,
 }
 
-/// The machine's memory map, and its frame allocator as the one that gives up frames of regions.
-struct HostMemory;
-
-impl MemoryMap for HostMemory {
-    fn regions(&self) -> impl Iterator<Item = MemoryRegion> {
-        memory::start_info().map.ranges().iter().map(|range| MemoryRegion {
-            start: range.range.start,
-            end: range.range.end,
-            kind: match range.kind {
-                MemoryKind::Usable => acpi_dmar::verdict::MemoryKind::Ram,
-                MemoryKind::Reserved => acpi_dmar::verdict::MemoryKind::Reserved,
-                _ => acpi_dmar::verdict::MemoryKind::Other,
-            },
-        })
-    }
-}
-
-impl ReserveFrames for HostMemory {
-    fn take_out_of_ram(&mut self, pages: PageRange) -> Result<(), FramesInUse> {
-        let wanted = pages.start << p2m::PAGE_SHIFT..pages.end << p2m::PAGE_SHIFT;
-        let usable = memory::start_info().map.usable_pages();
-        let parts: Vec<Range<u64>> = usable
-            .map(|range| range.start.max(wanted.start)..range.end.min(wanted.end))
-            .filter(|part| part.start < part.end)
-            .collect();
-        for (index, part) in parts.iter().enumerate() {
-            if memory::frames().take(part.clone()).is_err() {
-                for taken in parts.iter().take(index) {
-                    let _ = memory::frames().free_range(taken.clone());
-                }
-                return Err(FramesInUse);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// An empty address space.
-pub fn new_space() -> Option<Space> {
-    let cpu = LongMode { user: true, no_execute: true, global: false, uncached_direct: false };
-    let cpu = Table::new(cpu, TableFrames, 4, p2m::PageSize::Size1G);
-    // QEMU's unit walks three levels (39 bits) whatever its width, and 2 MiB and 1 GiB pages.
-    let iommu = Table::new(SecondLevel { snoop: false }, TableFrames, 3, p2m::PageSize::Size1G);
-    Space::separate(cpu.ok()?, iommu.ok()?).ok()
-}
-
 impl Host {
     /// Reads the tables and options, and puts every device under the hardware domain.
     ///
     /// # Errors
-    /// Only what leaves nothing to go on with: memory for the policy itself. Whatever is wrong with the tables is logged and survived.
-    pub fn new(machine: &Machine) -> Result<Self, String> {
+    /// Only what leaves nothing to go on with: memory for the policy itself. Whatever is wrong with the
+    /// tables is logged and survived.
+    pub fn new(inventory: &Inventory) -> Result<Self, String> {
         let memory: &'static mut [MaybeUninit<u8>] =
             Box::leak(vec![MaybeUninit::uninit(); ARENA].into_boxed_slice());
         let mut arena = Arena::new(memory);
         let mut builder = RegistryBuilder::default();
         let mut facts = Vec::new();
-        let dmars = readable(machine);
-        read_regions(machine, &dmars, &mut builder, &mut arena, &mut facts)?;
+        let dmars = readable(inventory);
+        regions::read(inventory, &dmars, &mut builder, &mut arena, &mut facts)?;
         let registry = builder.freeze(&mut arena).map_err(text)?;
 
-        let vtd = started(machine, &dmars);
+        let vtd = started(inventory, &dmars);
         let ram = Shared::alloc(HARDWARE_DOMAIN_FRAMES).ok_or("no RAM for the hardware domain")?;
         let mut space = new_space().ok_or("no frames for the hardware domain's tables")?;
         map_ram(&mut space, ram.start(), &ram)?;
 
-        let count = machine.pci.functions().len() + 16;
+        let count = inventory.pci.functions().len() + 16;
         let capacity = Capacity { devices: count, requesters: count, domains: 16 };
         let policy =
             Policy::new(registry, GroupPolicy::Refuse, vtd, (HARDWARE_DOMAIN, space), capacity, &mut arena)
                 .map_err(text)?;
-        log::info!(target: "policy", "{} of {ARENA} bytes are left of the memory given at boot", arena.left());
+        let left = arena.left();
+        log::info!(target: "policy", "{left} of {ARENA} bytes are left of the memory given at boot");
         let frames = memory::frames().counts();
         let mut host = Self { policy, facts, dmars, ram, translates: false, frames };
-        host.add_devices(machine);
+        host.add_devices(inventory);
         host.frames = memory::frames().counts();
-        if machine.options.omits_uhci() {
-            log::warn!(target: "policy", "the regions of {UHCI} are left out of what is mapped, as the command line says");
+        if inventory.options.omits_uhci() {
+            log::warn!(
+                target: "policy",
+                "the regions of {UHCI} are left out of what is mapped, as the command line says"
+            );
             host.leave_out(UHCI)?;
         }
         host.enable();
         Ok(host)
     }
 
-    /// Unmaps a device's regions in the hardware domain behind the policy's back.
+    /// Unmaps a device's regions in the hardware domain without the policy's knowledge.
     ///
     /// # Errors
     /// The hardware's.
@@ -169,9 +117,25 @@ impl Host {
         self.policy.flush_domain(HARDWARE_DOMAIN).map_err(text)
     }
 
-    fn add_devices(&mut self, machine: &Machine) {
-        for function in machine.pci.functions() {
-            let source = source(machine, function.address);
+    /// Undoes [`leave_out`](Self::leave_out).
+    ///
+    /// # Errors
+    /// The hardware's.
+    pub fn map_again(&self, device: Sbdf) -> Result<(), String> {
+        for region in self.policy.registry().regions_of(device) {
+            self.policy
+                .with_space(HARDWARE_DOMAIN, |space| {
+                    space.map_identity(region.range(), Access::READ_WRITE, OnConflict::Refuse, &mut |_| {})
+                })
+                .ok_or("no hardware domain")?
+                .map_err(text)?;
+        }
+        self.policy.flush_domain(HARDWARE_DOMAIN).map_err(text)
+    }
+
+    fn add_devices(&mut self, inventory: &Inventory) {
+        for function in inventory.pci.functions() {
+            let source = inventory.pci.source(function.address);
             let mut notes = |note| log::debug!(target: "policy", "{note}");
             if let Err(error) = self.policy.add_device(function.address.into(), source, new_space, &mut notes)
             {
@@ -193,6 +157,7 @@ impl Host {
         }
     }
 }
+<<<<<<< HEAD
 
 /// Under which requester ids a function's DMA comes. A bridge that puts its own id in place of the function's knows no phantom functions.
 pub fn source(machine: &Machine, function: PciAddress) -> Source {
@@ -357,3 +322,5 @@ fn units(machine: &Machine, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, UnitRe
 fn text(error: impl core::fmt::Display) -> String {
     error.to_string()
 }
+=======
+>>>>>>> image

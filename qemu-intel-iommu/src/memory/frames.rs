@@ -5,16 +5,20 @@ use core::fmt;
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
+use spin::Once;
 use spin::mutex::TicketMutex;
 
+use crate::boot::exit::stop;
 use crate::memory::map::MemoryMap;
-use crate::memory::phys_to_ptr;
+use crate::memory::window::phys_to_ptr;
 
 /// The size of a frame in bytes.
 pub const FRAME: u64 = 4096;
 
 /// How many ranges of usable RAM can be kept out: low memory, the image, the modules, the bitmap itself.
 const KEPT_OUT: usize = 16;
+
+static FRAMES: Once<Frames> = Once::new();
 
 /// Why frames could not be taken or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +76,13 @@ struct Inner {
 }
 
 impl Frames {
-    /// Takes over the usable RAM of `map` that is not in `kept_out`. `None` when there is no room for the bitmap, or more to keep out than
-    /// is provided for.
+    /// Takes over the usable RAM of `map` that is not in `kept_out`. `None` when there is no room for the
+    /// bitmap, or more to keep out than is provided for.
     ///
     /// # Safety
-    /// Called once. Nothing uses the usable RAM of `map` below 4 GiB outside `kept_out`, and it is mapped one to one.
-    pub unsafe fn new(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<Self> {
+    /// Called once. Nothing uses the usable RAM of `map` below 4 GiB outside `kept_out`, and it is mapped one
+    /// to one.
+    unsafe fn new(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<Self> {
         let mut kept: ArrayVec<Range<u64>, KEPT_OUT> = ArrayVec::new();
         for range in kept_out {
             kept.try_push(range.start & !(FRAME - 1)..range.end.next_multiple_of(FRAME)).ok()?;
@@ -88,8 +93,8 @@ impl Frames {
         kept.try_push(place..place + len).ok()?;
 
         let bitmap = phys_to_ptr(place).cast::<u64>();
-        // SAFETY: `words * 8` bytes of RAM that nobody else uses (the caller's contract, and `kept` from now on), aligned to a page,
-        // below 4 GiB and so mapped; zeroed before the slice is made.
+        // SAFETY: `words * 8` bytes of RAM that nobody else uses (the caller's contract, and `kept` from now
+        // on), aligned to a page, below 4 GiB and so mapped; zeroed before the slice is made.
         let free = unsafe {
             bitmap.write_bytes(0, words as usize);
             core::slice::from_raw_parts_mut(bitmap, words as usize)
@@ -114,7 +119,8 @@ impl Frames {
         Some(address)
     }
 
-    /// `count` zeroed frames in a row whose physical address is a multiple of `align` bytes (a power of two, at least a frame).
+    /// `count` zeroed frames in a row whose physical address is a multiple of `align` bytes (a power of two,
+    /// at least a frame).
     pub fn alloc_contiguous(&self, count: u64, align: u64) -> Option<u64> {
         if count == 0 || !align.is_power_of_two() {
             return None;
@@ -250,6 +256,26 @@ impl Inner {
     }
 }
 
+/// The frames of usable RAM.
+pub fn frames() -> &'static Frames {
+    FRAMES.get().unwrap_or_else(|| stop("memory", "the frame allocator is used before it is set up"))
+}
+
+/// Whether [`set_up`] was called.
+pub(super) fn is_set_up() -> bool {
+    FRAMES.is_completed()
+}
+
+/// Makes the allocator that [`frames`] gives.
+///
+/// # Safety
+/// As [`Frames::new`].
+pub(super) unsafe fn set_up(map: &MemoryMap, kept_out: &[Range<u64>]) -> Option<&'static Frames> {
+    // SAFETY: the caller's contract.
+    let frames = unsafe { Frames::new(map, kept_out) }?;
+    Some(FRAMES.call_once(|| frames))
+}
+
 /// The lowest `len` bytes of whole usable pages below 4 GiB that are not kept out.
 fn first_fit(map: &MemoryMap, kept_out: &[Range<u64>], len: u64) -> Option<u64> {
     map.usable_pages().find_map(|range| {
@@ -274,6 +300,7 @@ fn frames_of(range: &Range<u64>) -> Result<Range<u64>, FrameError> {
 }
 
 fn zero(address: u64, count: u64) {
-    // SAFETY: the frames were free until now and are handed out to this caller alone; RAM is mapped one to one.
+    // SAFETY: the frames were free until now and are handed out to this caller alone; RAM is mapped one to
+    // one.
     unsafe { phys_to_ptr(address).write_bytes(0, (count * FRAME) as usize) };
 }

@@ -119,8 +119,9 @@ impl MemoryMap {
         })
     }
 
-    /// The ranges that are memory, whole pages: RAM, ACPI's, and what the firmware keeps right above RAM. A reserved range
-    /// elsewhere is taken for device addresses, such as PCI Express's configuration window or the flash below 4 GiB.
+    /// The ranges that are memory, whole pages: RAM, ACPI's, and what the firmware keeps right above RAM. A
+    /// reserved range elsewhere is taken for device addresses, such as PCI Express's configuration window or
+    /// the flash below 4 GiB.
     pub fn memory(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ranges.iter().filter(|range| self.is_memory(range)).map(|range| {
             let range = &range.range;

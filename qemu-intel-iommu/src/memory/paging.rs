@@ -1,5 +1,5 @@
-//! The page tables of the hypervisor, kept by `p2m`: physical memory one to one and never beyond a bank, the image with the access that its parts need,
-//! device registers uncached.
+//! The page tables of the hypervisor, kept by `p2m`: physical memory one to one and never beyond a bank, the
+//! image with the access that its parts need, device registers uncached.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -13,20 +13,20 @@ use spin::Once;
 use spin::mutex::TicketMutex;
 use x86::controlregs;
 
-use crate::memory::Image;
 use crate::memory::frames::{FRAME, Frames};
+use crate::memory::image::Image;
 use crate::memory::map::{LOW_END, MemoryMap};
 use crate::memory::spare::{SPARE, Spare};
 
-/// Frames set aside for page tables beyond those that the direct map needs, so that mapping registers later does not change the count of
-/// free frames.
+/// Frames set aside for page tables beyond those that the direct map needs, so that mapping registers later
+/// does not change the count of free frames.
 const SPARE_TABLES: u64 = 64;
 /// Lower-half canonical addresses end here.
 const END_OF_MAP: u64 = 1 << 47;
 
-/// What may be done with a mapped page.
+/// What a page of the hypervisor's own map is for, and so what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum PageUse {
     /// Instructions: read and execute.
     Code,
     /// Constants: read.
@@ -37,7 +37,7 @@ pub enum Access {
     Registers,
 }
 
-impl Access {
+impl PageUse {
     /// The leaf of `frame` for it.
     fn entry(self, frame: Mfn) -> Entry {
         let (p2m_type, access) = match self {
@@ -52,7 +52,7 @@ impl Access {
     /// What `entry`, which is at `frame`, allows; `None` where nothing is mapped.
     fn of(entry: Entry, frame: Gfn) -> Option<Self> {
         let all = [Self::Code, Self::ReadOnly, Self::Memory, Self::Registers];
-        all.into_iter().find(|access| access.entry(Mfn::new(frame.raw())) == entry)
+        all.into_iter().find(|purpose| purpose.entry(Mfn::new(frame.raw())) == entry)
     }
 }
 
@@ -96,7 +96,8 @@ pub unsafe fn init(frames: &Frames, map: &MemoryMap, image: &Image) -> Result<()
     // With pages of 2 MiB, each GiB takes a table; what begins or ends within 2 MiB is among the spare ones.
     let count = SPARE_TABLES + end.div_ceil(1 << 30) + end.div_ceil(1 << 39);
     let start = frames.alloc_contiguous(count, FRAME).ok_or(MapError::OutOfTables)?;
-    // SAFETY: the frames are below 4 GiB, as the allocator begins there, and so mapped one to one by both tables; they are nobody else's from here on.
+    // SAFETY: the frames are below 4 GiB, as the allocator begins there, and so mapped one to one by both
+    // tables; they are nobody else's from here on.
     let spare = SPARE.call_once(|| unsafe { Spare::new(start..start + count * FRAME) });
     let format = LongMode {
         no_execute: has_no_execute(),
@@ -126,28 +127,29 @@ pub unsafe fn init(frames: &Frames, map: &MemoryMap, image: &Image) -> Result<()
         banks.filter(|bank| bank.start < bank.end).map(|bank| MfnRange::whole_frames(bank.start, bank.end));
     // The frame allocator has all of usable RAM already: the tables came from it.
     map_directly(&mut tables, Gfn::new(0), banks, |_| {}).map_err(MapError::Bank)?;
-    let parts = [(&image.code, Access::Code), (&image.constants, Access::ReadOnly)];
-    let data = image.data.iter().map(|data| (data, Access::Memory));
-    for (part, access) in parts.into_iter().chain(data) {
-        map_in(&mut tables, part.clone(), access)?;
+    let parts = [(&image.code, PageUse::Code), (&image.constants, PageUse::ReadOnly)];
+    let data = image.data.iter().map(|data| (data, PageUse::Memory));
+    for (part, purpose) in parts.into_iter().chain(data) {
+        map_in(&mut tables, part.clone(), purpose)?;
     }
     let root = tables.root().root.address().unwrap_or(0);
     TABLES.call_once(|| TicketMutex::new(tables));
-    // SAFETY: the new tables map the image where it runs, its stacks, and everything else that is in use: memory one to one.
+    // SAFETY: the new tables map the image where it runs, its stacks, and everything else that is in use:
+    // memory one to one.
     unsafe { controlregs::cr3_write(root) };
     Ok(())
 }
 
-/// Maps physical addresses one to one. Pages that are mapped so already are left alone; pages mapped otherwise are an error, which
-/// changes nothing.
-pub fn map(range: Range<u64>, access: Access) -> Result<(), MapError> {
+/// Maps physical addresses one to one. Pages that are mapped so already are left alone; pages mapped
+/// otherwise are an error, which changes nothing.
+pub fn map(range: Range<u64>, purpose: PageUse) -> Result<(), MapError> {
     match TABLES.get() {
-        Some(tables) => map_in(&mut tables.lock(), range, access),
+        Some(tables) => map_in(&mut tables.lock(), range, purpose),
         None => Err(MapError::OutOfTables),
     }
 }
 
-fn map_in(tables: &mut Tables, range: Range<u64>, access: Access) -> Result<(), MapError> {
+fn map_in(tables: &mut Tables, range: Range<u64>, purpose: PageUse) -> Result<(), MapError> {
     let Range { start, end } = range;
     let none = MapError::Range { start, end };
     if start >= end || end > END_OF_MAP || !(start | end).is_multiple_of(FRAME) {
@@ -155,12 +157,12 @@ fn map_in(tables: &mut Tables, range: Range<u64>, access: Access) -> Result<(), 
     }
     let gfns = GfnRange::new(Gfn::containing(start), Gfn::containing(end)).ok_or(none)?;
     let is_other = |run: &p2m::Run| {
-        run.entry.p2m_type != P2mType::Invalid && Access::of(run.entry, run.gfns.start()) != Some(access)
+        run.entry.p2m_type != P2mType::Invalid && PageUse::of(run.entry, run.gfns.start()) != Some(purpose)
     };
     if let Some(other) = tables.runs(gfns).find(is_other) {
         return Err(MapError::Conflict { address: other.gfns.start().address().unwrap_or(start) });
     }
-    tables.map(gfns, access.entry(Mfn::containing(start))).map_err(|error| match error {
+    tables.map(gfns, purpose.entry(Mfn::containing(start))).map_err(|error| match error {
         p2m::MapError::NoFrames { .. } => MapError::OutOfTables,
         other => MapError::Tables(other),
     })?;
@@ -175,13 +177,13 @@ fn map_in(tables: &mut Tables, range: Range<u64>, access: Access) -> Result<(), 
 }
 
 /// How the page at `address` is mapped, if it is.
-pub fn access(address: u64) -> Option<Access> {
+pub fn page_use(address: u64) -> Option<PageUse> {
     let frame = Gfn::containing(address);
     let tables = TABLES.get()?.lock();
     if frame >= tables.limit() {
         return None;
     }
-    Access::of(tables.translate(frame).entry(), frame)
+    PageUse::of(tables.translate(frame).entry(), frame)
 }
 
 /// Whether every page that `range` touches is mapped as memory.
@@ -191,7 +193,7 @@ pub fn is_memory(range: &Range<u64>) -> bool {
     let Some(gfns) = GfnRange::new(Gfn::containing(range.start), Gfn::containing(end)) else { return false };
     let tables = tables.lock();
     gfns.end() <= tables.limit()
-        && tables.runs(gfns).all(|run| Access::of(run.entry, run.gfns.start()) == Some(Access::Memory))
+        && tables.runs(gfns).all(|run| PageUse::of(run.entry, run.gfns.start()) == Some(PageUse::Memory))
 }
 
 fn has_no_execute() -> bool {

@@ -1,18 +1,20 @@
 //! Memory that devices read and write while the processor looks on.
 #![allow(unsafe_code)]
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use crate::memory::frames::{FRAME, FrameError};
-use crate::memory::{frames, paging, phys_to_ptr, start_info};
+use crate::memory::frames::{FRAME, FrameError, frames};
+use crate::memory::paging;
+use crate::memory::start_info::start_info;
+use crate::memory::window::{Window, Word};
 
-/// A range of physical memory which holds no Rust object, so that a device may change it at any time. Every access is volatile; accesses
-/// outside it panic.
+/// A range of physical memory which holds no Rust object, so that a device may change it at any time. Every
+/// access is volatile; accesses outside it panic.
 #[derive(Debug)]
 pub struct Shared {
-    start: u64,
-    len: u64,
+    window: Window,
     /// Frames to give back in the end.
     owned: bool,
 }
@@ -34,13 +36,16 @@ impl Shared {
     /// `count` zeroed frames in a row, given back when dropped.
     pub fn alloc(count: u64) -> Option<Self> {
         let start = frames().alloc_contiguous(count, FRAME)?;
-        Some(Self { start, len: count * FRAME, owned: true })
+        Some(Self::of_frames(start..start + count * FRAME))
     }
 
-    /// Memory that the firmware keeps to itself (reserved, ACPI's, or in the first MiB outside usable RAM), which is where RMRRs lie.
+    /// Memory that the firmware keeps to itself (reserved, ACPI's, or in the first MiB outside usable RAM),
+    /// which is where RMRRs lie.
     pub fn kept_by_firmware(range: Range<u64>) -> Result<Self, NotKept> {
         if range.start < range.end && !start_info().map.touches_usable(&range) && paging::is_memory(&range) {
-            Ok(Self { start: range.start, len: range.end - range.start, owned: false })
+            // SAFETY: `is_memory` says that it is mapped, for good; no Rust object lies in what the firmware
+            // keeps.
+            Ok(Self { window: unsafe { Window::new(range) }, owned: false })
         } else {
             Err(NotKept { range })
         }
@@ -52,22 +57,29 @@ impl Shared {
     /// They are no usable RAM, or in use.
     pub fn take(range: Range<u64>) -> Result<Self, FrameError> {
         frames().take(range.clone())?;
-        Ok(Self { start: range.start, len: range.end - range.start, owned: true })
+        Ok(Self::of_frames(range))
+    }
+
+    /// Frames that were just handed out.
+    fn of_frames(range: Range<u64>) -> Self {
+        // SAFETY: RAM is mapped for good; until they are given back the frames are this value's alone, which
+        // puts no Rust object in them.
+        Self { window: unsafe { Window::new(range) }, owned: true }
     }
 
     /// The physical address of the first byte.
     pub fn start(&self) -> u64 {
-        self.start
+        self.window.start
     }
 
     /// The size in bytes.
     pub fn size(&self) -> u64 {
-        self.len
+        self.window.len
     }
 
     /// The physical addresses.
     pub fn range(&self) -> Range<u64> {
-        self.start..self.start + self.len
+        self.start()..self.start() + self.size()
     }
 
     /// Reads the byte at `offset`.
@@ -139,34 +151,18 @@ impl Shared {
         let end = offset + len;
         let mut at = offset;
         while at < end {
-            let step = if (self.start + at).is_multiple_of(8) && end - at >= 8 { 8 } else { 1 };
+            let step = if (self.start() + at).is_multiple_of(8) && end - at >= 8 { 8 } else { 1 };
             visit(at, step);
             at += step;
         }
     }
 
-    fn read<T: Copy>(&self, offset: u64) -> T {
-        let place = self.at::<T>(offset);
-        // SAFETY: `at` checked that the place is inside and aligned; the range is mapped, and any bit pattern is an integer.
-        unsafe { place.read_volatile() }
+    fn read<T: Word>(&self, offset: u64) -> T {
+        self.window.read(offset)
     }
 
-    fn write<T: Copy>(&self, offset: u64, value: T) {
-        let place = self.at::<T>(offset);
-        // SAFETY: as in `read`; no Rust object is there (each constructor's condition).
-        unsafe { place.write_volatile(value) };
-    }
-
-    fn at<T>(&self, offset: u64) -> *mut T {
-        let size = size_of::<T>() as u64;
-        let inside = offset.checked_add(size).is_some_and(|end| end <= self.len);
-        assert!(
-            inside && (self.start + offset).is_multiple_of(size),
-            "no {size} bytes at {offset:#x} of the memory [{:#x},{:#x})",
-            self.start,
-            self.start + self.len
-        );
-        phys_to_ptr(self.start + offset).cast()
+    fn write<T: Word>(&self, offset: u64, value: T) {
+        self.window.write(offset, value);
     }
 }
 
@@ -178,4 +174,12 @@ impl Drop for Shared {
             log::error!("memory shared with devices cannot be given back: {error}");
         }
     }
+}
+
+/// A copy of `len` bytes of memory that the firmware keeps, or `None` when not all of them are such memory.
+pub fn copy_from_firmware(address: u64, len: u64) -> Option<Vec<u8>> {
+    let kept = Shared::kept_by_firmware(address..address.checked_add(len)?).ok()?;
+    let mut bytes = alloc::vec![0; len as usize];
+    kept.copy_out(0, &mut bytes);
+    Some(bytes)
 }

@@ -8,7 +8,7 @@ use p2m::{FrameSource, Mfn, TableFrame};
 use spin::Once;
 
 use crate::memory::frames::FRAME;
-use crate::memory::phys_to_ptr;
+use crate::memory::window::phys_to_ptr;
 
 /// How many there can be: for 4 TiB of memory in pages of 2 MiB.
 const MOST: usize = 4096 + 128;
@@ -25,7 +25,8 @@ pub struct Spare {
 
 impl Spare {
     /// # Safety
-    /// The frames at the physical addresses `range` are nobody else's for good, and mapped where `phys_to_ptr` says.
+    /// The frames at the physical addresses `range` are nobody else's for good, and mapped where
+    /// `phys_to_ptr` says.
     pub unsafe fn new(range: Range<u64>) -> Self {
         Self { range, taken: [const { AtomicU64::new(0) }; MOST / 64] }
     }

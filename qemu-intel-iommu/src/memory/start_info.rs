@@ -8,13 +8,17 @@ use core::ops::Range;
 use core::str;
 
 use arrayvec::ArrayVec;
+use spin::Once;
 
+use crate::boot::exit::stop;
 use crate::memory::map::{MemoryKind, MemoryMap, MemoryRange};
 
 /// hvm_start_info's magic: "xEn3" with bit 7 of the E set.
 const MAGIC: u32 = 0x336e_c578;
 /// The first version that has a memory map.
 const VERSION_WITH_MAP: u32 = 1;
+
+static START_INFO: Once<StartInfo> = Once::new();
 
 /// The longest command line that is kept. QEMU's buffer is about as large.
 const LINE_LEN: usize = 4096;
@@ -30,11 +34,11 @@ pub struct StartInfo {
     pub map: MemoryMap,
     /// Where the modules lie (physical addresses).
     pub modules: ArrayVec<Range<u64>, MODULES>,
-    /// What did not fit in the copy, to be told once there is a log.
+    /// What did not fit in the copy, to be logged once there is a log.
     pub dropped: Dropped,
 }
 
-/// What of the start information was left behind.
+/// What of the start information was left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// The command line was longer than the copy, or not UTF-8 to its end.
@@ -100,8 +104,8 @@ impl StartInfo {
     /// Copies the start information at physical address `address`.
     ///
     /// # Safety
-    /// `address` is what the PVH entry was given, the first 4 GiB are mapped one to one, and nothing was written to memory outside the
-    /// image so far.
+    /// `address` is what the PVH entry was given, the first 4 GiB are mapped one to one, and nothing was
+    /// written to memory outside the image yet.
     pub unsafe fn copy(address: u64) -> Result<Self, StartInfoError> {
         // SAFETY: the caller vouches for the address; the boot loader's structures are below 4 GiB.
         let raw = unsafe { read::<RawStartInfo>(address) };
@@ -140,7 +144,7 @@ impl StartInfo {
         let mut line = ArrayVec::new();
         let mut from = raw.cmdline_paddr;
         while from != 0 {
-            // SAFETY: the line ends in a NUL, and no byte behind it is read.
+            // SAFETY: the line ends in a NUL, and no byte after it is read.
             let byte = unsafe { read::<u8>(from) };
             if byte == 0 {
                 break;
@@ -164,6 +168,21 @@ impl StartInfo {
         // `copy` kept valid UTF-8 only.
         str::from_utf8(&self.line).unwrap_or_default()
     }
+}
+
+/// Copies the start information.
+///
+/// # Safety
+/// As [`StartInfo::copy`], and called once.
+pub unsafe fn copy_start_info(address: u64) -> Result<&'static StartInfo, StartInfoError> {
+    // SAFETY: the caller's contract.
+    let copied = unsafe { StartInfo::copy(address) }?;
+    Ok(START_INFO.call_once(|| copied))
+}
+
+/// The copied start information.
+pub fn start_info() -> &'static StartInfo {
+    START_INFO.get().unwrap_or_else(|| stop("memory", "the start information is used before it is set up"))
 }
 
 /// # Safety

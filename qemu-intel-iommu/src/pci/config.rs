@@ -61,13 +61,15 @@ impl Config {
         !self.windows.is_empty()
     }
 
-    /// Reads the 32-bit register at `offset` (a multiple of 4). A function that is not there reads as all ones.
+    /// Reads the 32-bit register at `offset` (a multiple of 4). A function that is not there reads as all
+    /// ones.
     pub fn read32(&self, address: PciAddress, offset: u16) -> u32 {
         if self.windows.is_empty() {
             return match port_address(address, offset) {
                 Some(register) => {
                     let _held = PORTS.lock();
-                    // SAFETY: configuration mechanism 1, one at a time; reads of PCI configuration space have no side effects.
+                    // SAFETY: configuration mechanism 1, one at a time; reads of PCI configuration space have
+                    // no side effects.
                     unsafe {
                         outl(PORT_ADDRESS, register);
                         inl(PORT_DATA)
@@ -84,7 +86,8 @@ impl Config {
         if self.windows.is_empty() {
             if let Some(register) = port_address(address, offset) {
                 let _held = PORTS.lock();
-                // SAFETY: configuration mechanism 1, one at a time; what is written is the business of this module's parent.
+                // SAFETY: configuration mechanism 1, one at a time; what is written is the business of this
+                // module's parent.
                 unsafe {
                     outl(PORT_ADDRESS, register);
                     outl(PORT_DATA, value);
@@ -120,12 +123,14 @@ fn port_address(address: PciAddress, offset: u16) -> Option<u32> {
 }
 
 impl ConfigRegionAccess for Config {
-    // SAFETY: any address will do; an offset outside configuration space reads as all ones and is not written.
+    // SAFETY: any address will do; an offset outside configuration space reads as all ones and is not
+    // written.
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         self.read32(address, offset)
     }
 
-    // SAFETY: any address will do; an offset outside configuration space reads as all ones and is not written.
+    // SAFETY: any address will do; an offset outside configuration space reads as all ones and is not
+    // written.
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
         self.write32(address, offset, value);
     }

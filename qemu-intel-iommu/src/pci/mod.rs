@@ -1,54 +1,22 @@
 //! The PCI functions of the machine, and what drivers do to their configuration space.
 
 pub mod config;
-pub mod topology;
+mod error;
+mod function;
+mod walk;
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::Range;
 
 use pci_types::capability::{MsiCapability, PciCapability, TriggerMode};
 use pci_types::{CommandRegister, EndpointHeader, HeaderType, PciAddress, PciHeader};
+use xen_iommu::Source;
 
-use crate::interrupts::Vector;
 use crate::memory::MapError;
+use crate::processor::interrupts::Vector;
 use config::{Config, Window};
-pub use topology::{Function, PortType};
-
-/// The number of a base address register, 0 to 5.
-pub type BarIndex = u8;
-
-/// Why a function cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PciError {
-    /// No such function was found.
-    Absent(PciAddress),
-    /// The function is not what the driver drives: vendor and device id, class code.
-    NotThis { address: PciAddress, ids: (u16, u16), class: u32 },
-    /// The register holds no address of the kind that is needed.
-    NoBar { address: PciAddress, index: BarIndex },
-    /// The function has no capability for message-signalled interrupts.
-    NoMsi(PciAddress),
-    /// The function is no port with a slot.
-    NoSlot(PciAddress),
-}
-
-impl fmt::Display for PciError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent(address) => write!(f, "there is no function {address}"),
-            Self::NotThis { address, ids: (vendor, device), class } => {
-                write!(
-                    f,
-                    "{address} is {vendor:04x}:{device:04x} of class {class:06x}, which this driver does not drive"
-                )
-            }
-            Self::NoBar { address, index } => write!(f, "{address} has no usable address in BAR {index}"),
-            Self::NoSlot(address) => write!(f, "{address} is no port with a slot"),
-            Self::NoMsi(address) => write!(f, "{address} has no MSI capability"),
-        }
-    }
-}
+pub use error::{BarIndex, PciError};
+pub use function::{Function, PortType};
 
 /// The PCI functions and the way to their registers.
 pub struct Pci {
@@ -63,30 +31,32 @@ impl Pci {
     /// A window cannot be mapped.
     pub fn find(windows: &[Window]) -> Result<Self, MapError> {
         let config = Config::new(windows)?;
-        let functions = topology::find(&config);
+        let functions = walk::find(&config);
         Ok(Self { config, functions })
     }
 
     /// Looks again for functions, after some have come or gone.
     pub fn find_again(&mut self) {
-        self.functions = topology::find(&self.config);
+        self.functions = walk::find(&self.config);
     }
 
-    /// Switches the power of a port's slot, and its light with it (PCI Express base specification 5.0, 7.5.3.10).
+    /// Switches the power of a port's slot, and its light with it (PCI Express base specification 5.0,
+    /// 7.5.3.10).
     ///
     /// # Errors
     /// The port is no port of PCI Express.
     pub fn set_slot_power(&self, port: PciAddress, on: bool) -> Result<(), PciError> {
-        let express = topology::capability(&self.config, port, topology::CAPABILITY_EXPRESS);
+        let express = walk::express_capability(&self.config, port);
         let express = express.ok_or(PciError::NoSlot(port))?;
-        // Attention indicator off; power indicator on or off; power controller on (0) or off (1). The status above is left alone by zeros.
+        // Attention indicator off; power indicator on or off; power controller on (0) or off (1). The status
+        // above is left alone by zeros.
         let control = 0b11 << 6 | if on { 0b01 << 8 } else { 0b11 << 8 | 1 << 10 };
         self.config.write32(port, express + 0x18, control);
         Ok(())
     }
 
-    /// Gives the memory BAR `index` of a function behind `bridge` the start of the bridge's window, and lets both answer. For functions that came after
-    /// the firmware, one to a bridge.
+    /// Gives the memory BAR `index` of a function behind `bridge` the start of the bridge's window, and lets
+    /// both answer. For functions that came after the firmware, one to a bridge.
     ///
     /// # Errors
     /// The bridge has no window.
@@ -98,7 +68,8 @@ impl Pci {
     ) -> Result<(), PciError> {
         let none = PciError::NoBar { address, index };
         let at = bar_offset(index).ok_or(none)?;
-        // Memory base and limit (PCI-to-PCI bridge architecture 1.2, 3.2.5.8): their upper 12 bits are those of the addresses.
+        // Memory base and limit (PCI-to-PCI bridge architecture 1.2, 3.2.5.8): their upper 12 bits are those
+        // of the addresses.
         let window = self.config.read32(bridge, 0x20);
         let (base, limit) = ((window & 0xfff0) << 16, window & 0xfff0_0000);
         if base == 0 || base > limit {
@@ -128,17 +99,42 @@ impl Pci {
         self.functions.iter().find(|function| function.address == address).ok_or(PciError::Absent(address))
     }
 
-    /// The functions with these ids.
-    pub fn with_ids(&self, vendor: u16, device: u16) -> impl Iterator<Item = &Function> {
-        self.functions.iter().filter(move |function| function.vendor == vendor && function.device == device)
+    /// The function at `address`, for a driver that drives what `is_driven` says.
+    ///
+    /// # Errors
+    /// There is none, or it is something else.
+    pub fn expect(
+        &self,
+        address: PciAddress,
+        is_driven: impl FnOnce(&Function) -> bool,
+    ) -> Result<(), PciError> {
+        let function = self.function(address)?;
+        if is_driven(function) {
+            return Ok(());
+        }
+        Err(PciError::NotThis { address, ids: function.ids(), class: function.class })
     }
 
-    /// The id with which requests of `address` reach the root complex: see [`topology::requester`].
+    /// The functions with these ids.
+    pub fn with_ids(&self, ids: (u16, u16)) -> impl Iterator<Item = &Function> {
+        self.functions.iter().filter(move |function| function.ids() == ids)
+    }
+
+    /// The id with which requests of `address` reach the root complex: see [`walk::requester`].
     ///
     /// # Errors
     /// There is no such function.
     pub fn requester(&self, address: PciAddress) -> Result<PciAddress, PciError> {
-        self.function(address).map(|function| topology::requester(&self.functions, function))
+        self.function(address).map(|function| walk::requester(&self.functions, function))
+    }
+
+    /// The ids with which its DMA comes, as the policy wants to know them; its own if there is no such
+    /// function.
+    pub fn source(&self, address: PciAddress) -> Source {
+        match self.function(address) {
+            Ok(function) => walk::source(&self.config, &self.functions, function),
+            Err(_) => Source { id: address.into(), phantom_stride: 0 },
+        }
     }
 
     /// Whether the function may master the bus.
@@ -146,7 +142,8 @@ impl Pci {
         PciHeader::new(address).command(&self.config).contains(CommandRegister::BUS_MASTER_ENABLE)
     }
 
-    /// Lets the function master the bus and answer to its memory and port addresses, or keeps it from mastering.
+    /// Lets the function master the bus and answer to its memory and port addresses, or keeps it from
+    /// mastering.
     pub fn set_bus_master(&self, address: PciAddress, on: bool) {
         PciHeader::new(address).update_command(&self.config, |command| {
             let answering = command | CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE;

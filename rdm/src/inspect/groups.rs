@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use acpi_dmar::pci_types::PciAddress;
+use p2m::Mfn;
 
 use super::Region;
 use crate::device::Device;
@@ -99,15 +100,15 @@ fn join_overlaps(regions: &[Region], users: &[Vec<usize>], union: &mut Union) {
         .filter(|&(number, _)| !users[number].is_empty())
         .filter_map(|(number, region)| Some((region.verdict.pages()?, number)))
         .collect();
-    spans.sort_unstable();
-    let mut furthest: Option<(u64, usize)> = None;
+    spans.sort_unstable_by_key(|(pages, number)| (pages.start(), pages.end(), *number));
+    let mut furthest: Option<(Mfn, usize)> = None;
     for (pages, number) in spans {
         match furthest {
-            Some((end, holder)) if pages.start < end => {
+            Some((end, holder)) if pages.start() < end => {
                 union.join(users[holder][0], users[number][0], Reason::Overlap(holder, number));
-                furthest = Some(if pages.end > end { (pages.end, number) } else { (end, holder) });
+                furthest = Some(if pages.end() > end { (pages.end(), number) } else { (end, holder) });
             }
-            _ => furthest = Some((pages.end, number)),
+            _ => furthest = Some((pages.end(), number)),
         }
     }
 }

@@ -11,10 +11,14 @@ pub mod text;
 
 use std::collections::{BTreeSet, HashMap};
 
-use acpi_dmar::verdict::{
-    FramesInUse, MemoryKind, MemoryRegion, PageRange, ReserveFrames, Verdict, judge_rmrr,
-};
 use acpi_dmar::{Dmar, DrhdFlags, Rmrr, Structure};
+use p2m::MfnRange;
+use xen_iommu::Sbdf;
+use xen_iommu::region::forbidden::Window;
+use xen_iommu::region::intake::Host;
+use xen_iommu::region::memory::{FramesInUse, MemoryKind, MemoryRegion, ReserveFrames};
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::verdict::Verdict;
 
 use crate::device::Device;
 use crate::machine::Machine;
@@ -168,7 +172,19 @@ impl<'a> Report<'a> {
         // Without a map only the bounds can be judged: all memory counts as reserved then.
         let everything = [MemoryRegion { start: 0, end: u64::MAX, kind: MemoryKind::Reserved }];
         let map = self.machine.and_then(|machine| machine.memory.as_deref()).unwrap_or(&everything);
-        let verdict = judge_rmrr(rmrr, width, map, &mut GivesRam);
+        let mut host = Host {
+            pci: &(),
+            memory: map,
+            frames: &mut GivesRam,
+            address_width: width,
+            windows: &[] as &[Window; 0],
+            unit_width: &|_| None,
+        };
+        // Whoever it is that a scope names.
+        let any = [Devices::Requesters { first: Sbdf::from_raw(0), last: Sbdf::from_raw(u32::MAX) }];
+        let devices = if rmrr.scopes().any(|scope| scope.is_ok()) { &any[..] } else { &[] };
+        let origin = Origin::Dmar { offset: rmrr.offset() };
+        let verdict = host.judge(&Record::identity(rmrr.base(), rmrr.limit(), origin, devices));
         let all_absent = self.machine.is_some() && named.present.is_empty() && !named.devices.is_empty();
         Region {
             base: rmrr.base(),
@@ -248,7 +264,7 @@ impl Unit {
 struct GivesRam;
 
 impl ReserveFrames for GivesRam {
-    fn take_out_of_ram(&mut self, _: PageRange) -> Result<(), FramesInUse> {
+    fn take_out_of_ram(&mut self, _: MfnRange) -> Result<(), FramesInUse> {
         Ok(())
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use acpi_dmar::Size;
-use acpi_dmar::verdict::Verdict;
 use svg::Document;
 use svg::node::element::path::Data;
 use svg::node::element::{Group as Node, Line, Path, Rectangle, Text, Title};
+use xen_iommu::region::verdict::Verdict;
 
 use super::Report;
 use super::sentence::{Sentences, group_name, region_name};

@@ -74,7 +74,12 @@ impl Named {
                 let below = below.filter(|below| below.segment() == segment && buses.contains(below.bus()));
                 below.for_each(|below| self.add_present(Device::at(below)));
             }
-            Ok(Resolved::Endpoint(address)) => self.add_present(Device::at(address)),
+            Ok(Resolved::Endpoint { address, present: false }) => {
+                self.add(Device::of_scope(segment, scope).unwrap_or_else(|| Device::at(address)));
+            }
+            Ok(Resolved::Endpoint { address, .. } | Resolved::NotABridge(address)) => {
+                self.add_present(Device::at(address));
+            }
             Ok(Resolved::Namespace { address, present, .. }) => {
                 let device = address.map(Device::at);
                 self.remarks.push(namespace_name(scope, dmar, device.as_ref()));

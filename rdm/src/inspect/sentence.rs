@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use acpi_dmar::pci_types::PciAddress;
-use acpi_dmar::verdict::{Rejection, Verdict};
 use xen_iommu::DeviceClass;
+use xen_iommu::region::verdict::{Rejection, Verdict};
 
 use super::Report;
 use super::groups::{Group, Reason};

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use acpi_dmar::Size;
-use acpi_dmar::verdict::{Repairs, Verdict};
 use anstyle::{AnsiColor, Style};
+use xen_iommu::region::verdict::{Repairs, Verdict};
 
 use super::groups::Group;
 use super::sentence::{Sentences, Standing, group_name, reasons, region_name};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use acpi_dmar::verdict::{MemoryKind, MemoryRegion};
+use xen_iommu::region::memory::{MemoryKind, MemoryRegion};
 
 /// `None` if there is no map, or an entry that cannot be read: part of a map would give wrong verdicts.
 pub(super) fn read(folder: &Path) -> Option<Vec<MemoryRegion>> {

@@ -7,7 +7,7 @@ pub mod pci;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use acpi_dmar::verdict::MemoryRegion;
+use xen_iommu::region::memory::MemoryRegion;
 
 pub use names::Names;
 pub use pci::PciTree;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use machine::emulator::Emulator;
-use machine::image::{self, Messages};
-use machine::plan::{Options, Plan};
-use machine::qemu;
-use machine::record::{Level, Record};
-use machine::run::{Report, Run, StepVerdict, TIME_LIMIT, Verdict};
+use runner::emulator::Emulator;
+use runner::image::{self, Messages};
+use runner::plan::{Options, Plan};
+use runner::qemu;
+use runner::record::{Level, Record};
+use runner::run::{Report, Run, StepVerdict, TIME_LIMIT, Verdict};
 
 /// The emulators and the image.
 pub(crate) struct Bench {

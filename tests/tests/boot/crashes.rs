@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use machine::plan::Options;
-use machine::run::{Ending, STATUS_CRASHED};
+use runner::plan::Options;
+use runner::run::{Ending, STATUS_CRASHED};
 
 use crate::bench::{Bench, trial};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use machine::firmware::Firmware;
-use machine::plan::Options;
+use runner::firmware::Firmware;
+use runner::plan::Options;
 
 use crate::bench::{Bench, trial};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use machine::plan::Options;
+use runner::plan::Options;
 
 use crate::bench::{Bench, trial};
 use crate::steps;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use machine::plan::Options;
-use machine::record::Record;
+use runner::plan::Options;
+use runner::record::Record;
 
 use crate::bench::{Bench, trial};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use machine::plan::Options;
+use runner::plan::Options;
 
 use crate::bench::{Bench, trial};
 use crate::skipped;

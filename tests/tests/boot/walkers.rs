@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use machine::emulator::Emulator;
+use runner::emulator::Emulator;
 
 use crate::bench::Bench;
 use crate::{required, skipped, steps};

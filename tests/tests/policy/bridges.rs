@@ -6,12 +6,14 @@ use std::mem::MaybeUninit;
 use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion};
+use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::{Finding, Host};
+use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
 use xen_iommu::region::registry::RegistryBuilder;
+use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, LateScope, Mode, Owner, Policy, Sbdf};
 
-use crate::world::{Frames, HARDWARE_DOMAIN, Hardware, space};
+use crate::world::{Frames, HARDWARE_DOMAIN, Hardware, space, walk};
 
 const BRIDGE: Sbdf = Sbdf::new(0, 0, 0x1c, 0);
 const ROOT: Sbdf = Sbdf::new(0, 0, 3, 0);
@@ -61,14 +63,22 @@ fn a_scope_through_an_absent_bridge_means_something_once_the_bridge_comes() {
     let mut memory = vec![MaybeUninit::uninit(); 1 << 16];
     let mut arena = Arena::new(&mut memory);
     let mut builder = RegistryBuilder::default();
-    let mut host = Host { pci: &pci, memory: &memory_map, frames: &mut KeepRam, address_width: 39 };
+    let mut host = Host {
+        pci: &pci,
+        memory: &memory_map,
+        frames: &mut KeepRam,
+        address_width: 39,
+        windows: &[] as &[Window; 0],
+        unit_width: &|_| None,
+    };
     let mut verdicts = Vec::new();
-    let mut report = |finding: Finding<'_, '_>| {
+    let mut report = |finding: Finding<'_>| {
         if let Finding::Region(region) = finding {
             verdicts.push(region.verdict().to_string());
         }
     };
-    host.read_dmar(&dmar, &mut builder, &mut arena, &mut report).unwrap();
+    let scopes = ResolvedScopes::read(&dmar, &pci, &mut arena).unwrap();
+    host.read_dmar(&dmar, &scopes, &mut builder, &mut arena, &mut report).unwrap();
     assert_eq!(verdicts, ["dormant: no device of it is present", "accepted"]);
     let registry = builder.freeze(&mut arena).unwrap();
     let hardware = Hardware::default();
@@ -82,7 +92,7 @@ fn a_scope_through_an_absent_bridge_means_something_once_the_bridge_comes() {
         let mut found = Vec::new();
         policy.resolve_scopes(&dmar, &pci, &mut |late| {
             found.push(match late {
-                LateScope::Found { region, scope } => format!("{region}: {scope}"),
+                LateScope::Found { region, devices } => format!("{region}: {devices}"),
                 LateScope::TooLate { device, .. } => format!("{device} was there first"),
             });
         });
@@ -118,7 +128,7 @@ fn a_scope_through_an_absent_bridge_means_something_once_the_bridge_comes() {
     policy.assign(&[below, ROOT], DomId(1), Mode::Strict, &mut |_| {}).unwrap();
     let root = told.lock().unwrap().attached[&below];
     for frame in [0x1_0000, 0x2_0000] {
-        assert_eq!(frames.walk(root, frame), Some(frame));
+        assert_eq!(walk(&frames, root, frame), Some(frame));
     }
     policy.deassign(&[below, ROOT], DomId(1), &mut |_| {}).unwrap();
     assert!(policy.registry().regions().all(|region| region.owner().is_none()));

@@ -1,15 +1,16 @@
-//! A made-up machine under the real policy: page frames that can run out, hardware that can fail, and a walker of tables of its own.
+//! A made-up machine under the real policy: hardware that can fail, on page frames that can run out.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use acpi_dmar::verdict::{PageRange, Rejection, Verdict};
-use p2m::{DeviceRoot, Flush, FrameSource, Mfn, PageSize, SecondLevel, Table, TableFrame};
+use p2m::{DeviceRoot, Flush, Mfn, PageSize, SecondLevel, Table};
+pub(crate) use testkit::frames::Frames;
+use testkit::tables::walker::Walker;
 use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
 use xen_iommu::{
-    Arena, Capacity, DomId, GroupPolicy, HardwareError, Owner, Policy, RemappingHardware, RequesterId, Sbdf, SpaceId,
+    Arena, Capacity, DomId, GroupPolicy, HardwareError, Owner, Policy, RemappingHardware, Sbdf, SpaceId,
 };
 
 pub(crate) const HARDWARE_DOMAIN: DomId = DomId(0);
@@ -38,74 +39,10 @@ const BRIDGE: Sbdf = Sbdf::new(0, 1, 0, 0);
 pub(crate) const REGIONS: [(u64, u64, &[Sbdf]); 4] =
     [(0x1000, 0x1010, &[A]), (0x2200, 0x2600, &[B, C]), (0x2500, 0x2900, &[D]), (0x8000, 0x8001, &[E])];
 
-/// Page frames that can be made to run out.
-pub(crate) struct Frames {
-    frames: Vec<TableFrame>,
-    free: Mutex<Vec<u64>>,
-    /// Allocations that still succeed; all of them when `None`.
-    left: Mutex<Option<u64>>,
-}
-
-impl Frames {
-    pub(crate) fn new(count: u64) -> Self {
-        Self {
-            frames: (0..count).map(|_| TableFrame([const { AtomicU64::new(0) }; 512])).collect(),
-            free: Mutex::new((1..count).rev().collect()),
-            left: Mutex::new(None),
-        }
-    }
-
-    /// Lets so many allocations succeed; all of them when `None`.
-    pub(crate) fn limit(&self, left: Option<u64>) {
-        *self.left.lock().unwrap() = left;
-    }
-
-    pub(crate) fn free_count(&self) -> usize {
-        self.free.lock().unwrap().len()
-    }
-
-    /// The machine frame that VT-d would find for `gfn` (VT-d 9.8: bits 0 and 1 permissions, bit 7 a large page, 51:12 the address), where both
-    /// reads and writes are allowed.
-    pub(crate) fn walk(&self, root: DeviceRoot, gfn: u64) -> Option<u64> {
-        let mut table = root.root;
-        for level in (0..u32::from(root.levels)).rev() {
-            let index = usize::try_from(gfn >> (9 * level) & 511).ok()?;
-            let entry = self.table(table)?.0[index].load(Ordering::Relaxed);
-            if entry & 3 != 3 {
-                return None;
-            }
-            let frame = (entry & 0x000f_ffff_ffff_f000) >> 12;
-            if level == 0 || entry & 1 << 7 != 0 {
-                return Some(frame + (gfn & ((1 << (9 * level)) - 1)));
-            }
-            table = Mfn::new(frame);
-        }
-        None
-    }
-}
-
-// SAFETY: a number is handed out once until it is freed, its frame is zeroed then, and frames of the vector do not move.
-#[allow(unsafe_code, reason = "the frame source's promise")]
-unsafe impl FrameSource for Frames {
-    fn allocate(&self) -> Option<Mfn> {
-        match &mut *self.left.lock().unwrap() {
-            Some(0) => return None,
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        let frame = Mfn::new(self.free.lock().unwrap().pop()?);
-        self.table(frame)?.0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
-        Some(frame)
-    }
-
-    fn free(&self, frame: Mfn) {
-        assert!(!self.free.lock().unwrap().contains(&frame.raw()), "{frame} was freed twice");
-        self.free.lock().unwrap().push(frame.raw());
-    }
-
-    fn table(&self, frame: Mfn) -> Option<&TableFrame> {
-        self.frames.get(usize::try_from(frame.raw()).ok()?)
-    }
+/// The machine frame that VT-d finds for `gfn`, where both reads and writes are allowed.
+pub(crate) fn walk(frames: &Frames, root: DeviceRoot, gfn: u64) -> Option<u64> {
+    let seen = testkit::tables::walker::walk(frames, Walker::Vtd, root, gfn)?;
+    (seen.read && seen.write).then_some(seen.mfn)
 }
 
 /// What the hardware was told.
@@ -146,33 +83,25 @@ impl Told {
 pub(crate) struct Hardware(pub Arc<Mutex<Told>>);
 
 impl RemappingHardware for Hardware {
-    fn attach(&self, requester: RequesterId, _: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
+    fn attach(&mut self, source: Sbdf, _: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
         let mut told = self.0.lock().unwrap();
         if told.is_dead() {
-            told.attached.insert(requester.id, root);
+            told.attached.insert(source, root);
         }
         told.call(HardwareError::NoFrames)?;
-        told.attached.insert(requester.id, root);
+        told.attached.insert(source, root);
         Ok(())
     }
 
-    fn detach(&self, requester: RequesterId) -> Result<(), HardwareError> {
+    fn detach(&mut self, source: Sbdf) -> Result<(), HardwareError> {
         let mut told = self.0.lock().unwrap();
         told.call(HardwareError::TimedOut { unit: 0, operation: "invalidate the context cache" })?;
-        told.attached.remove(&requester.id);
+        told.attached.remove(&source);
         Ok(())
     }
 
-    fn flush(&self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
+    fn flush(&mut self, _: SpaceId, _: &Flush) -> Result<(), HardwareError> {
         self.0.lock().unwrap().call(HardwareError::TimedOut { unit: 0, operation: "invalidate the IOTLB" })
-    }
-
-    fn check_translating(&self, _: RequesterId) -> Result<(), HardwareError> {
-        Ok(())
-    }
-
-    fn address_width(&self, _: RequesterId) -> Option<u8> {
-        None
     }
 }
 
@@ -230,7 +159,7 @@ impl<'f> World<'f> {
     fn reached(&self, root: DeviceRoot) -> Vec<Reached> {
         let of = |(start, end, _): &(u64, u64, &[Sbdf])| {
             let frames: Vec<u64> =
-                (*start..*end).filter(|frame| self.frames.walk(root, *frame) == Some(*frame)).collect();
+                (*start..*end).filter(|frame| walk(self.frames, root, *frame) == Some(*frame)).collect();
             (frames.first().copied(), frames.last().copied(), frames.len())
         };
         REGIONS.iter().map(of).collect()
@@ -249,7 +178,7 @@ impl<'f> World<'f> {
                     let reaches = told
                         .attached
                         .get(&source)
-                        .is_some_and(|root| self.frames.walk(*root, frame) == Some(frame));
+                        .is_some_and(|root| walk(self.frames, *root, frame) == Some(frame));
                     match owner {
                         Owner::Domain(id) if reaches => owners.push(id),
                         Owner::Quarantine if reaches => {

@@ -27,21 +27,8 @@ use lexopt::prelude::*;
 use crate::measure::Measurements;
 use crate::report::Row;
 
-const HELP: &str = "\
-Counts instructions with callgrind, beside those of other crates.
-
-Usage: cargo xtask bench [AREA...] [--json]
-
-Areas (all of them, when none is named):
-  dmar      reading tables
-  p2m       1:1 mappings and look-ups, beside page_table_multiarch and x86_64
-  policy    registry, groups and moving devices, on a large machine
-
-  --json    one JSON object a line: area, case, instructions; peer (the crate, where it is not ours),
-            bound (where there is a target; for each unit where there is a unit), unit, units, per
-            (instructions each unit), memory and memory_bound (bytes), note
-
-A bound that is not kept is shown as over, and is no failure.";
+/// The help text, from which `cargo xtask` knows the areas and options too.
+const HELP: &str = include_str!("usage.txt");
 
 /// A part that is measured.
 struct Area {
@@ -114,7 +101,7 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Wanted, lexopt::Er
 fn main() -> ExitCode {
     let done = match parse(std::env::args_os().skip(1)) {
         Ok(Wanted::Help) => {
-            println!("{HELP}");
+            print!("{HELP}");
             Ok(())
         }
         Ok(Wanted::Child(area)) => {
@@ -122,7 +109,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Wanted::Report { areas, json }) => areas.into_iter().try_for_each(|area| report(area, json)),
-        Err(error) => Err(format!("{error}\n\n{HELP}")),
+        Err(error) => Err(format!("{error}\n\n{}", HELP.trim_end())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,15 +8,20 @@ use std::mem::MaybeUninit;
 use acpi_dmar::Dmar;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{KeepRam, MemoryKind, MemoryRegion, PageRange, Verdict};
 use p2m::{
     Access, AddressSpace, DeviceRoot, Entry, Flush, Gfn, GfnRange, Identity, IdentityError, Mfn, MfnRange,
     OnConflict, PageSize, Run, SecondLevel, Seen, Table,
 };
+use xen_iommu::pci::Function;
+use xen_iommu::region::forbidden::{Bar, Window};
 use xen_iommu::region::intake::Host;
-use xen_iommu::region::registry::{Origin, RegionInfo, Registry, RegistryBuilder, Scope};
+use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::registry::{Registry, RegistryBuilder};
+use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{
-    Arena, Capacity, DomId, GroupPolicy, HardwareError, Mode, Policy, RemappingHardware, RequesterId, Sbdf, SpaceId,
+    Arena, Capacity, DeviceControl, DomId, HardwareError, Isolation, Mode, NotQuiesced, Policy,
+    RemappingHardware, RequesterId, Sbdf, Setup, SpaceId,
 };
 
 use crate::frames::{self, DirectMap};
@@ -184,26 +189,54 @@ impl AddressSpace for Space {
     }
 }
 
-type World = Policy<'static, Space, Immediate>;
+/// Devices that do as told, and have no windows that could be in the way.
+impl DeviceControl for Immediate {
+    fn quiesce(&mut self, _: Sbdf) -> Result<(), NotQuiesced> {
+        Ok(())
+    }
+
+    fn resume(&mut self, _: Sbdf) {}
+
+    fn for_each_bar(&self, _: &mut dyn FnMut(Bar)) {}
+}
+
+type World = Policy<'static, Space, Immediate, Immediate>;
+
+fn host(memory: &[MemoryRegion; 1]) -> Host<'_, Pci, [MemoryRegion; 1], KeepRam> {
+    const NO_WINDOWS: [Window; 0] = [];
+    let frames = Box::leak(Box::new(KeepRam));
+    Host { pci: &Pci, memory, frames, address_width: 48, windows: &NO_WINDOWS, unit_width: &|_| None }
+}
 
 fn registry(dmar: &Dmar<'_>, arena: &mut Arena<'static>) -> Option<Registry<'static>> {
     let memory = [MemoryRegion { start: 0, end: 1 << 39, kind: MemoryKind::Reserved }];
-    let mut host = Host { pci: &Pci, memory: &memory, frames: &mut KeepRam, address_width: 48 };
+    // Where the scopes lead is asked at boot alone, so it need not stay.
+    let mut boot_memory = vec![MaybeUninit::uninit(); MEMORY];
+    let mut boot = Arena::new(&mut boot_memory);
+    let scopes = ResolvedScopes::read(dmar, &Pci, &mut boot).ok()?;
     let mut builder = RegistryBuilder::default();
-    host.read_dmar(dmar, &mut builder, arena, &mut |_| ()).ok()?;
+    host(&memory).read_dmar(dmar, &scopes, &mut builder, arena, &mut |_| ()).ok()?;
     builder.freeze(arena).ok()
 }
 
 fn policy(registry: Registry<'static>, devices: u32, arena: &mut Arena<'static>) -> Option<World> {
-    let capacity = Capacity { devices: devices as usize, requesters: devices as usize, domains: 16 };
-    Policy::new(registry, GroupPolicy::Refuse, Immediate, (DomId(0), Space::new()?), capacity, arena).ok()
+    let devices = devices as usize;
+    let setup = Setup {
+        registry,
+        hardware: Immediate,
+        control: Immediate,
+        hardware_domain: (DomId(0), Space::new()?),
+        isolation: Isolation::Report,
+        capacity: Capacity { devices, requester_ids: devices, domains: 16 },
+    };
+    Policy::new(setup, arena).ok()
 }
 
 /// Every device appears, and joins its group.
 fn add_all((policy, devices): (&World, u32)) -> bool {
     (0..devices).map(Sbdf::from_raw).all(|device| {
         let space = || if device == MOVED { Space::new() } else { Some(Space::Unused) };
-        policy.add_device(device, device, space, &mut |_| ()).is_ok()
+        policy.add_device(&Function::endpoint(device), space, &mut |_| ()).is_ok()
     })
 }
 
@@ -261,15 +294,15 @@ fn boot(measurements: &mut Measurements, part: u32) -> World {
 fn boot_below_bridges(measurements: &mut Measurements, part: u32) {
     let (regions, devices) = (REGIONS / part, DEVICES / part);
     let mut arena = Arena::new(vec![MaybeUninit::uninit(); 2 * MEMORY].leak());
+    let memory = [MemoryRegion { start: 0, end: 1 << 39, kind: MemoryKind::Reserved }];
     let mut builder = RegistryBuilder::default();
     for index in 0..regions {
         let (base, limit) = region(index);
-        let verdict = Verdict::Accepted(PageRange { start: base >> 12, end: (limit + 1) >> 12 });
-        let info = RegionInfo { base, limit, origin: Origin::Dmar { offset: 0 }, verdict };
         let bus = (index / SHARING) as u8;
         let bridge = Sbdf::new(0, 0, bus & 0x1f, bus >> 5);
-        let below = Scope::Below { bridge, first_bus: bus, last_bus: bus };
-        builder.add(&mut arena, info, std::iter::once(below)).unwrap();
+        let below = [Devices::Below { bridge, first_bus: bus, last_bus: bus }];
+        let record = Record::identity(base, limit, Origin::Hypervisor, &below);
+        host(&memory).add_record(&record, &mut builder, &mut arena).unwrap();
     }
     let registry = builder.freeze(&mut arena).unwrap();
     let policy = policy(registry, devices, &mut arena).unwrap();

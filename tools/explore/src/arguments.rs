@@ -5,20 +5,8 @@ use lexopt::prelude::*;
 use crate::search::Bounds;
 use crate::settings::SETTINGS;
 
-/// What is said without arguments, and what about.
-pub const USAGE: &str = "\
-Usage: cargo xtask explore [OPTION]...
-
-Makes every call in every state that a small machine can get into, breadth first, with a failure at every frame allocation and at every invalidation;
-runs the real policy, page tables and VT-d driver; checks each state, and each moment of each call.
-
-      --states N       at most N states, all settings together (1050000)
-      --depth N        at most N calls in a row
-      --failures N     let calls fail in states of fewer than N calls (3)
-      --jobs N         settings that are explored at a time (as many as there are CPUs)
-  -h, --help           this text
-
-Exit: 0 all held, 1 something did not, 2 wrong usage.";
+/// The help text, from which `cargo xtask` knows the options too.
+pub const USAGE: &str = include_str!("usage.txt");
 
 /// What to do.
 pub enum Command {
@@ -50,7 +38,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             Long("depth") => bounds.depth = parser.value()?.parse()?,
             Long("failures") => bounds.failures = parser.value()?.parse()?,
             Long("jobs") => jobs = parser.value()?.parse()?,
-            Short('h') | Long("help") => return Ok(Command::Print(USAGE.into())),
+            Long("list-breaks" | "break" | "breaks") => {
+                return Err("copies of the code are broken and explored by cargo xtask explore".into());
+            }
+            Short('h') | Long("help") => return Ok(Command::Print(USAGE.trim_end().into())),
             _ => return Err(word.unexpected()),
         }
     }

@@ -3,24 +3,31 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::cargo;
 use crate::phase::quiet;
 use crate::tools::VALGRIND;
+use crate::words::Usage;
+use crate::{cargo, code_of, succeeds};
+
+const USAGE: Usage = Usage(include_str!("../../bench/src/usage.txt"));
 
 /// Counts.
 pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--release", "--package", "bench", "--"]);
-    if !words.iter().any(|word| word == "-h" || word == "--help") {
-        command.env("VALGRIND", VALGRIND.have()?);
-        let mut build = cargo();
-        build.args(["build", "--quiet", "--release", "--package", "bench"]);
-        eprintln!("{}", quiet("building the benchmarks"));
-        let built = build.status().map_err(|error| format!("cannot start cargo: {error}"))?;
-        if !built.success() {
-            return Err("the benchmarks do not build".into());
-        }
+    let read = USAGE.read(&words)?;
+    if read.help {
+        print!("{}", USAGE.0);
+        return Ok(ExitCode::SUCCESS);
     }
-    let status = command.args(words).status().map_err(|error| format!("cannot start cargo: {error}"))?;
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    if let Some(area) = read.others.iter().find(|area| !USAGE.lists(area)) {
+        return Err(format!("there is no area {area:?}\n\n{}", USAGE.0.trim_end()));
+    }
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--package", "bench", "--"]).args(words);
+    command.env("VALGRIND", VALGRIND.have()?);
+    eprintln!("{}", quiet("building the benchmarks"));
+    let mut build = cargo();
+    succeeds(
+        build.args(["build", "--quiet", "--release", "--package", "bench"]),
+        "the benchmarks do not build",
+    )?;
+    code_of(&mut command)
 }

@@ -1,18 +1,33 @@
-//! `cargo xtask explore`: runs the `explore` package.
+//! `cargo xtask explore`: runs the `explore` package, on the code as it is or on copies that are broken on purpose.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::cargo;
 use crate::phase::quiet;
+use crate::words::Usage;
+use crate::{breaks, cargo, code_of};
+
+const USAGE: Usage = Usage(include_str!("../../explore/src/usage.txt"));
 
 /// Explores.
 pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--release", "--package", "explore", "--"]);
-    if !words.iter().any(|word| word == "-h" || word == "--help") {
-        eprintln!("{}", quiet("building the policy, optimized"));
+    let read = USAGE.read_options(&words)?;
+    if read.help {
+        print!("{}", USAGE.0);
+        return Ok(ExitCode::SUCCESS);
     }
-    let status = command.args(words).status().map_err(|error| format!("cannot start cargo: {error}"))?;
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    let mut breaks = ["--list-breaks", "--break", "--breaks"].into_iter().filter(|name| read.has(name));
+    if let Some(name) = breaks.next() {
+        if read.count() > 1 {
+            return Err(format!("{name} goes alone; a patch says itself how far it is looked for"));
+        }
+        return match name {
+            "--list-breaks" => breaks::list(),
+            _ => breaks::find(read.value("--break")),
+        };
+    }
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--package", "explore", "--"]).args(words);
+    eprintln!("{}", quiet("building the policy, optimized"));
+    code_of(&mut command)
 }

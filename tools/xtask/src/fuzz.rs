@@ -9,13 +9,21 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::phase::{paint, quiet, spelled};
-use crate::tools::in_path;
+use crate::tools::{have_cargo_verb, in_path, install};
+use crate::words::Usage;
 use crate::{cargo, root};
 
-const USAGE: &str = "Usage: cargo xtask fuzz [TARGET] [SECONDS]
+const USAGE: Usage = Usage(
+    "\
+Usage: cargo xtask fuzz [TARGET] [SECONDS]
 
 Tries inputs on TARGET, or on all targets in turn, for SECONDS each (60). What it learns stays in target/fuzz-corpus; an input that breaks something
-is kept in tools/fuzz/findings, from where `cargo test -p fuzz-targets` replays it. Exit code 1 if there is one.";
+is kept in tools/fuzz/findings, from where `cargo test -p fuzz-targets` replays it.
+
+  -h, --help   this text, and the targets
+
+Exit: 0 nothing was found, 1 something was, 2 wrong usage.",
+);
 
 /// What became of a target.
 struct Outcome {
@@ -29,16 +37,16 @@ struct Outcome {
 
 /// Fuzzes.
 pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
-    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    if words.iter().any(|word| matches!(word.as_str(), "-h" | "--help" | "help")) {
-        println!("{USAGE}\n\nTargets: {}", targets()?.join(", "));
+    let read = USAGE.read(&words)?;
+    if read.help || read.others.first().is_some_and(|word| word == "help") {
+        println!("{}\n\nTargets: {}", USAGE.0, targets()?.join(", "));
         return Ok(ExitCode::SUCCESS);
     }
-    let (targets, seconds) = choose(&words, targets()?)?;
+    let (targets, seconds) = choose(&read.others, targets()?)?;
     let nightly = Nightly::find()?;
     nightly.have_cargo_fuzz()?;
     let mut build = nightly.cargo();
-    build.args(["fuzz", "build", "--fuzz-dir", "fuzz"]);
+    build.args(["fuzz", "build", "--fuzz-dir", "tools/fuzz"]);
     eprintln!("{}", quiet(&format!("$ {}", spelled(&build))));
     match build.status() {
         Ok(status) if status.success() => {}
@@ -68,11 +76,11 @@ fn choose(words: &[String], all: Vec<String>) -> Result<(Vec<String>, u64), Stri
         [one] if one.parse::<u64>().is_ok() => (None, Some(one)),
         [target] => (Some(target), None),
         [target, seconds] => (Some(target), Some(seconds)),
-        _ => return Err(USAGE.into()),
+        _ => return Err(USAGE.0.into()),
     };
     let seconds = seconds.map_or(Ok(60), |word| {
         let number = word.parse().ok().filter(|number| *number > 0);
-        number.ok_or(format!("{word:?} is no number of seconds\n\n{USAGE}"))
+        number.ok_or(format!("{word:?} is no number of seconds\n\n{}", USAGE.0))
     })?;
     let Some(target) = target else { return Ok((all, seconds)) };
     if !all.contains(target) {
@@ -126,22 +134,7 @@ impl Nightly {
     }
 
     fn have_cargo_fuzz(&self) -> Result<(), String> {
-        let version = self.cargo().args(["fuzz", "--version"]).stderr(Stdio::null()).output();
-        if version.is_ok_and(|version| version.status.success()) {
-            return Ok(());
-        }
-        eprintln!("cargo-fuzz is missing, which starts libFuzzer; installing it");
-        install(cargo().args(["install", "cargo-fuzz", "--locked"]))
-    }
-}
-
-fn install(command: &mut Command) -> Result<(), String> {
-    let spelled = spelled(command);
-    eprintln!("{}", quiet(&format!("$ {spelled}")));
-    match command.stdout(std::io::stderr()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{spelled} failed ({status})")),
-        Err(error) => Err(format!("{spelled}: {error}")),
+        have_cargo_verb(&mut self.cargo(), "fuzz", "starts libFuzzer")
     }
 }
 
@@ -155,7 +148,7 @@ fn fuzz(nightly: &Nightly, target: String, seconds: u64) -> Result<Outcome, Stri
     // Tables are bytes, and may be long; what the other targets make of bytes is at its end long before.
     let tables = matches!(target.as_str(), "parse" | "resolve" | "inspect" | "registry");
     let mut command = nightly.cargo();
-    command.args(["fuzz", "run", "--fuzz-dir", "fuzz", &target]).arg(&corpus);
+    command.args(["fuzz", "run", "--fuzz-dir", "tools/fuzz", &target]).arg(&corpus);
     command.arg(root().join("tools/fuzz/seeds").join(&target));
     let real = root().join("../shared/dmar-corpus");
     if tables && real.is_dir() {

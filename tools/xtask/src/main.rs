@@ -1,12 +1,18 @@
-//! The project's commands: `cargo xtask bench`, `cargo xtask boot`, `cargo xtask test`. Each verb is a file; what they share is finding tools and showing phases.
+//! The project's commands, `cargo xtask VERB`. Each verb is a file; what they share is reading words, finding tools, showing phases and copying the
+//! checkout.
 
 mod bench;
 mod boot;
+mod breaks;
 mod explore;
 mod fuzz;
+mod metadata;
+mod mirror;
+mod mutants;
 mod phase;
 mod test;
 mod tools;
+mod words;
 
 use std::env;
 use std::ffi::OsString;
@@ -34,18 +40,23 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "explore",
-        about: "every call in every state of a small machine, with every failure (explore --help: bounds)",
+        about: "every call in every state of a small machine, with every failure (explore --help: bounds, breaks)",
         run: explore::run,
     },
     Verb {
         name: "test",
-        about: "formatting, clippy, unit and integration tests, boot tests",
+        about: "formatting, clippy, docs, features, the oldest Rust, all tests (test --help: the phases)",
         run: test::run,
     },
     Verb {
         name: "fuzz",
         about: "look for inputs that break something (fuzz --help: targets and times)",
         run: fuzz::run,
+    },
+    Verb {
+        name: "mutants",
+        about: "change the libraries in small ways that some test has to notice (mutants --help: options)",
+        run: mutants::run,
     },
 ];
 
@@ -79,6 +90,23 @@ fn root() -> PathBuf {
     let package =
         env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     package.ancestors().nth(2).map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// Runs a command that only prepares; the sentence says what its failure means.
+fn succeeds(command: &mut Command, otherwise: &str) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(otherwise.into()),
+        Err(error) => Err(format!("cannot start {}: {error}", command.get_program().to_string_lossy())),
+    }
+}
+
+/// Runs a command that is the verb's work, and takes its exit code.
+fn code_of(command: &mut Command) -> Result<ExitCode, String> {
+    let status = command.status();
+    let status = status
+        .map_err(|error| format!("cannot start {}: {error}", command.get_program().to_string_lossy()))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
 /// Cargo, the one that runs us, in the checkout.

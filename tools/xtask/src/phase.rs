@@ -5,9 +5,19 @@ use std::io::{IsTerminal, stderr};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+/// What a phase that did not fail says.
+pub(crate) enum Done {
+    /// All held.
+    Held,
+    /// Nothing was tried, for want of something that not everybody has; with how to get it.
+    Skipped(String),
+}
+
 /// What became of a phase.
 enum Outcome {
     Held(Duration),
+    /// With the reason and the remedy.
+    Skipped(String),
     /// With the reason.
     Failed(Duration, String),
     NotRun,
@@ -28,11 +38,7 @@ impl Phases {
 
     /// Runs a command as a phase.
     pub(crate) fn command(&mut self, name: &'static str, command: &mut Command) {
-        self.phase(name, &spelled(command), || match command.status() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(status.to_string()),
-            Err(error) => Err(format!("cannot start {}: {error}", command.get_program().to_string_lossy())),
-        });
+        self.phase(name, &spelled(command), || run(command));
     }
 
     /// Runs something as a phase.
@@ -40,7 +46,7 @@ impl Phases {
         &mut self,
         name: &'static str,
         what: &str,
-        work: impl FnOnce() -> Result<(), String>,
+        work: impl FnOnce() -> Result<Done, String>,
     ) {
         if self.failed {
             self.done.push((name, Outcome::NotRun));
@@ -49,7 +55,11 @@ impl Phases {
         eprintln!("\n{} {}", strong(name), quiet(what));
         let started = Instant::now();
         let outcome = match work() {
-            Ok(()) => Outcome::Held(started.elapsed()),
+            Ok(Done::Held) => Outcome::Held(started.elapsed()),
+            Ok(Done::Skipped(reason)) => {
+                eprintln!("skipped: {reason}");
+                Outcome::Skipped(reason)
+            }
             Err(reason) => {
                 self.failed = true;
                 Outcome::Failed(started.elapsed(), reason)
@@ -66,6 +76,9 @@ impl Phases {
             let line = match outcome {
                 Outcome::Held(time) => {
                     format!("{}   {name:<width$} {:>9}", paint("32", "ok  "), seconds(*time))
+                }
+                Outcome::Skipped(reason) => {
+                    format!("{} {name:<width$}            {reason}", paint("33", "skip  "))
                 }
                 Outcome::Failed(time, reason) => {
                     format!("{}   {name:<width$} {:>9}  {reason}", paint("1;31", "FAIL"), seconds(*time))
@@ -88,6 +101,15 @@ impl Phases {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// A command whose success is all that counts.
+pub(crate) fn run(command: &mut Command) -> Result<Done, String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(Done::Held),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(format!("cannot start {}: {error}", command.get_program().to_string_lossy())),
     }
 }
 

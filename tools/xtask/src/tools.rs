@@ -84,6 +84,22 @@ pub(crate) const VALGRIND: Tool = Tool {
     ],
 };
 
+/// Applies patches, and knows what was changed.
+pub(crate) const GIT: Tool = Tool {
+    program: "git",
+    variable: "GIT",
+    purpose: "applying patches",
+    apt: "git",
+    others: &[
+        ("dnf", "sudo dnf install git"),
+        ("pacman", "sudo pacman -S git"),
+        ("zypper", "sudo zypper install git"),
+        ("apk", "sudo apk add git"),
+        ("nix-env", "nix-shell -p git"),
+        ("brew", "brew install git"),
+    ],
+};
+
 /// The oldest QEMU that this was tried with.
 const QEMU_TRIED: (u32, u32) = (7, 2);
 
@@ -172,6 +188,28 @@ pub(crate) fn qemu_version(program: &PathBuf) -> Result<String, String> {
         String::new()
     };
     Ok(format!("QEMU {version}{old}"))
+}
+
+/// Runs a command that installs something.
+pub(crate) fn install(command: &mut Command) -> Result<(), String> {
+    let spelled = spelled(command);
+    eprintln!("{}", quiet(&format!("$ {spelled}")));
+    match command.stdout(std::io::stderr()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{spelled} failed ({status})")),
+        Err(error) => Err(format!("{spelled}: {error}")),
+    }
+}
+
+/// A subcommand of cargo's, `cargo NAME`, of the package cargo-NAME: found, or built and installed where cargo puts its own.
+pub(crate) fn have_cargo_verb(cargo: &mut Command, name: &str, purpose: &str) -> Result<(), String> {
+    let version = cargo.args([name, "--version"]).stderr(Stdio::null()).output();
+    if version.is_ok_and(|version| version.status.success()) {
+        return Ok(());
+    }
+    let package = format!("cargo-{name}");
+    eprintln!("{package} is missing, which {purpose}; installing it");
+    install(crate::cargo().args(["install", &package, "--locked"]))
 }
 
 /// Where a program is.

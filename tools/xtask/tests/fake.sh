@@ -17,5 +17,19 @@ apt-get)
     exit 0
     ;;
 qemu-system-x86_64) echo "QEMU emulator version ${FAKE_VERSION:-8.2.2} (Debian)" ;;
-cargo) exit "${FAKE_CARGO:-0}" ;;
+rustup) exit "${FAKE_RUSTUP:-0}" ;;
+git) exit "${FAKE_GIT:-0}" ;;
+cargo)
+    case "$*" in
+    metadata*)
+        package() { echo "{\"name\": \"$1\", \"features\": {$2}, \"rust_version\": \"1.88\"}"; }
+        echo "{\"packages\": [$(package acpi-dmar), $(package p2m), $(package xen-iommu '"one": [], "two": []')]}"
+        ;;
+    *--package\ explore*)
+        echo "${FAKE_EXPLORE:-broken: toast}"
+        [ -z "$FAKE_EXPLORE" ] && exit 1
+        ;;
+    esac
+    exit "${FAKE_CARGO:-0}"
+    ;;
 esac

@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// What `cargo xtask test` needs beside Rust.
-const TEST_TOOLS: &[&str] = &["qemu-system-x86_64", "bochs", "iasl", "valgrind"];
+const TEST_TOOLS: &[&str] = &["qemu-system-x86_64", "bochs", "iasl", "valgrind", "git"];
 
 struct Place {
     folder: TempDir,
@@ -24,6 +24,9 @@ impl Place {
     fn with(programs: &[&str]) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new() };
         fs::create_dir(place.programs()).unwrap();
+        let breaks = place.checkout().join("tools/explore/breaks");
+        fs::create_dir_all(&breaks).unwrap();
+        fs::write(breaks.join("dry.patch"), "Toast is dry, against rule 1.\n\ndiff --git a/x b/x\n").unwrap();
         for program in programs.iter().chain(&["cargo", "id", "env"]) {
             symlink(fake(), place.programs().join(program)).unwrap();
         }
@@ -39,16 +42,22 @@ impl Place {
         self.folder.path().join("bin")
     }
 
+    fn checkout(&self) -> PathBuf {
+        self.folder.path().join("checkout")
+    }
+
     fn xtask(&self, words: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_xtask"))
             .args(words)
             .env("PATH", self.programs())
+            .env("CARGO_MANIFEST_DIR", self.checkout().join("tools/xtask"))
             .env("CARGO", self.programs().join("cargo"))
             .env("FAKE_LOG", self.folder.path().join("log"))
             .env("FAKE_SH", fake())
             .env("FAKE_BIN", self.programs())
             .env("FAKE_UID", "1000")
             .env_remove("QEMU")
+            .env_remove("GIT")
             .envs(self.variables.iter().copied())
             .stdin(Stdio::null())
             .output()
@@ -139,11 +148,48 @@ fn an_old_qemu_is_named() {
 #[test]
 fn help_needs_nothing() {
     let place = Place::with(&[]);
-    assert!(place.xtask(&["boot", "--help"]).status.success());
-    assert!(place.log().contains("-- boot --help"), "{}", place.log());
     let output = place.xtask(&["help"]);
-    assert!(String::from_utf8(output.stdout).unwrap().contains("test "));
-    assert_eq!(place.xtask(&["toast"]).status.code(), Some(2));
+    let help = String::from_utf8(output.stdout).unwrap();
+    for verb in ["bench", "boot", "explore", "fuzz", "mutants", "test"] {
+        assert!(help.contains(&format!("\n  {verb} ")), "{help}");
+        if verb != "fuzz" {
+            let output = place.xtask(&[verb, "--help"]);
+            let help = String::from_utf8(output.stdout).unwrap();
+            assert!(
+                output.status.success() && help.contains(&format!("cargo xtask {verb}")),
+                "{verb}: {help}"
+            );
+        }
+    }
+    assert_eq!(place.log(), "");
+}
+
+#[test]
+fn wrong_words_are_refused_before_anything_is_done() {
+    let place = Place::with(&["apt-get"]).and("FAKE_UID", "0");
+    for words in [
+        &["toast"][..],
+        &["bench", "toast"],
+        &["bench", "--toast"],
+        &["boot", "--toast"],
+        &["boot", "toast"],
+        &["boot", "--memory", "much"],
+        &["boot", "--dmar"],
+        &["boot", "--dry-run=yes"],
+        &["explore", "--states", "many"],
+        &["explore", "--breaks", "--states", "3"],
+        &["explore", "--break", "toast"],
+        &["mutants", "--shard", "3/2"],
+        &["mutants", "--base", "main"],
+        &["mutants", "--jobs", "x"],
+        &["test", "toast"],
+        &["test", "--quick"],
+    ] {
+        let output = place.xtask(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: "), "{words:?}: {}", stderr(&output));
+        assert_eq!(place.log(), "", "{words:?}");
+    }
 }
 
 #[test]
@@ -158,6 +204,36 @@ fn a_test_run_stops_at_what_fails_and_says_so() {
     let place = Place::with(TEST_TOOLS);
     let output = place.xtask(&["test"]);
     assert!(output.status.success());
-    assert!(stderr(&output).contains("Everything held"));
-    assert!(place.log().contains("cargo test --workspace\n"), "{}", place.log());
+    let text = stderr(&output);
+    assert!(text.contains("Everything held") && text.contains("found in"), "{text}");
+    let log = place.log();
+    assert!(log.contains("cargo test --workspace\n") && log.contains("cargo doc "), "{log}");
+    for features in ["", "one", "two", "one,two"] {
+        assert!(log.contains(&format!("--package xen-iommu --features {features} --")), "{log}");
+    }
+    // A break that is not found is a failure.
+    let output = Place::with(TEST_TOOLS).and("FAKE_EXPLORE", "all held").xtask(&["test"]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("a break was not found"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_oldest_rust_is_tried_where_rustup_has_it() {
+    let skipped = |output: &Output| {
+        let text = stderr(output);
+        text.lines().any(|line| line.starts_with("skip") && line.contains("rustup toolchain install 1.88"))
+    };
+    let output = Place::with(TEST_TOOLS).xtask(&["test"]);
+    assert!(output.status.success() && skipped(&output), "{}", stderr(&output));
+
+    let tools = [TEST_TOOLS, &["rustup"]].concat();
+    let place = Place::with(&tools);
+    let output = place.xtask(&["test"]);
+    assert!(output.status.success() && !skipped(&output), "{}", stderr(&output));
+    assert!(place.log().contains("rustup run 1.88 cargo check --quiet --workspace\n"), "{}", place.log());
+
+    let place = Place::with(&tools).and("FAKE_RUSTUP", "1");
+    let output = place.xtask(&["test"]);
+    assert!(output.status.success() && skipped(&output), "{}", stderr(&output));
+    assert!(place.log().contains("rustup toolchain install 1.88"), "{}", place.log());
 }

@@ -2,8 +2,7 @@
 //! the hypervisor requires isolation, those that nothing keeps apart beside the IOMMU; and so on from device to device. Devices that are absent do not
 //! count until they appear. Bridges and host bridges are never members.
 //!
-//! Two circles run through a device: its group, and within that those it is *bound* to, which no relaxed assignment may tear from it: by a requester id or
-//! for want of isolation.
+//! Within a group some are *bound* to each other, which no relaxed assignment may tear apart: by a requester id or for want of isolation.
 
 mod link;
 pub(crate) mod ring;
@@ -35,14 +34,6 @@ pub(crate) struct Grouping<'g, 'm, S> {
     pub(crate) isolation: Isolation,
 }
 
-fn group(device: &Device) -> &ring::Ring {
-    &device.group
-}
-
-fn bound(device: &Device) -> &ring::Ring {
-    &device.bound
-}
-
 impl<'m, S> Grouping<'_, 'm, S> {
     /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
@@ -50,13 +41,6 @@ impl<'m, S> Grouping<'_, 'm, S> {
             return;
         }
         let devices = &self.presence.devices;
-        for region in self.accepted_regions_of(device.sbdf()) {
-            let Some(cluster) = self.registry.cluster(region) else { continue };
-            match devices.at(cluster.first_user.load(Ordering::Relaxed)) {
-                Some(other) => ring::unite(devices, group, device, other),
-                None => cluster.first_user.store(device.number, Ordering::Relaxed),
-            }
-        }
         if let Some(requester) = self.presence.requesters.of(device) {
             match devices.at(requester.first_user.get()) {
                 Some(other) => self.bind(device, other),
@@ -68,11 +52,29 @@ impl<'m, S> Grouping<'_, 'm, S> {
                 self.bind(device, other);
             }
         }
+        for region in self.accepted_regions_of(device.sbdf()) {
+            let Some(cluster) = self.registry.cluster(region) else { continue };
+            match devices.at(cluster.first_user.load(Ordering::Relaxed)) {
+                Some(other) => ring::unite(devices, device, other),
+                None => cluster.first_user.store(device.number, Ordering::Relaxed),
+            }
+        }
     }
 
     fn bind(&self, device: &'m Device, other: &'m Device) {
-        ring::unite(&self.presence.devices, group, device, other);
-        ring::unite(&self.presence.devices, bound, device, other);
+        let (mine, theirs) = (device.bound.get(), other.bound.get());
+        let is_alone = device.is_alone();
+        ring::unite(&self.presence.devices, device, other);
+        if mine == theirs {
+            return;
+        }
+        if is_alone {
+            device.bound.set(theirs);
+            return;
+        }
+        for member in self.members(device).filter(|member| member.bound.get() == mine) {
+            member.bound.set(theirs);
+        }
     }
 
     /// Takes a device out of its group, which may fall apart by it.
@@ -97,7 +99,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
         let members = || devices.list(list);
         for member in members() {
             member.group.reset(member.number);
-            member.bound.reset(member.number);
+            member.bound.set(member.number);
         }
         for member in members().filter(|member| member.number != device.number) {
             self.join(member);
@@ -106,12 +108,12 @@ impl<'m, S> Grouping<'_, 'm, S> {
 
     /// The members of a device's group, itself first.
     pub(crate) fn members(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
-        ring::members(&self.presence.devices, group, device)
+        ring::members(&self.presence.devices, device)
     }
 
     /// Those that can never be elsewhere than the device, itself first.
     pub(crate) fn bound(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
-        ring::members(&self.presence.devices, bound, device)
+        self.members(device).filter(move |member| member.bound.get() == device.bound.get())
     }
 
     /// Those whose DMA nothing can tell from the device's, itself first.

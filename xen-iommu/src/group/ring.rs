@@ -1,8 +1,8 @@
-//! Devices in circles: sets that can be joined, asked for sameness and walked, in memory that the devices have anyway.
+//! Groups as circles of devices: sets that can be joined, asked for sameness and walked, in memory that the devices have anyway.
 
 use crate::present::{Device, Devices, Number};
 
-/// A device's place in a circle of one kind.
+/// A device's place in its circle.
 pub(crate) struct Ring {
     /// The number of the device that stands for the circle.
     first: Number,
@@ -24,6 +24,11 @@ impl Ring {
         self.len.set(1);
     }
 
+    /// Whether the device of this number, whose place it is, is alone in it.
+    pub(crate) fn is_alone(&self, number: u32) -> bool {
+        self.next.get() == number
+    }
+
     /// The number of the next device in the circle.
     pub(crate) fn next(&self) -> u32 {
         self.next.get()
@@ -35,39 +40,35 @@ impl Ring {
     }
 }
 
-/// Which of a device's circles.
-pub(crate) type Kind = fn(&Device) -> &Ring;
-
 /// The members of a device's circle, itself first.
 pub(crate) fn members<'d, 'm>(
     devices: &'d Devices<'m>,
-    kind: Kind,
     device: &'m Device,
 ) -> impl Iterator<Item = &'m Device> + use<'d, 'm> {
     let mut next = Some(device);
     core::iter::from_fn(move || {
         let member = next?;
-        next = devices.at(kind(member).next.get()).filter(|next| next.number != device.number);
+        next = devices.at(member.group.next.get()).filter(|next| next.number != device.number);
         Some(member)
     })
 }
 
 /// Makes one circle of two, the smaller relabelled.
-pub(crate) fn unite<'m>(devices: &Devices<'m>, kind: Kind, one: &'m Device, other: &'m Device) {
-    if kind(one).is_same(kind(other)) {
+pub(crate) fn unite<'m>(devices: &Devices<'m>, one: &'m Device, other: &'m Device) {
+    if one.group.is_same(&other.group) {
         return;
     }
-    let len = |device: &Device| devices.at(kind(device).first.get()).map_or(1, |first| kind(first).len.get());
+    let len = |device: &Device| devices.at(device.group.first.get()).map_or(1, |first| first.group.len.get());
     let (larger, smaller) = if len(one) < len(other) { (other, one) } else { (one, other) };
-    let first = kind(larger).first.get();
+    let first = larger.group.first.get();
     if let Some(leader) = devices.at(first) {
-        kind(leader).len.set(len(larger).saturating_add(len(smaller)));
+        leader.group.len.set(len(larger).saturating_add(len(smaller)));
     }
-    for member in members(devices, kind, smaller) {
-        kind(member).first.set(first);
+    for member in members(devices, smaller) {
+        member.group.first.set(first);
     }
     // Exchanging the successors of two circles makes them one.
-    let next = kind(larger).next.get();
-    kind(larger).next.set(kind(smaller).next.get());
-    kind(smaller).next.set(next);
+    let next = larger.group.next.get();
+    larger.group.next.set(smaller.group.next.get());
+    smaller.group.next.set(next);
 }

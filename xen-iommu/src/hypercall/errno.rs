@@ -39,6 +39,7 @@ impl From<&AssignError> for Errno {
             | AssignError::NotQuiesced { .. }
             | AssignError::Contested(_) => Self::EBUSY,
             AssignError::Bridge(_)
+            | AssignError::UnknownIds(_)
             | AssignError::Group(_)
             | AssignError::VirtualFunction { .. }
             | AssignError::PhysicalFunction { .. }

@@ -159,7 +159,8 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
     fn unmark(&mut self, last: impl Fn(&Region<'_>)) {
         for device in self.selected() {
             device.set_part(Part::Idle);
-            for region in self.policy.registry.regions_of(device.sbdf()) {
+            // Only what is mapped in a target has stages.
+            for region in self.domain.iter().flat_map(|_| self.policy.registry.regions_of(device.sbdf())) {
                 last(region);
                 region.set_stage(Stage::Idle);
             }
@@ -194,7 +195,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         for device in self.selected() {
             let Some(requester) = self.presence.requesters.of(device) else { continue };
             if let Some(left) = left(requester) {
-                self.policy.release(self.presence, device.sbdf(), left, notes);
+                self.policy.release(self.presence, (device.sbdf(), device.is_alone()), left, notes);
             }
         }
         let owner = match self.target {

@@ -133,7 +133,7 @@ impl<S> Iterator for Inseparable<'_, '_, S> {
             while let Some(left) = self.left.checked_sub(1) {
                 self.left = left;
                 let member = presence.devices.at(self.next)?;
-                let next = member.bound.next();
+                let next = member.group.next();
                 self.next = if next == self.first { NONE } else { next };
                 if member.requester.get() == self.requester {
                     return Some(member.sbdf());

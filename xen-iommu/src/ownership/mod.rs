@@ -335,9 +335,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     /// A domain other than `target` that reaches the region on its own account.
     fn reached_elsewhere(&self, region: &Region<'m>, target: &Domain<S>) -> Option<(DomId, Run)> {
         let others = self.domains.iter().filter(|domain| domain.number != target.number);
-        others.into_iter().find_map(|domain| {
+        others.filter_map(|domain| Some((domain, domain.id()?))).find_map(|(domain, id)| {
             let run = domain.space.lock().as_ref()?.mapped_otherwise(region.range())?;
-            Some((domain.id()?, run))
+            Some((id, run))
         })
     }
 

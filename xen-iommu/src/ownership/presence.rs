@@ -51,7 +51,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         if let Owner::Domain(id) = owner
             && let Some(domain) = self.domain(id)
         {
-            self.release(&self.presence.read(), function.sbdf, domain.number, notes);
+            self.release(&self.presence.read(), (function.sbdf, false), domain.number, notes);
         }
         Err(error)
     }
@@ -306,7 +306,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 notes,
             )?;
         }
-        let left = requester.holder();
+        let (left, was_alone) = (requester.holder(), place.is_alone());
         self.grouping(&presence).leave(place);
         if users == 0 {
             let hardware_domain = self.domain(self.hardware_domain).map(|domain| domain.number);
@@ -319,7 +319,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         drop(presence);
         self.forget(place, None);
         if let Some(left) = left {
-            self.release(&self.presence.read(), device, left, notes);
+            self.release(&self.presence.read(), (device, was_alone), left, notes);
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         if self.guest().is_none() || self.mode_of(device) == Mode::Strict {
             return false;
         }
-        match self.unfit(device, region) {
+        match self.unfit(device, region, self.limit(device)) {
             Some(AssignError::Forbidden { region, what, .. }) => {
                 notes(Note::WithoutForbidden { region, what });
             }

@@ -13,11 +13,11 @@ use crate::region::registry::Registry;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
     /// After a device has left the domain of this number: unmaps those of its regions that no device there uses any more, and those that lingered with
-    /// them.
+    /// them. One that was alone in its group shared them with nobody.
     pub(super) fn release(
         &self,
         presence: &Presence<'m, S>,
-        device: Sbdf,
+        (device, was_alone): (Sbdf, bool),
         number: u32,
         notes: &mut dyn FnMut(Note),
     ) {
@@ -33,7 +33,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             let owned = || cluster.regions.iter().filter(|other| other.owner() == Some(id));
             let (mut any_unused, mut any_kept) = (false, false);
             for other in owned() {
-                if is_unused(&other) {
+                if was_alone || is_unused(&other) {
                     any_unused = true;
                 } else {
                     any_kept = true;

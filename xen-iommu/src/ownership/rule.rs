@@ -7,7 +7,7 @@ use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::{AssignError, Together};
 use crate::owner::Owner;
-use crate::platform::{HardwareError, RemappingHardware};
+use crate::platform::{HardwareError, RemappingHardware, Sbdf};
 use crate::present::{Device, Part, Presence};
 use crate::region::forbidden::Window;
 use crate::region::record::Region;
@@ -63,6 +63,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             return Err(AssignError::Hardware { device: sbdf, error });
         }
         if self.guest().is_some() {
+            if !device.has_all_ids() {
+                return Err(AssignError::UnknownIds(sbdf));
+            }
             for id in self.presence.requesters.ids(requester) {
                 self.policy
                     .hardware
@@ -82,7 +85,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let sbdf = device.sbdf();
         if device.is_physical() {
             // To a guest it goes without any; out of the hardware domain's hands, without those that a guest has.
-            let mut functions = self.presence.devices.all().filter(|other| other.physical() == Some(sbdf));
+            let mut functions =
+                self.presence.devices.all().filter(|other| self.physical_of(other) == Some(sbdf));
             let found = functions.find(|function| match function.owner() {
                 Owner::Domain(_) if function.owner() != hardware_domain => true,
                 _ => self.guest().is_some(),
@@ -92,7 +96,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 return Err(AssignError::VirtualFunction { device: sbdf, function: function.sbdf(), owner });
             }
         }
-        if let Some(physical) = device.physical().filter(|_| self.guest().is_some()) {
+        if let Some(physical) = self.physical_of(device).filter(|_| self.guest().is_some()) {
             let owner = self.presence.devices.find(physical).map(|physical| match physical.part() {
                 Part::Moves => self.target,
                 _ => physical.owner(),
@@ -104,14 +108,25 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
+    /// The physical function of a virtual one: by it the unit of its own id is found.
+    fn physical_of(&self, device: &Device) -> Option<Sbdf> {
+        if !device.is_virtual() {
+            return None;
+        }
+        let requester = self.presence.requesters.of(device)?;
+        let mut ids = self.presence.requesters.ids(requester);
+        ids.find(|id| id.id == device.sbdf()).map(|id| id.unit_of)
+    }
+
     /// What concerns the regions that a guest is to get, with those of devices that go with them in quarantine.
     pub(super) fn check_regions(&self) -> Result<(), AssignError> {
         if self.guest().is_none() {
             return Ok(());
         }
         for device in self.selected().filter(|device| self.mode_of(device) == Mode::Strict) {
+            let limit = self.limit(device);
             for region in self.policy.registry.regions_of(device.sbdf()) {
-                if let Some(unfit) = self.unfit(device, region) {
+                if let Some(unfit) = self.unfit(device, region, limit) {
                     return Err(unfit);
                 }
             }
@@ -119,8 +134,21 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
+    /// The bits of guest addresses that the units of a device translate, and the first frame beyond; `None` where that is not known.
+    pub(super) fn limit(&self, device: &'m Device) -> Option<(u8, u64)> {
+        let requester = self.presence.requesters.of(device)?;
+        let ids = self.presence.requesters.ids(requester);
+        let width = ids.filter_map(|id| self.policy.hardware.address_width(id)).min()?;
+        Some((width, 1_u64.checked_shl(u32::from(width).saturating_sub(p2m::PAGE_SHIFT))?))
+    }
+
     /// Why a region of a device cannot be a guest's, as an error; memory and tables aside.
-    pub(super) fn unfit(&self, device: &'m Device, region: &'m Region<'m>) -> Option<AssignError> {
+    pub(super) fn unfit(
+        &self,
+        device: &'m Device,
+        region: &'m Region<'m>,
+        limit: Option<(u8, u64)>,
+    ) -> Option<AssignError> {
         let (sbdf, name) = (device.sbdf(), region.name());
         if let Some(why) = region.rejection() {
             return Some(AssignError::RejectedRegion { device: sbdf, region: name, why });
@@ -134,10 +162,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         if let Some(what) = what {
             return Some(AssignError::Forbidden { device: sbdf, region: name, what });
         }
-        let requester = self.presence.requesters.of(device)?;
-        let widths = self.presence.requesters.ids(requester);
-        let width = widths.filter_map(|id| self.policy.hardware.address_width(id)).min()?;
-        let end = 1_u64.checked_shl(u32::from(width).saturating_sub(p2m::PAGE_SHIFT))?;
+        let (width, end) = limit?;
         (region.range().end().raw() > end).then_some(AssignError::BeyondUnit {
             device: sbdf,
             region: name,

@@ -24,7 +24,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// A guest gets regions and requester ids.
     fn quiesce_others(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
-        for device in self.selected() {
+        // Who shares memory or ids with a device is in its group.
+        for device in self.selected().filter(|device| !device.is_alone()) {
             if device.part() == Part::Accompanies {
                 self.quiesce(device, false, notes)?;
             }
@@ -47,7 +48,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
     fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
-        for device in self.moving() {
+        for device in self.moving().filter(|device| !device.is_alone()) {
             let mate = self.stays_with(device);
             let with_guest = mate.is_some_and(|mate| mate != self.policy.hardware_domain);
             if with_guest || self.reaches_kept(device) {

@@ -1,7 +1,8 @@
-//! Access Control Services: whether a function sends what it is given upstream, where the remapping unit sees it, or straight to its neighbours.
+//! Access Control Services: whether a function sends what it is given upstream, where the remapping unit sees
+//! it, or straight to its neighbours.
 //!
-//! PCI Express base specification 5.0, 6.12 and 7.7.8. Without them two functions below one switch, or of one device, reach each other without the unit,
-//! and nothing keeps one from using the other's requester id.
+//! PCI Express base specification 5.0, 6.12 and 7.7.8. Without them two functions below one switch, or of one
+//! device, reach each other without the unit, and nothing keeps one from using the other's requester id.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 use bitflags::bitflags;
@@ -29,7 +30,8 @@ bitflags! {
         const EGRESS_CONTROL = 1 << 5;
         /// DT: translated requests to a peer go straight there.
         const DIRECT_TRANSLATED = 1 << 6;
-        /// What isolates: SV, RR, CR and UF. Those that the hardware has nothing to control for hold anyway (6.12.1).
+        /// What isolates: SV, RR, CR and UF. Those that the hardware has nothing to control for hold anyway
+        /// (6.12.1).
         const ISOLATION = 0x1d;
     }
 }
@@ -51,7 +53,8 @@ impl Enabled {
     }
 }
 
-/// MPC, the register of an Intel PCH's root port that makes it check requester ids as source validation does (bit 26, IRBNCE).
+/// MPC, the register of an Intel PCH's root port that makes it check requester ids as source validation does
+/// (bit 26, IRBNCE).
 const PCH_PORT_CONFIGURATION: u16 = 0xd8;
 const PCH_CHECK_BUS_NUMBERS: u32 = 1 << 26;
 
@@ -89,8 +92,9 @@ impl Registers {
     }
 }
 
-/// Switches on source validation, request and completion redirect and upstream forwarding where `function` offers them, as Xen and Linux do, and says
-/// what is on then. The root ports of older Intel PCHs have a bit of their own for source validation only. `None` where there is nothing to switch on.
+/// Switches on source validation, request and completion redirect and upstream forwarding where `function`
+/// offers them, as Xen and Linux do, and says what is on then. The root ports of older Intel PCHs have a bit
+/// of their own for source validation only. `None` where there is nothing to switch on.
 ///
 /// To be called before devices are described, and for a bridge or device that was added or has been reset.
 pub fn enable(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Enabled> {
@@ -115,8 +119,9 @@ pub fn enable(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Enabled> 
     Some(registers.read(&space))
 }
 
-/// Whether `function` sends all that it is given upstream, and vouches for the ids of what is below it. `multifunction` says whether its device has
-/// other functions; `peers_closed` whether an Intel PCH was told to stop its root ports' peers.
+/// Whether `function` sends all that it is given upstream, and vouches for the ids of what is below it.
+/// `multifunction` says whether its device has other functions; `peers_closed` whether an Intel PCH was told
+/// to stop its root ports' peers.
 pub(crate) fn isolates(
     function: Sbdf,
     multifunction: bool,
@@ -132,7 +137,8 @@ pub(crate) fn isolates(
         (Some(Part::PchPort), _) => {
             peers_closed && space.read(PCH_PORT_CONFIGURATION) & PCH_CHECK_BUS_NUMBERS != 0
         }
-        // Everybody on a conventional bus hears everything, and 6.12 keeps bridges to and from it, and event collectors, out of it.
+        // Everybody on a conventional bus hears everything, and 6.12 keeps bridges to and from it, and event
+        // collectors, out of it.
         (_, None | Some(PortType::PciToExpress | PortType::ExpressToPci | PortType::EventCollector)) => false,
         // Ports that lead down need it in any case (6.12.1.1).
         (_, Some(PortType::RootPort | PortType::Downstream)) => controls_are_on(),
@@ -145,8 +151,9 @@ pub(crate) fn isolates(
     }
 }
 
-/// The registers by which an Intel PCH before the 100 series keeps its root ports from reaching each other (Red Hat bug 1037684; "Chipset
-/// Configuration Registers" in the data sheets of the 5 to 9 series). They are memory, so that reading and writing them is the hypervisor's to do:
+/// The registers by which an Intel PCH before the 100 series keeps its root ports from reaching each other
+/// (Red Hat bug 1037684; "Chipset Configuration Registers" in the data sheets of the 5 to 9 series). They are
+/// memory, so that reading and writing them is the hypervisor's to do:
 ///
 /// 1. [`find`](Self::find) them;
 /// 2. unless [`closed`](Self::closed), write [`close`](Self::close) of the decode register back;
@@ -166,7 +173,8 @@ impl PchPeers {
     const STRAPPED: u32 = 3 << 8;
     const DECODED: u32 = 0x3f;
 
-    /// The registers of the PCH that `root_port` is part of, where they are enabled: its LPC bridge, device 31 on the same bus, tells.
+    /// The registers of the PCH that `root_port` is part of, where they are enabled: its LPC bridge, device
+    /// 31 on the same bus, tells.
     #[must_use]
     pub fn find(root_port: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Self> {
         let port = Space::new(root_port, pci);

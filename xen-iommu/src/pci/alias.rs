@@ -1,9 +1,10 @@
 //! The requester ids that a function's DMA may carry.
 //!
-//! A bridge from PCI Express to conventional PCI (or PCI-X) takes ownership of its secondary side's requests: they carry its secondary bus number,
-//! device 0, function 0 (PCI Express to PCI/PCI-X Bridge Specification 1.0, 2.3; VT-d 3.4.1), or the bridge's own id where it makes the request itself.
-//! A conventional bridge has no such rule; its requests carry the bridge's own id, and one that knows PCI-X may do either. Which of them a transaction
-//! takes depends on its kind, so that all that are possible must be translated alike.
+//! A bridge from PCI Express to conventional PCI (or PCI-X) takes ownership of its secondary side's requests:
+//! they carry its secondary bus number, device 0, function 0 (PCI Express to PCI/PCI-X Bridge Specification
+//! 1.0, 2.3; VT-d 3.4.1), or the bridge's own id where it makes the request itself. A conventional bridge has
+//! no such rule; its requests carry the bridge's own id, and one that knows PCI-X may do either. Which of
+//! them a transaction takes depends on its kind, so that all that are possible must be translated alike.
 
 use core::fmt;
 
@@ -66,7 +67,8 @@ impl RequesterIds {
         self.iter().any(|id| other.contains(id))
     }
 
-    /// Whether these are all. False after an id found no room: the function's DMA cannot be translated as a whole then, and no guest can have it.
+    /// Whether these are all. False after an id found no room: the function's DMA cannot be translated as a
+    /// whole then, and no guest can have it.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.complete
@@ -95,7 +97,8 @@ impl RequesterIds {
         self.complete = false;
     }
 
-    /// Adds those that `function` itself may carry: its phantom functions', where they are switched on, and what it is known to carry by mistake.
+    /// Adds those that `function` itself may carry: its phantom functions', where they are switched on, and
+    /// what it is known to carry by mistake.
     pub(crate) fn add_of_function(&mut self, function: Sbdf, pci: &impl ConfigRegionAccess) {
         for id in phantom_functions(function, pci).into_iter().flat_map(FurtherIds::iter) {
             self.add(id);
@@ -116,7 +119,8 @@ impl RequesterIds {
     }
 }
 
-/// The ids that `bridge` may put in place of those of what is below it, where `parent` is the bridge above it: none where it leaves them as they are.
+/// The ids that `bridge` may put in place of those of what is below it, where `parent` is the bridge above
+/// it: none where it leaves them as they are.
 pub(crate) fn ids_of_bridge(
     bridge: Bridge,
     parent: Option<Sbdf>,
@@ -134,7 +138,8 @@ pub(crate) fn ids_of_bridge(
     [takes_secondary.then_some(secondary), Some(bridge.sbdf)]
 }
 
-/// Whether a bridge without a PCI Express capability is one of those that have it left out, and is used as such: what is above it is PCI Express.
+/// Whether a bridge without a PCI Express capability is one of those that have it left out, and is used as
+/// such: what is above it is PCI Express.
 fn is_express_to_pci<A: ConfigRegionAccess>(bridge: &Space<'_, A>, parent: Option<Sbdf>, pci: &A) -> bool {
     matches!(quirk(bridge), Some(Carries::Bridge))
         && parent

@@ -1,7 +1,8 @@
 //! Which bridge leads to which bus.
 //!
-//! Bus numbers are what bridges say, and bridges may say anything. A bridge is believed where it leads to a higher bus than its own, inside the range
-//! of the bridge above it, that no other leads to; what it claims beyond that range is cut off. So the way up from any bus ends.
+//! Bus numbers are what bridges say, and bridges may say anything. A bridge is believed where it leads to a
+//! higher bus than its own, inside the range of the bridge above it, that no other leads to; what it claims
+//! beyond that range is cut off. So the way up from any bus ends.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 
@@ -52,7 +53,8 @@ pub(crate) enum Bus {
     Root { occupied: bool },
     /// The bridge with this bus, device and function leads here, and up to the last bus named.
     Below { bridge: u16, last: u8 },
-    /// Of the buses below a bridge, but no bridge leads here: the virtual functions of what is on that bridge's secondary bus may be here.
+    /// Of the buses below a bridge, but no bridge leads here: the virtual functions of what is on that
+    /// bridge's secondary bus may be here.
     Within { secondary: u8 },
 }
 
@@ -131,8 +133,8 @@ impl<'m> Buses<'m> {
         matches!(self.at(bus), Some(Bus::Root { .. } | Bus::Below { .. }))
     }
 
-    /// Whether the functions on `bus` have 8-bit numbers and no device number (ARI): the port above it says so (PCI Express base specification 5.0,
-    /// 6.13 and 7.5.3.16).
+    /// Whether the functions on `bus` have 8-bit numbers and no device number (ARI): the port above it says
+    /// so (PCI Express base specification 5.0, 6.13 and 7.5.3.16).
     pub(crate) fn alternative_ids(&self, bus: u8, pci: &impl ConfigRegionAccess) -> bool {
         let Some(bridge) = self.above(bus).filter(|bridge| bridge.secondary == bus) else { return false };
         let port = Space::new(bridge.sbdf, pci);
@@ -186,16 +188,16 @@ impl<'m> Buses<'m> {
                 continue;
             }
             let numbers = if ari || Space::new(first, pci).multifunction() { 8 } else { 1 };
-            (0..numbers).map(|number| at(device, number)).filter(|one| present(*one)).for_each(|one| {
-                found.insert(one);
-            });
+            let numbers = (0..numbers).map(|number| at(device, number));
+            numbers.filter(|one| present(*one)).for_each(|one| found.insert(one));
         }
         found
     }
 
     /// Reads all of it.
     pub(crate) fn read(&mut self, pci: &impl ConfigRegionAccess) {
-        // Lower buses first: a bridge leads to a higher bus only, so that each bus's way up is known when its turn comes.
+        // Lower buses first: a bridge leads to a higher bus only, so that each bus's way up is known when its
+        // turn comes.
         for bus in self.range.first..=self.range.last {
             self.read_bus(bus, pci);
         }
@@ -235,7 +237,7 @@ impl<'m> Buses<'m> {
         for bus in secondary.saturating_add(1)..=last {
             // What another bridge has stays with it.
             let free = match self.at(bus) {
-                Some(Bus::Root { .. }) => !matches!(own, Bus::Below { .. }),
+                Some(Bus::Root { .. }) => true,
                 Some(Bus::Within { secondary }) => secondary == bridge.bus(),
                 _ => false,
             };
@@ -285,9 +287,8 @@ impl Functions {
         Self { segment, bus, numbers: BitArray::ZERO }
     }
 
-    /// False if it was among them.
-    pub(crate) fn insert(&mut self, function: Sbdf) -> bool {
-        !self.numbers.replace(function.devfn().into(), true)
+    pub(crate) fn insert(&mut self, function: Sbdf) {
+        self.numbers.set(function.devfn().into(), true);
     }
 
     pub(crate) fn insert_all(&mut self) {

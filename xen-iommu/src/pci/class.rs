@@ -7,8 +7,8 @@ use crate::platform::Sbdf;
 /// A device's kind by its class code (PCI Code and ID Assignment Specification 1.11, section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceClass {
-    /// A USB controller (0c/03). Firmware uses its regions to make keyboard and mouse look like older ones, until the operating system takes the
-    /// controller over.
+    /// A USB controller (0c/03). Firmware uses its regions to make keyboard and mouse look like older ones,
+    /// until the operating system takes the controller over.
     Usb,
     /// A display controller (03): its regions are memory that it shows pictures from, for as long as it runs.
     Graphics,

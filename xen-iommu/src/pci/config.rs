@@ -39,17 +39,20 @@ impl<'a, A: ConfigRegionAccess> Space<'a, A> {
         Self { address: function.into(), pci }
     }
 
-    /// The 32 bits at `offset`, of which the lowest two bits and those beyond the 4 KiB of a function are dropped.
+    /// The 32 bits at `offset`, of which the lowest two bits and those beyond the 4 KiB of a function are
+    /// dropped.
     #[expect(unsafe_code, reason = "the trait's promise")]
     pub(crate) fn read(&self, offset: u16) -> u32 {
-        // SAFETY: any `PciAddress` is a valid address, and the offset is aligned and inside the 4 KiB of a function's configuration space.
+        // SAFETY: any `PciAddress` is a valid address, and the offset is aligned and inside the 4 KiB of a
+        // function's configuration space.
         unsafe { self.pci.read(self.address, offset & 0xffc) }
     }
 
     /// Writes the 32 bits at `offset`, which is cut as for [`read`](Self::read).
     #[expect(unsafe_code, reason = "the trait's promise")]
     pub(crate) fn write(&self, offset: u16, value: u32) {
-        // SAFETY: as for `read`; the registers that are written here (ACS control and its like) decide how requests are routed, not what memory is.
+        // SAFETY: as for `read`; the registers that are written here (ACS control and its like) decide how
+        // requests are routed, not what memory is.
         unsafe { self.pci.write(self.address, offset & 0xffc, value) }
     }
 
@@ -59,12 +62,14 @@ impl<'a, A: ConfigRegionAccess> Space<'a, A> {
         (id as u16, (id >> 16) as u16)
     }
 
-    /// Whether a function answers. All ones is what nobody answers, virtual functions neither; some bridges answer zeros then.
+    /// Whether a function answers. All ones is what nobody answers, virtual functions neither; some bridges
+    /// answer zeros then.
     pub(crate) fn present(&self) -> bool {
         !matches!(self.id().0, 0 | 0xffff)
     }
 
-    /// The header's layout (PCI Local Bus Specification 3.0, 6.2.1): 0 an endpoint's, 1 a bridge's, 2 a CardBus bridge's.
+    /// The header's layout (PCI Local Bus Specification 3.0, 6.2.1): 0 an endpoint's, 1 a bridge's, 2 a
+    /// CardBus bridge's.
     pub(crate) fn header(&self) -> u8 {
         (self.read(0x0c) >> 16) as u8 & 0x7f
     }
@@ -105,8 +110,8 @@ impl<'a, A: ConfigRegionAccess> Space<'a, A> {
         Some(Express { offset, port: PortType::of(flags >> 4), version: flags as u8 & 0xf })
     }
 
-    /// Where an extended capability of a PCI Express function is. Others have none; below a bridge to conventional PCI the accesses would come out
-    /// somewhere in the first 256 bytes.
+    /// Where an extended capability of a PCI Express function is. Others have none; below a bridge to
+    /// conventional PCI the accesses would come out somewhere in the first 256 bytes.
     pub(crate) fn extended_capability(&self, wanted: u16) -> Option<u16> {
         self.capability(CAPABILITY_EXPRESS)?;
         let mut offset = 0x100_u16;

@@ -1,7 +1,8 @@
 //! Further requester ids of a function: its phantom functions, and its SR-IOV virtual functions.
 //!
-//! No device scope names them. A phantom function is the same device under another number, and goes wherever it goes. A virtual function is a device of
-//! its own, which the remapping unit of its physical function translates.
+//! No device scope names them. A phantom function is the same device under another number, and goes wherever
+//! it goes. A virtual function is a device of its own, which the remapping unit of its physical function
+//! translates.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 
@@ -22,8 +23,8 @@ pub struct FurtherIds {
 }
 
 impl FurtherIds {
-    /// The phantom functions of `function`, whose distance is `stride`: 1, 2 or 4. `None` where that leaves none: another stride, or a function number
-    /// that is one of the phantoms' own.
+    /// The phantom functions of `function`, whose distance is `stride`: 1, 2 or 4. `None` where that leaves
+    /// none: another stride, or a function number that is one of the phantoms' own.
     #[must_use]
     pub fn phantom(function: Sbdf, stride: u8) -> Option<Self> {
         let count = match stride {
@@ -64,7 +65,8 @@ impl FurtherIds {
     }
 }
 
-/// The phantom functions that `function` has switched on (PCI Express base specification 5.0, 7.5.3.3 and 7.5.3.4).
+/// The phantom functions that `function` has switched on (PCI Express base specification 5.0, 7.5.3.3 and
+/// 7.5.3.4).
 #[must_use]
 pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
     let space = Space::new(function, pci);
@@ -78,8 +80,9 @@ pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
     FurtherIds::phantom(function, 8_u8.checked_shr(bits)?)
 }
 
-/// The virtual functions that `function` may have: all of its `TotalVFs`, at the offset and stride that it has now. These may change when the number of
-/// virtual functions, or ARI, is set (PCI Express base specification 5.0, 9.3.3.9 and 9.3.3.10).
+/// The virtual functions that `function` may have: all of its `TotalVFs`, at the offset and stride that it
+/// has now. These may change when the number of virtual functions, or ARI, is set (PCI Express base
+/// specification 5.0, 9.3.3.9 and 9.3.3.10).
 #[must_use]
 pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
     let space = Space::new(function, pci);
@@ -88,7 +91,8 @@ pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
     of_sr_iov(function, &space, sr_iov, total)
 }
 
-/// The virtual functions that are there: `NumVFs` of them where VF Enable is set (same, 9.3.3.3.1 and 9.3.3.7).
+/// The virtual functions that are there: `NumVFs` of them where VF Enable is set (same, 9.3.3.3.1 and
+/// 9.3.3.7).
 #[must_use]
 pub fn enabled_virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
     let space = Space::new(function, pci);
@@ -107,7 +111,9 @@ fn of_sr_iov<A: ConfigRegionAccess>(
 ) -> Option<FurtherIds> {
     let place = space.read(sr_iov.checked_add(0x14)?);
     let (offset, stride) = (place as u16, (place >> 16) as u16);
-    let ids = FurtherIds { function, offset, stride, count };
+    // More would be where others are already: ids are 16-bit numbers.
+    let most = u16::MAX.checked_div(stride).unwrap_or(u16::MAX).saturating_add(1);
+    let ids = FurtherIds { function, offset, stride, count: count.min(most) };
     // Without a stride there is room for one; without an offset it would be the function itself.
     (count > 0 && offset != 0 && (stride != 0 || count == 1)).then_some(ids)
 }
@@ -210,6 +216,10 @@ mod tests {
         };
         assert_eq!((count(1, 3), count(0, 3), count(1, 0)), (Some(3), None, None));
         assert_eq!(count(0x11, 9), Some(8), "there are no more than the total");
+        let mut lapping = config(1, 0xffff);
+        lapping.0.extend([(0x10c, 0xffff_ffff), (0x114, 0x1000 << 16 | 0x80)]);
+        let ids: Vec<_> = enabled_virtual_functions(FUNCTION, &lapping).unwrap().iter().collect();
+        assert_eq!((ids.len(), ids[15]), (16, Sbdf::new(1, 0xf2, 0x13, 1)), "all the way round, once");
     }
 
     #[test]

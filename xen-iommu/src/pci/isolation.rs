@@ -1,8 +1,9 @@
 //! Who can reach whom beside the remapping unit, as VFIO makes its groups (Linux `pci_device_group`).
 //!
-//! From a function one goes up to the topmost bridge that does not isolate, because it puts its own ids in place of those below it or has no ACS. All
-//! that is below that bridge shares its fate. On the bus where that leads to, functions are together that are of one device and have no ACS, or that
-//! carry one requester id. The lowest of them stands for them all.
+//! From a function one goes up to the topmost bridge that does not isolate, because it puts its own ids in
+//! place of those below it or has no ACS. All that is below that bridge shares its fate. On the bus where
+//! that leads to, functions are together that are of one device and have no ACS, or that carry one requester
+//! id. The lowest of them stands for them all.
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 
@@ -44,7 +45,8 @@ impl Way {
                 topmost = Some(bridge.sbdf);
             }
         }
-        way.shared = topmost.map(|bridge| together(buses, bridge, peers_closed, pci));
+        way.shared = topmost
+            .map(|bridge| Neighbours::read(buses, bridge.bus(), peers_closed, pci).together(bridge, pci));
         way
     }
 
@@ -65,62 +67,82 @@ fn isolates(buses: &Buses<'_>, function: Sbdf, peers_closed: bool, pci: &impl Co
     acs::isolates(function, multifunction, peers_closed, pci)
 }
 
-/// The lowest of the functions on `start`'s bus that are together with it, however many others lie between.
-pub(crate) fn together(
-    buses: &Buses<'_>,
-    start: Sbdf,
-    peers_closed: bool,
-    pci: &impl ConfigRegionAccess,
-) -> Sbdf {
-    let (segment, bus) = (start.segment(), start.bus());
-    let ari = buses.alternative_ids(bus, pci);
-    let mut found = Functions::on(segment, bus);
-    // What those found carry, and the devices that they are of without ACS.
-    let mut carried = Functions::on(segment, bus);
-    let mut open_devices = 0_u32;
-    let device_bit = |function| {
-        let (device, multifunction) = buses.device(function, ari, pci);
-        (1_u32.checked_shl(device.into()).unwrap_or(0), multifunction)
-    };
-    let is_open = |function, multifunction: bool| {
-        multifunction && !acs::isolates(function, multifunction, peers_closed, pci)
-    };
-    let ids_of = |function| {
-        let mut ids = RequesterIds::one(function);
-        ids.add_of_function(function, pci);
-        ids
-    };
-    let mut absorb = |function, carried: &mut Functions, open_devices: &mut u32| {
-        found.insert(function);
-        let ids = ids_of(function);
-        ids.iter().for_each(|id| {
-            carried.insert(id);
-        });
-        if !ids.is_complete() {
-            carried.insert_all();
-        }
-        let (bit, multifunction) = device_bit(function);
-        if is_open(function, multifunction) {
-            *open_devices |= bit;
+/// The functions of one bus, as far as they may be together.
+pub(crate) struct Neighbours {
+    all: Functions,
+    /// Those that are one of several of their device, and do not isolate.
+    open: Functions,
+    /// Those that may carry another id than their own.
+    aliased: Functions,
+    ari: bool,
+}
+
+impl Neighbours {
+    pub(crate) fn read(
+        buses: &Buses<'_>,
+        bus: u8,
+        peers_closed: bool,
+        pci: &impl ConfigRegionAccess,
+    ) -> Self {
+        let all = buses.functions_on(bus, pci);
+        let none = Functions::on(buses.range.segment, bus);
+        let ari = buses.alternative_ids(bus, pci);
+        let mut found = Self { all, open: none, aliased: none, ari };
+        for function in all.iter() {
+            let (_, multifunction) = buses.device(function, ari, pci);
+            if multifunction && !acs::isolates(function, multifunction, peers_closed, pci) {
+                found.open.insert(function);
+            }
+            if ids_of(function, pci) != RequesterIds::one(function) {
+                found.aliased.insert(function);
+            }
         }
         found
-    };
-    let mut members = absorb(start, &mut carried, &mut open_devices);
-    let all = buses.functions_on(bus, pci);
-    loop {
-        let joins = |function: &Sbdf| {
-            if members.contains(*function) {
-                return false;
-            }
-            let ids = ids_of(*function);
-            if !ids.is_complete() || ids.iter().any(|id| carried.contains(id)) {
-                return true;
-            }
-            let (bit, multifunction) = device_bit(*function);
-            open_devices & bit != 0 && is_open(*function, multifunction)
-        };
-        let Some(next) = all.iter().find(joins) else { break };
-        members = absorb(next, &mut carried, &mut open_devices);
     }
-    members.lowest().unwrap_or(start)
+
+    /// All that answer.
+    pub(crate) const fn all(&self) -> &Functions {
+        &self.all
+    }
+
+    const fn device(&self, function: Sbdf) -> u8 {
+        if self.ari { 0 } else { function.device() }
+    }
+
+    /// The lowest of the functions that are together with `start`, however many others lie between.
+    pub(crate) fn together(&self, start: Sbdf, pci: &impl ConfigRegionAccess) -> Sbdf {
+        let mut members = Functions::on(start.segment(), start.bus());
+        // What the members may carry, and the devices that open ones are of.
+        let mut carried = members;
+        let mut devices = 0_u32;
+        let mut next = Some(start);
+        while let Some(function) = next {
+            members.insert(function);
+            if self.open.contains(function) {
+                devices |= 1_u32.checked_shl(self.device(function).into()).unwrap_or(0);
+            }
+            let ids = ids_of(function, pci);
+            ids.iter().for_each(|id| carried.insert(id));
+            if !ids.is_complete() {
+                carried.insert_all();
+            }
+            next = self.all.iter().find(|one| {
+                let is_open = || self.open.contains(*one) && devices >> self.device(*one) & 1 != 0;
+                let meets = || {
+                    let ids = ids_of(*one, pci);
+                    !ids.is_complete() || ids.iter().any(|id| carried.contains(id))
+                };
+                !members.contains(*one)
+                    && (is_open() || carried.contains(*one) || self.aliased.contains(*one) && meets())
+            });
+        }
+        members.lowest().unwrap_or(start)
+    }
+}
+
+/// The ids that a function may carry as it leaves its bus.
+fn ids_of(function: Sbdf, pci: &impl ConfigRegionAccess) -> RequesterIds {
+    let mut ids = RequesterIds::one(function);
+    ids.add_of_function(function, pci);
+    ids
 }

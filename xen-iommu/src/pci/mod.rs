@@ -1,7 +1,9 @@
-//! PCI as the policy needs it: which functions there are, the requester ids that their DMA may carry, and who can reach whom beside the IOMMU.
+//! PCI as the policy needs it: which functions there are, the requester ids that their DMA may carry, and who
+//! can reach whom beside the IOMMU.
 //!
-//! [`Topology`] is read once, knows which bridge leads to which bus, and describes a [`Function`] when asked. What can change (capabilities that are
-//! switched on, virtual functions) is read anew each time. Nothing that config space holds makes it loop, fail or miss its bounds.
+//! [`Topology`] is read once, knows which bridge leads to which bus, and describes a [`Function`] when asked.
+//! What can change (capabilities that are switched on, virtual functions) is read anew each time. Nothing
+//! that config space holds makes it loop, fail or miss its bounds.
 
 pub mod acs;
 mod acs_parts;

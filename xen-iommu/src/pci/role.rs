@@ -10,11 +10,13 @@ use crate::platform::Sbdf;
 pub enum Role {
     /// A device of its own.
     Endpoint,
-    /// A bridge to another bus (header type 1 or 2). It is never given away: it carries the DMA of what is below it.
+    /// A bridge to another bus (header type 1 or 2). It is never given away: it carries the DMA of what is
+    /// below it.
     Bridge,
     /// A host bridge (class 06/00). It does no DMA of its own and is never given away.
     HostBridge,
-    /// A physical function: it has an SR-IOV capability, and with it its virtual functions in its hand, whether or not they are switched on.
+    /// A physical function: it has an SR-IOV capability, and with it its virtual functions in its hand,
+    /// whether or not they are switched on.
     Physical,
     /// A virtual function that is switched on. It answers all ones as its vendor id (SR-IOV 1.1, 3.4.1.1).
     Virtual {

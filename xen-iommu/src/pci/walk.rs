@@ -11,7 +11,7 @@ use crate::pci::buses::{Bridge, Bus, BusRange, Buses, Upstream};
 use crate::pci::class::DeviceClass;
 use crate::pci::config::Space;
 use crate::pci::functions::{FurtherIds, enabled_virtual_functions};
-use crate::pci::isolation::{Way, together};
+use crate::pci::isolation::{Neighbours, Way};
 use crate::pci::role::Role;
 use crate::platform::Sbdf;
 
@@ -26,8 +26,9 @@ pub struct Function {
     pub class: DeviceClass,
     /// Every requester id that its DMA may carry.
     pub ids: RequesterIds,
-    /// What stands for all that it shares a way with beside the remapping unit. Two functions with the same value can reach each other, or forge each
-    /// other's ids; functions with different values cannot. It is the function itself, or the lowest function on the bus where the ways part.
+    /// What stands for all that it shares a way with beside the remapping unit. Two functions with the same
+    /// value can reach each other, or forge each other's ids; functions with different values cannot. It is
+    /// the function itself, or the lowest function on the bus where the ways part.
     pub isolation: Sbdf,
 }
 
@@ -53,8 +54,8 @@ impl From<Sbdf> for Function {
 
 /// Which bridges lead where on this machine.
 ///
-/// It remembers the bridges, and nothing of devices: those are read when they are asked for, so that hot-plug of a device needs nothing here, and that
-/// of a bridge one [`update`](Self::update).
+/// It remembers the bridges, and nothing of devices: those are read when they are asked for, so that hot-plug
+/// of a device needs nothing here, and that of a bridge one [`update`](Self::update).
 pub struct Topology<'m> {
     ranges: &'m mut [Buses<'m>],
     pch_peers_closed: bool,
@@ -71,8 +72,8 @@ impl<'m> Topology<'m> {
         buses.fold(tables.saturating_add(gaps), usize::saturating_add)
     }
 
-    /// Reads the bridges of the buses that can be reached, as MCFG names them: some 32 reads a bus, and a few dozen a bridge. A bus that is in several
-    /// ranges is in the first.
+    /// Reads the bridges of the buses that can be reached, as MCFG names them: some 32 reads a bus, and a few
+    /// dozen a bridge. A bus that is in several ranges is in the first.
     ///
     /// # Errors
     /// [`OutOfMemory`] when `arena` has less than [`memory`](Self::memory) left.
@@ -89,7 +90,8 @@ impl<'m> Topology<'m> {
         Ok(Self { ranges: places, pch_peers_closed: false })
     }
 
-    /// Says that the root ports of an Intel PCH cannot reach each other, because the hypervisor has seen to it: see [`PchPeers`](crate::pci::PchPeers).
+    /// Says that the root ports of an Intel PCH cannot reach each other, because the hypervisor has seen to
+    /// it: see [`PchPeers`](crate::pci::PchPeers).
     pub const fn set_pch_peers_closed(&mut self, closed: bool) {
         self.pch_peers_closed = closed;
     }
@@ -110,8 +112,8 @@ impl<'m> Topology<'m> {
         self.buses(function).into_iter().flat_map(move |buses| Upstream::new(buses, function.bus()))
     }
 
-    /// Visits every function that is there, the virtual ones that are enabled included, each once. Those of a bus come lowest first, a physical
-    /// function's virtual functions right after it.
+    /// Visits every function that is there, the virtual ones that are enabled included, each once. Those of a
+    /// bus come lowest first, a physical function's virtual functions right after it.
     pub fn functions(&self, pci: &impl ConfigRegionAccess, visit: &mut dyn FnMut(Function)) {
         for buses in &*self.ranges {
             for bus in buses.range.first..=buses.range.last {
@@ -127,14 +129,14 @@ impl<'m> Topology<'m> {
         pci: &impl ConfigRegionAccess,
         visit: &mut dyn FnMut(Function),
     ) {
-        let found = buses.functions_on(bus, pci);
-        if found.lowest().is_none() {
+        let here = Neighbours::read(buses, bus, self.pch_peers_closed, pci);
+        if here.all().lowest().is_none() {
             return;
         }
         let way = Way::read(buses, bus, self.pch_peers_closed, pci);
         let mut earlier = Earlier::default();
-        for sbdf in found.iter().filter(|one| self.is_first(buses, *one)) {
-            let function = self.describe(buses, sbdf, &way, pci);
+        for sbdf in here.all().iter().filter(|one| self.is_first(buses, *one)) {
+            let function = describe(sbdf, &way, &here, pci);
             visit(function);
             let virtuals = match function.role {
                 Role::Physical => enabled_virtual_functions(sbdf, pci),
@@ -154,19 +156,24 @@ impl<'m> Topology<'m> {
     /// What `function` is; `None` where none is, or where it cannot be reached.
     pub fn function(&self, function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Function> {
         let buses = self.buses(function)?;
-        let read = |bus| Way::read(buses, bus, self.pch_peers_closed, pci);
+        let read = |bus| {
+            let here = Neighbours::read(buses, bus, self.pch_peers_closed, pci);
+            (Way::read(buses, bus, self.pch_peers_closed, pci), here)
+        };
         if buses.answers(function, pci) {
-            return Some(self.describe(buses, function, &read(function.bus()), pci));
+            let (way, here) = read(function.bus());
+            return Some(describe(function, &way, &here, pci));
         }
         let physical = physical_of(buses, function, pci)?;
         if !self.may_be_virtual(buses, function, physical, pci) {
             return None;
         }
-        let way = read(physical.bus());
-        Some(describe_virtual(function, &self.describe(buses, physical, &way, pci), &way))
+        let (way, here) = read(physical.bus());
+        Some(describe_virtual(function, &describe(physical, &way, &here, pci), &way))
     }
 
-    /// Whether `id` can be a virtual function of `physical`: its bus is for that, and no function answers there.
+    /// Whether `id` can be a virtual function of `physical`: its bus is for that, and no function answers
+    /// there.
     fn may_be_virtual(
         &self,
         buses: &Buses<'m>,
@@ -174,9 +181,11 @@ impl<'m> Topology<'m> {
         physical: Sbdf,
         pci: &impl ConfigRegionAccess,
     ) -> bool {
+        // The second is a quick answer for most of what a greedy device claims.
         buses.range.contains(id)
-            && self.is_first(buses, id)
+            && buses.above(id.bus()) == buses.above(physical.bus())
             && buses.home(id.bus()) == physical.bus()
+            && self.is_first(buses, id)
             && !Space::new(id, pci).present()
     }
 
@@ -185,21 +194,8 @@ impl<'m> Topology<'m> {
         self.buses(function).is_some_and(|first| core::ptr::eq(first, buses))
     }
 
-    fn describe(&self, buses: &Buses<'m>, sbdf: Sbdf, way: &Way, pci: &impl ConfigRegionAccess) -> Function {
-        let mut ids = RequesterIds::one(sbdf);
-        ids.add_of_function(sbdf, pci);
-        way.add_to(&mut ids);
-        Function {
-            sbdf,
-            role: Role::read(&Space::new(sbdf, pci)),
-            class: DeviceClass::read(sbdf, pci),
-            ids,
-            isolation: way.shared.unwrap_or_else(|| together(buses, sbdf, self.pch_peers_closed, pci)),
-        }
-    }
-
-    /// Switches ACS on wherever it is offered, as [`acs::enable`] does for one function, and says what became of it. To be called before functions are
-    /// asked for.
+    /// Switches ACS on wherever it is offered, as [`acs::enable`] does for one function, and says what became
+    /// of it. To be called before functions are asked for.
     pub fn enable_acs(&self, pci: &impl ConfigRegionAccess, visit: &mut dyn FnMut(Sbdf, Enabled)) {
         for buses in &*self.ranges {
             for bus in buses.range.first..=buses.range.last {
@@ -220,7 +216,21 @@ impl fmt::Debug for Topology<'_> {
     }
 }
 
-/// A virtual function has its physical function's way, and ACS has nothing to control between those of one: Linux takes them for single functions.
+fn describe(sbdf: Sbdf, way: &Way, here: &Neighbours, pci: &impl ConfigRegionAccess) -> Function {
+    let mut ids = RequesterIds::one(sbdf);
+    ids.add_of_function(sbdf, pci);
+    way.add_to(&mut ids);
+    Function {
+        sbdf,
+        role: Role::read(&Space::new(sbdf, pci)),
+        class: DeviceClass::read(sbdf, pci),
+        ids,
+        isolation: way.shared.unwrap_or_else(|| here.together(sbdf, pci)),
+    }
+}
+
+/// A virtual function has its physical function's way, and ACS has nothing to control between those of one:
+/// Linux takes them for single functions.
 fn describe_virtual(id: Sbdf, physical: &Function, way: &Way) -> Function {
     let mut ids = RequesterIds::one(id);
     way.add_to(&mut ids);

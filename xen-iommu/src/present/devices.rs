@@ -33,12 +33,11 @@ pub(crate) struct Device {
     /// The number of its requester.
     pub(crate) requester: Number,
     pub(crate) group: Ring,
-    pub(crate) bound: Ring,
+    /// The same for all that are bound to each other.
+    pub(crate) bound: Number,
     /// Where PCI's isolation ends, and the next device with the same.
     isolation: Number,
     next_not_isolated: Number,
-    /// Its physical function, if it is a virtual one.
-    physical: Number,
     /// The next in the selection of a move, in a group that is made anew, or among free places.
     pub(crate) next_in_list: Number,
     part: AtomicU8,
@@ -50,6 +49,8 @@ const BRIDGE: u8 = 1 << 0;
 /// A physical function that can have virtual ones.
 const PHYSICAL: u8 = 1 << 1;
 const VIRTUAL: u8 = 1 << 2;
+/// Its DMA may carry more requester ids than are known.
+const INCOMPLETE: u8 = 1 << 6;
 /// Its regions may be left out where they are in the way.
 const RELAXABLE: u8 = 1 << 3;
 /// Its DMA is off until it moves.
@@ -66,6 +67,11 @@ impl Device {
         Owner::decode(self.owner.get())
     }
 
+    /// Whether it has its group to itself.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.group.is_alone(self.number)
+    }
+
     pub(crate) fn is_bridge(&self) -> bool {
         self.has(BRIDGE)
     }
@@ -74,9 +80,13 @@ impl Device {
         self.has(PHYSICAL)
     }
 
-    /// The physical function of a virtual one.
-    pub(crate) fn physical(&self) -> Option<Sbdf> {
-        self.has(VIRTUAL).then(|| Sbdf::from_raw(self.physical.get()))
+    /// Whether all requester ids are known that its DMA may carry.
+    pub(crate) fn has_all_ids(&self) -> bool {
+        !self.has(INCOMPLETE)
+    }
+
+    pub(crate) fn is_virtual(&self) -> bool {
+        self.has(VIRTUAL)
     }
 
     /// The lowest function or bridge above which everything isolates.
@@ -174,10 +184,9 @@ impl<'m> Devices<'m> {
                 owner: Number::new(QUARANTINE),
                 requester: Number::new(NONE),
                 group: Ring::alone(number),
-                bound: Ring::alone(number),
+                bound: Number::new(number),
                 isolation: Number::new(0),
                 next_not_isolated: Number::new(NONE),
-                physical: Number::new(0),
                 next_in_list: Number::new(next),
                 part: AtomicU8::new(Part::Idle as u8),
                 flags: AtomicU8::new(0),
@@ -269,12 +278,10 @@ impl<'m> Devices<'m> {
         let flags = match function.role {
             Role::Bridge | Role::HostBridge => BRIDGE,
             Role::Physical => PHYSICAL,
-            Role::Virtual { physical } => {
-                device.physical.set(physical.raw());
-                VIRTUAL
-            }
+            Role::Virtual { .. } => VIRTUAL,
             _ => 0,
         };
+        let flags = if function.ids.is_complete() { flags } else { flags | INCOMPLETE };
         device.flags.store(flags, Ordering::Relaxed);
         self.by_sbdf.insert(device);
         self.index.insert(function.sbdf, device.number);

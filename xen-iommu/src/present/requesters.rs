@@ -25,6 +25,7 @@ struct Id {
 /// Requester ids that are translated as one.
 pub(crate) struct Requester {
     pub(crate) number: u32,
+    /// Its first id, or the next of free places.
     first_id: Number,
     /// A present device that uses it and is no bridge; [`NONE`] without one.
     pub(crate) first_user: Number,
@@ -35,7 +36,6 @@ pub(crate) struct Requester {
     holder: Number,
     /// Where it was before the move under way.
     pub(crate) left: Number,
-    next_free: Number,
     /// The number of a domain that its DMA may reach beside that of its holder; [`NONE`] where all is certain, [`NO_DOMAIN`] where it may reach another
     /// place that is no domain's.
     stray: Number,
@@ -163,13 +163,12 @@ impl<'m, S> Requesters<'m, S> {
             let (number, next) = numbered(index, capacity);
             Requester {
                 number,
-                first_id: Number::new(NONE),
+                first_id: Number::new(next),
                 first_user: Number::new(NONE),
                 users: Number::new(0),
                 bridges: Number::new(0),
                 holder: Number::new(NONE),
                 left: Number::new(NONE),
-                next_free: Number::new(next),
                 stray: Number::new(NONE),
                 flags: AtomicU8::new(0),
             }
@@ -243,7 +242,7 @@ impl<'m, S> Requesters<'m, S> {
         if !self.has_room(function) {
             return None;
         }
-        self.free = requester.next_free.get();
+        self.free = requester.first_id.get();
         requester.first_id.set(NONE);
         requester.first_user.set(NONE);
         requester.users.set(0);
@@ -304,7 +303,7 @@ impl<'m, S> Requesters<'m, S> {
     /// Frees its places and hands out its quarantine's space.
     pub(crate) fn remove(&mut self, requester: &'m Requester) -> Option<S> {
         self.truncate_ids(requester, 0);
-        requester.next_free.set(self.free);
+        requester.first_id.set(self.free);
         self.free = requester.number;
         self.quarantine(requester)?.lock().take()
     }

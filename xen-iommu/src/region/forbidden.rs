@@ -103,6 +103,13 @@ impl<const N: usize> Windows for [Window; N] {
     }
 }
 
+/// As `|visit| bars.for_each(|bar| visit(Window::Bar(bar)))`, where windows are not kept in one place.
+impl<F: Fn(&mut dyn FnMut(Window))> Windows for F {
+    fn for_each(&self, visit: &mut dyn FnMut(Window)) {
+        self(visit);
+    }
+}
+
 /// The first reason why no guest may reach the whole pages `pages` for a region of `devices`, whose own BARs are theirs. To be asked when a region is
 /// judged, and again when a device is assigned, as BARs move.
 pub fn check(

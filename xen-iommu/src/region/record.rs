@@ -231,24 +231,28 @@ impl<'m> Region<'m> {
     }
 
     /// The whole pages that the region covers; of a rejected region none.
+    #[inline]
     #[must_use]
     pub fn range(&self) -> MfnRange {
         self.range
     }
 
     /// What its devices may do there.
+    #[inline]
     #[must_use]
     pub fn access(&self) -> Access {
         self.record.access
     }
 
     /// Where it comes from.
+    #[inline]
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.record.origin
     }
 
     /// The devices that it belongs to; see [`record`](Self::record).
+    #[inline]
     #[must_use]
     pub fn devices(&self) -> &'m [Devices] {
         self.record.devices
@@ -261,6 +265,7 @@ impl<'m> Region<'m> {
     }
 
     /// Why it is not used, where it is not. Its devices are refused for assignment then, unless relaxed.
+    #[inline]
     #[must_use]
     pub fn rejection(&self) -> Option<Rejection> {
         match self.verdict {
@@ -295,6 +300,7 @@ impl<'m> Region<'m> {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn rank(&self) -> u32 {
         self.rank.load(Ordering::Relaxed)
     }
@@ -304,6 +310,7 @@ impl<'m> Region<'m> {
     }
 
     /// The number of its cluster; [`NONE`] of a rejected region.
+    #[inline]
     pub(super) fn cluster(&self) -> u32 {
         self.cluster.load(Ordering::Relaxed)
     }
@@ -313,6 +320,7 @@ impl<'m> Region<'m> {
     }
 
     /// The highest end of this region and of those that start below it.
+    #[inline]
     pub(super) fn highest_end(&self) -> u64 {
         self.highest_end.load(Ordering::Relaxed)
     }

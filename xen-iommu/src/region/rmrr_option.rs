@@ -285,6 +285,43 @@ mod tests {
         assert_eq!(read("1=0:2.0;;1=0:2.0"), [good(), error(8, OptionErrorKind::NumberExpected), good()]);
     }
 
+    /// Xen reads an empty number as 0, and of a large one the low 64 bits.
+    #[test]
+    fn numbers_that_are_empty_or_too_large_are_errors() {
+        for (value, position) in [
+            ("=0:2.0", 0),
+            ("-2=0:2.0", 0),
+            ("1-=0:2.0", 2),
+            ("1=:2.0", 2),
+            ("1=0:.0", 4),
+            ("1=0:2.", 6),
+            ("1=0::2.0", 4),
+            ("0x=0:2.0", 1),
+        ] {
+            let kind = match value {
+                // A `0x` without a digit is a 0 and a letter.
+                "0x=0:2.0" => OptionErrorKind::Expected('='),
+                _ => OptionErrorKind::NumberExpected,
+            };
+            assert_eq!(read(value), [error(position, kind)], "{value}");
+        }
+        let max = u64::MAX >> p2m::PAGE_SHIFT;
+        for number in
+            ["10000000000000000", "10000000000000001", "ffffffffffffffffffff", "0x10000000000000000"]
+        {
+            let text = std::format!("{number}=0:2.0;1={number}:2.0");
+            let device = number.len() + "=0:2.0;1=".len();
+            assert_eq!(
+                read(&text),
+                [
+                    error(0, OptionErrorKind::TooLarge { max }),
+                    error(device, OptionErrorKind::TooLarge { max: 0xffff })
+                ],
+                "{number}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_to_its_end(text in "[0-9a-fx:.,;=-]{0,60}|.{0,40}") {

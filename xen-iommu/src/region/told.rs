@@ -22,7 +22,7 @@ pub enum IommuState {
     #[error("the IOMMU is switched off")]
     Off,
     /// What firmware tells, or the hardware itself, cannot be used.
-    #[error("the IOMMU cannot be used")]
+    #[error("the IOMMU cannot be used: {0}")]
     Unusable(#[source] Unusable),
 }
 

@@ -82,7 +82,7 @@ impl<'m> Registry<'m> {
     }
 
     /// Which devices a region belongs to: [`Region::devices`], and those that have been found since.
-    pub fn devices_of<'r>(&'r self, region: &'r Region<'m>) -> impl Iterator<Item = Devices> + Clone + 'r {
+    pub fn devices_of<'r>(&'r self, region: &'r Region<'_>) -> impl Iterator<Item = Devices> + Clone + 'r {
         let late = self.late.iter().filter(move |late| core::ptr::eq(late.region, region));
         region.devices().iter().copied().chain(late.filter_map(Late::devices))
     }

@@ -17,13 +17,13 @@ pub fn coverage(
 ) {
     let segment = drhd.segment();
     for scope in scopes.of(drhd.offset()) {
-        if matches!(scope.kind, ScopeKind::IoApic | ScopeKind::Hpet) {
-            continue;
-        }
         let Ok(place) = scope.place else {
             unresolved(scope);
             continue;
         };
+        if matches!(scope.kind, ScopeKind::IoApic | ScopeKind::Hpet) {
+            continue;
+        }
         match place.devices {
             Devices::Below { bridge, first_bus, last_bus } => {
                 // Some bridges request with their own id for what is behind them, others with their secondary bus's.

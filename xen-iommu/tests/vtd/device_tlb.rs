@@ -164,3 +164,21 @@ fn a_unit_that_stands_still_is_not_taken_for_the_device() {
     assert!(matches!(result, Err(HardwareError::TimedOut { unit: BASE, .. })));
     assert_eq!(cut_off(&rig), []);
 }
+
+#[test]
+fn a_device_of_another_segment_is_named_with_it() {
+    let arena = arena(64);
+    let model = model(CAP, MODEL_ECAP, arena);
+    let mut setup = setup(BASE, model, &[Coverage::All { segment: 3 }], true);
+    setup.segment = 3;
+    let vtd = Vtd::new(Vec::leak(vec![Unit::new(setup)]), arena);
+    vtd.start(&mut |_, error| panic!("{error}"));
+    let device = Sbdf::new(3, 0, 1, 0);
+    vtd.attach(device.into(), SpaceId(0), arena.table_of(4)).unwrap();
+    assert_eq!(vtd.use_device_tlb(device.into(), 0), Ok(true));
+    model.trouble(Trouble { silent_device: Some((device.source_id(), Silence::Told)), ..Trouble::default() });
+    vtd.detach(device.into()).unwrap();
+    let mut found = Vec::new();
+    vtd.for_each_cut_off(&mut |device| found.push(device));
+    assert_eq!(found, [device]);
+}

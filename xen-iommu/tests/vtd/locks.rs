@@ -9,6 +9,9 @@ use testkit::vtd::Trouble;
 
 use super::*;
 
+/// After so long, somebody waits who should not.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A unit's registers that count how often they are used; who waits for the unit waits until it is let go.
 struct Gate {
     model: Hardware,
@@ -102,9 +105,13 @@ impl Slow {
         gates[0].model.trouble(Trouble { queue: true, ..Trouble::default() });
         gates[0].open.store(false, Ordering::SeqCst);
         let flush = thread::spawn(|| vtd.flush(SpaceId(0), &flush_of(0, 8)));
-        while !gates[0].waiting.load(Ordering::SeqCst) {
+        for _ in 0..PATIENCE.as_millis() {
+            if gates[0].waiting.load(Ordering::SeqCst) {
+                break;
+            }
             thread::sleep(Duration::from_millis(1));
         }
+        assert!(gates[0].waiting.load(Ordering::SeqCst), "the flush waits for its unit");
         gates[0].used.store(0, Ordering::SeqCst);
         Self { arena, gates, vtd, flush }
     }
@@ -117,7 +124,7 @@ impl Slow {
         let (done, result) = mpsc::channel();
         let vtd = self.vtd;
         thread::spawn(move || done.send(work(vtd)).unwrap());
-        result.recv_timeout(Duration::from_secs(20)).expect("waits for a unit that it has nothing to do with")
+        result.recv_timeout(PATIENCE).expect("waits for a unit that it has nothing to do with")
     }
 
     fn used(&self) -> u64 {
@@ -156,7 +163,7 @@ fn who_has_something_there_waits() {
     assert!(result.recv_timeout(Duration::from_millis(100)).is_err());
     slow.gates[0].model.trouble(Trouble::default());
     slow.gates[0].open.store(true, Ordering::SeqCst);
-    result.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    result.recv_timeout(PATIENCE).unwrap().unwrap();
     waits.join().unwrap();
     slow.flush.join().unwrap().unwrap_err();
 }

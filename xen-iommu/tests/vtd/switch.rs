@@ -258,3 +258,24 @@ fn what_one_move_left_under_the_transit_id_is_not_the_next_ones() {
         assert!(probed.iter().all(|one| allowed.contains(&one.result)), "{probed:?}");
     }
 }
+
+#[test]
+fn what_was_absent_needs_no_transit() {
+    for at_once in [true, false] {
+        let rig = Rig::of(CAP, MODEL_ECAP, true, at_once);
+        let table = rig.table(4, &[(OWN, 1)]);
+        let device = device(0, MOVING as u8);
+        rig.model.take_events();
+        rig.vtd.attach(device.into(), SpaceId(0), table).unwrap();
+        assert_eq!(rig.model.take_events(), [], "nothing was cached");
+        // The same space under the same id: one word changes, if any.
+        rig.vtd.attach(device.into(), SpaceId(0), table).unwrap();
+        let events = rig.model.take_events();
+        assert!(matches!(events[..], [Event::Context(_), Event::Iotlb(..)]), "{events:?}");
+        rig.vtd.detach(device.into()).unwrap();
+        let events = rig.model.take_events();
+        assert!(matches!(events[..], [Event::Context(_), Event::Iotlb(..)]), "{events:?}");
+        rig.vtd.detach(device.into()).unwrap();
+        assert_eq!(rig.model.take_events(), []);
+    }
+}

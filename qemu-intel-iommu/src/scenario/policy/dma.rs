@@ -1,18 +1,24 @@
-//! DMA of the edu devices as the steps use it: a pattern brought into the device while it reaches the hardware domain's RAM, and written out later.
+//! DMA of the edu devices as the steps use it: a pattern brought into the device while it reaches the
+//! hardware domain's RAM, and written out later.
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use xen_iommu::Sbdf;
+use xen_iommu::vtd::{Fault, Operation, Reason};
 
-use super::super::{ensure, text};
 use super::world::World;
+use crate::check::{ensure, text};
 use crate::devices::edu::Direction;
+use crate::memory::Shared;
 
 /// Bytes of a transfer.
 pub const LEN: u64 = 256;
 
 impl World {
-    /// Fills a device's buffer with `byte`, by a DMA from the hardware domain's RAM; the device must be the hardware domain's.
+    /// Fills a device's buffer with `byte`, by a DMA from the hardware domain's RAM; the device must be the
+    /// hardware domain's.
     pub fn load(&mut self, device: Sbdf, byte: u8) -> Result<(), String> {
         self.host.ram.fill(0, LEN, byte);
         let from = self.host.ram.start();
@@ -24,9 +30,10 @@ impl World {
         self.edu(device)?.transfer(Direction::ToMemory, bus, LEN).map_err(text)
     }
 
-    /// Lets a device write its buffer, loaded with `byte`, into a region at `bus`, and looks whether it arrives without a fault.
+    /// Lets a device write its buffer, loaded with `byte`, into a region at `bus`, and looks whether it
+    /// arrives without a fault.
     pub fn write_arrives(&mut self, device: Sbdf, bus: u64, byte: u8) -> Result<(), String> {
-        let region = crate::memory::Shared::kept_by_firmware(bus..bus + LEN).map_err(text)?;
+        let region = Shared::kept_by_firmware(bus..bus + LEN).map_err(text)?;
         region.fill(0, LEN, 0);
         self.write(device, bus)?;
         let faults = self.faults();
@@ -38,7 +45,22 @@ impl World {
 }
 
 /// Faults, in words.
-pub fn sentences(faults: &[xen_iommu::vtd::Fault]) -> String {
-    let all: alloc::vec::Vec<String> = faults.iter().map(alloc::string::ToString::to_string).collect();
+pub fn sentences(faults: &[Fault]) -> String {
+    let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
     all.join("; ")
+}
+
+/// The one fault that there must be: of a write by `device` to `address`, where it may not write.
+pub fn one_blocked_write(faults: &[Fault], device: Sbdf, address: u64) -> Result<Fault, String> {
+    let [fault] = *faults else {
+        return Err(format!("one fault is expected: {}", sentences(faults)));
+    };
+    ensure!(
+        fault.source == device
+            && fault.address == address
+            && fault.operation == Operation::Write
+            && fault.reason == Reason::NO_WRITE,
+        "another fault than the one expected: {fault}"
+    );
+    Ok(fault)
 }

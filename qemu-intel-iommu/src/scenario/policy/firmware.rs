@@ -1,19 +1,19 @@
 //! What the firmware left: its table, its groups, and a USB controller that runs.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use p2m::AddressSpace;
-use xen_iommu::{Link, Sbdf};
+use xen_iommu::Link;
 
-use super::super::{Context, Outcome, ensure, text};
 use super::dma::sentences;
 use super::world::World;
+use crate::check::{ensure, text};
 use crate::devices::uhci::Uhci;
-use crate::host::{HARDWARE_DOMAIN, UHCI};
-use crate::memory;
+use crate::host::UHCI;
+use crate::scenario::layout::{BEHIND, NVME, OWN, SHARED};
+use crate::scenario::step::{Context, Outcome};
 
 /// The regions of the machine's DMAR: first and last byte.
 const REGIONS: [(u64, u64); 5] = [
@@ -42,13 +42,13 @@ pub fn table(world: &mut World) -> Outcome {
 
 /// The region of the command line is registered for its device.
 pub fn option(world: &mut World) -> Outcome {
-    let device = if world.broken("rmrr-option") { Sbdf::new(0, 0, 3, 0) } else { Sbdf::new(0, 0, 7, 0) };
+    let device = if world.broken("rmrr-option") { OWN } else { NVME };
     let regions: Vec<_> = world.host.policy.registry().regions_of(device).collect();
     let found = regions.iter().any(|region| {
         let range = region.range();
         let bytes = (range.start().address(), range.end().address().and_then(|end| end.checked_sub(1)));
         bytes == (Some(OPTION_REGION.0), Some(OPTION_REGION.1))
-            && matches!(region.origin(), xen_iommu::region::registry::Origin::Option { .. })
+            && matches!(region.origin(), xen_iommu::region::record::Origin::Option { .. })
     });
     ensure!(found, "the regions of {device} are {regions:?}");
     Ok(format!("{device} has region [{:#x}, {:#x}] by rmrr=", OPTION_REGION.0, OPTION_REGION.1))
@@ -57,11 +57,9 @@ pub fn option(world: &mut World) -> Outcome {
 /// The group of the sharing pair, that behind the bridge, and nobody else together.
 pub fn groups(world: &mut World) -> Outcome {
     let policy = &world.host.policy;
-    let mut devices = Vec::new();
-    policy.for_each_device(|device, _, _| devices.push(device));
     let mut found = Vec::new();
     let mut reasons = Vec::new();
-    for device in devices {
+    for device in world.devices() {
         let mut members = Vec::new();
         policy.for_each_in_group(device, |member, link| {
             members.push(member);
@@ -81,8 +79,8 @@ pub fn groups(world: &mut World) -> Outcome {
     if world.broken("groups") {
         found.pop();
     }
-    let pair = (Sbdf::new(0, 0, 4, 0), Sbdf::new(0, 0, 5, 0), true, false);
-    let behind = (Sbdf::new(0, 1, 1, 0), Sbdf::new(0, 1, 2, 0), false, true);
+    let pair = (SHARED[0], SHARED[1], true, false);
+    let behind = (BEHIND[0], BEHIND[1], false, true);
     ensure!(found == [pair, behind], "the groups are {found:?}");
     Ok(reasons.join("; "))
 }
@@ -90,24 +88,17 @@ pub fn groups(world: &mut World) -> Outcome {
 /// The controller goes on in memory that only its regions map.
 pub fn firmware_dma(world: &mut World) -> Outcome {
     ensure!(world.host.translates, "translation is off");
-    let uhci = Uhci::open(&world.machine.pci, UHCI.into()).map_err(text)?;
+    let uhci = Uhci::open(&world.inventory.pci, UHCI.into()).map_err(text)?;
+    // Faults that go on would fill the unit's one record, and hide those that later steps look for.
+    world.maps_uhci_again = world.broken("firmware-dma") || world.options().omits_uhci();
     if world.broken("firmware-dma") {
         world.host.leave_out(UHCI)?;
     }
-    let outcome = watch(world, &uhci);
-    // Faults that go on would fill the unit's one record, and hide those that later steps look for.
-    if world.broken("firmware-dma") || world.options().omits_uhci() {
-        map_again(world)?;
-    }
-    outcome
-}
-
-fn watch(world: &World, uhci: &Uhci) -> Outcome {
     let mut faults = world.faults();
     ensure!(uhci.is_running() || !faults.is_empty(), "the firmware's USB controller is stopped");
     let frames = uhci.frames_in(Duration::from_millis(20));
     faults.extend(world.faults());
-    ensure!(faults.is_empty(), "{} with {frames} USB frames: {}", count(faults.len()), sentences(&faults));
+    ensure!(faults.is_empty(), "{} with {frames} USB frames: {}", in_words(faults.len()), sentences(&faults));
     ensure!(
         uhci.is_running() && !uhci.has_failed() && frames >= 18,
         "it went on for {frames} USB frames only"
@@ -115,27 +106,6 @@ fn watch(world: &World, uhci: &Uhci) -> Outcome {
     Ok(format!("{frames} USB frames in 20 ms from its list at {:#x}, no fault", uhci.frame_list()))
 }
 
-fn count(faults: usize) -> String {
+fn in_words(faults: usize) -> String {
     if faults == 1 { String::from("a fault") } else { format!("{faults} faults") }
-}
-
-/// Undoes [`leave_out`](crate::host::Host::leave_out).
-fn map_again(world: &World) -> Result<(), String> {
-    for region in world.host.policy.registry().regions_of(UHCI) {
-        let mapped = world.with_space(HARDWARE_DOMAIN, |space| {
-            space.map_identity(region.range(), p2m::Access::READ_WRITE, p2m::OnConflict::Refuse, &mut |_| {})
-        })?;
-        mapped.map_err(|error| error.to_string())?;
-    }
-    world.host.policy.flush_domain(HARDWARE_DOMAIN).map_err(text)?;
-    world.faults();
-    Ok(())
-}
-
-/// The frames are those that were there when the steps began.
-pub fn leaks(world: &mut World) -> Outcome {
-    let _spoilt = world.broken("leaks").then(|| memory::Shared::alloc(1));
-    let after = memory::frames().counts();
-    ensure!(after == world.host.frames, "{after} instead of {}", world.host.frames);
-    Ok(format!("{after}"))
 }

@@ -8,22 +8,22 @@ use core::time::Duration;
 use pci_types::PciAddress;
 use xen_iommu::{AddError, AssignError, Link, Mode, Owner, Sbdf};
 
-use super::super::{Context, Outcome, ensure, text};
-use super::dma::sentences;
+use super::dma::{LEN, sentences};
 use super::world::{GUEST, GUEST_RAM, World};
+use crate::check::{ensure, text};
 use crate::devices::edu;
 use crate::devices::monitor::Monitor;
-use crate::host::{HARDWARE_DOMAIN, new_space, source};
-use crate::interrupts::Instant;
+use crate::host::{HARDWARE_DOMAIN, new_space};
 use crate::memory::Shared;
+use crate::processor::interrupts::Instant;
+use crate::scenario::layout::{OWN as OTHER, OWN_REGION as REGION};
+use crate::scenario::step::{Context, Outcome};
 
-/// The root port with the slot, and what comes into it.
+/// The root port with the slot, and what comes into it; the command line gives it the region of [`OTHER`]
+/// too.
 const PORT: Sbdf = Sbdf::new(0, 0, 8, 0);
 const HOT: Sbdf = Sbdf::new(0, 2, 0, 0);
-/// Is there from the start, with the region that the command line gives to [`HOT`] too.
-const OTHER: Sbdf = Sbdf::new(0, 0, 3, 0);
-const REGION: u64 = 0x0ffe_4000;
-/// For what QEMU does meanwhile, in the machine's time.
+/// How long QEMU may take for a device, in the machine's time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The members of a device's group, but for itself.
@@ -35,7 +35,7 @@ fn companions(world: &World, device: Sbdf) -> Vec<Sbdf> {
 }
 
 fn is_there(world: &World) -> bool {
-    world.machine.pci.config().read32(PciAddress::from(HOT), 0) & 0xffff != 0xffff
+    world.inventory.pci.config().read32(PciAddress::from(HOT), 0) & 0xffff != 0xffff
 }
 
 /// Waits until the device is there, or is not.
@@ -52,10 +52,10 @@ fn wait(world: &World, there: bool, said: &str) -> Result<(), String> {
 fn plug(world: &mut World) -> Result<(), String> {
     let said =
         Monitor::open().ask("device_add edu,id=hot,bus=empty,addr=0.0,dma_mask=0xffffffffffffffff", PATIENCE);
-    let pci = &mut world.machine.pci;
+    let pci = &mut world.inventory.pci;
     pci.set_slot_power(PORT.into(), true).map_err(text)?;
     wait(world, true, &said)?;
-    let pci = &mut world.machine.pci;
+    let pci = &mut world.inventory.pci;
     pci.find_again();
     let ids = pci.function(HOT.into()).map(|function| (function.vendor, function.device)).map_err(text)?;
     ensure!(ids == edu::IDS, "{HOT} is {ids:04x?}");
@@ -65,20 +65,20 @@ fn plug(world: &mut World) -> Result<(), String> {
 /// Switches the slot off, which makes QEMU take the device out.
 fn unplug(world: &mut World) -> Result<(), String> {
     let said = Monitor::open().ask("device_del hot", PATIENCE);
-    world.machine.pci.set_slot_power(PORT.into(), false).map_err(text)?;
+    world.inventory.pci.set_slot_power(PORT.into(), false).map_err(text)?;
     wait(world, false, &said)?;
-    world.machine.pci.find_again();
+    world.inventory.pci.find_again();
     Ok(())
 }
 
 fn add(world: &World) -> Result<Owner, AddError<'static>> {
     // A scope that led through the port, had it had no bus at boot, would mean something now.
     for dmar in &world.host.dmars {
-        world.host.policy.resolve_scopes(dmar, world.machine.pci.config(), &mut |late| {
+        world.host.policy.resolve_scopes(dmar, world.inventory.pci.config(), &mut |late| {
             log::info!(target: "policy", "{late:?}");
         });
     }
-    let source = source(world.machine, HOT.into());
+    let source = world.inventory.pci.source(HOT.into());
     world.host.policy.add_device(HOT, source, new_space, &mut |note| log::debug!(target: "policy", "{note}"))
 }
 
@@ -117,11 +117,6 @@ pub fn hot_add(world: &mut World) -> Outcome {
 
 /// EPERM for one of them.
 pub fn hot_alone(world: &mut World) -> Outcome {
-    let outcome = hot_alone_inner(world);
-    world.restore(outcome)
-}
-
-fn hot_alone_inner(world: &mut World) -> Outcome {
     let _ram = world.guest(GUEST_RAM, 4)?;
     let mode = if world.broken("hot-alone") { Mode::Relaxed } else { Mode::Strict };
     match world.assign(&[OTHER], mode) {
@@ -133,11 +128,6 @@ fn hot_alone_inner(world: &mut World) -> Outcome {
 
 /// By memory and the fault register.
 pub fn hot_dma(world: &mut World) -> Outcome {
-    let outcome = hot_dma_inner(world);
-    world.restore(outcome)
-}
-
-fn hot_dma_inner(world: &mut World) -> Outcome {
     world.load(HOT, 0x99)?;
     let _ram = world.guest(GUEST_RAM, 4)?;
     world.assign(&[OTHER, HOT], Mode::Strict).map_err(text)?;
@@ -153,7 +143,7 @@ fn hot_dma_inner(world: &mut World) -> Outcome {
         "one fault of {HOT} is expected: {}",
         sentences(&faults)
     );
-    ensure!(outside.is_filled(0, super::dma::LEN, 0), "the DMA arrived outside the domain");
+    ensure!(outside.is_filled(0, LEN, 0), "the DMA arrived outside the domain");
     Ok(format!("it arrived at {REGION:#x}; {}", sentences(&faults)))
 }
 
@@ -176,8 +166,7 @@ pub fn hot_remove(world: &mut World) -> Outcome {
         "region {region} of {HOT} is still mapped for {:?}",
         region.owner()
     );
-    let outcome = alone(world);
-    world.restore(outcome)
+    alone(world)
 }
 
 /// The other can go alone again, and its DMA to its region arrives.
@@ -191,16 +180,14 @@ fn alone(world: &mut World) -> Outcome {
 
 /// The reason names who has the other; once that is back, the device is let in.
 pub fn hot_refused(world: &mut World) -> Outcome {
-    let outcome = hot_refused_inner(world);
-    let outcome = world.restore(outcome);
-    outcome.and_then(|seen| {
-        let owner = add(world).map_err(text)?;
-        ensure!(owner == Owner::Domain(HARDWARE_DOMAIN), "later it belongs to {owner}");
-        Ok(seen)
-    })
+    let seen = refused(world)?;
+    world.restore()?;
+    let owner = add(world).map_err(text)?;
+    ensure!(owner == Owner::Domain(HARDWARE_DOMAIN), "later it belongs to {owner}");
+    Ok(seen)
 }
 
-fn hot_refused_inner(world: &mut World) -> Outcome {
+fn refused(world: &mut World) -> Outcome {
     let _ram = world.guest(GUEST_RAM, 4)?;
     if !world.broken("hot-refused") {
         world.assign(&[OTHER], Mode::Strict).map_err(text)?;

@@ -1,26 +1,30 @@
-//! The reserved-memory policy on real (emulated) devices: each step judged by what memory and the fault registers say afterwards.
+//! The reserved-memory policy on real (emulated) devices: each step judged by what memory and the fault
+//! registers say afterwards.
 
 mod assign;
-mod destroy;
+mod call;
 mod dma;
 mod firmware;
 mod hotplug;
+mod occupied;
 mod query;
+mod release;
 mod table;
 mod world;
 
-use super::{Outcome, Step, machine};
+use alloc::format;
+
+use super::step::{self, Context, Step};
+use super::{layout, leaks};
 use crate::boot::exit::Exit;
-use crate::machine::Machine;
+use crate::inventory::Inventory;
 use world::World;
 
+const LEAKS: Step<World> = leaks::step(|world| leaks::check(world.host.frames, world.broken("leaks")));
+
 /// The steps on the machine that this project describes.
-const DEVICES: &[Step<World>] = &[
-    Step {
-        name: "machine",
-        title: "memory map and PCI devices are those of the machine that the steps need",
-        run: |world| machine::check(world.machine),
-    },
+pub const DEVICES: &[Step<World>] = &[
+    layout::step(|world| layout::check(world.inventory)),
     Step { name: "table", title: "the DMAR is read, each entry with its verdict", run: firmware::table },
     Step { name: "rmrr-option", title: "rmrr= on the command line adds regions", run: firmware::option },
     Step {
@@ -66,22 +70,22 @@ const DEVICES: &[Step<World>] = &[
     Step {
         name: "ram-conflict",
         title: "a region under a domain's RAM is refused, and nothing changes",
-        run: assign::ram_conflict,
+        run: occupied::ram_conflict,
     },
     Step {
         name: "already-identical",
         title: "a region that is mapped 1:1 already is left as it is",
-        run: assign::already_identical,
+        run: occupied::already_identical,
     },
     Step {
         name: "de-assign",
         title: "a device given back reaches its region, from quarantine, and nothing else",
-        run: assign::de_assign,
+        run: release::de_assign,
     },
     Step {
         name: "destroy-mid-dma",
         title: "a domain is destroyed while its device's DMA runs, and none of it arrives",
-        run: destroy::mid_dma,
+        run: release::destroy_mid_dma,
     },
     Step {
         name: "rdm-query",
@@ -90,12 +94,16 @@ const DEVICES: &[Step<World>] = &[
     },
     Step { name: "rdm-short", title: "a short buffer gives ENOBUFS and the count needed", run: query::short },
     Step { name: "rdm-flags", title: "unknown flags and a start extent give EINVAL", run: query::flags },
-    Step { name: "rdm-fault", title: "an unreadable argument or buffer gives EFAULT", run: query::fault },
-    Step { name: "leaks", title: "every frame that the steps took was given back", run: firmware::leaks },
+    Step {
+        name: "rdm-fault",
+        title: "an unreadable argument or buffer gives EFAULT",
+        run: query::unreadable,
+    },
+    LEAKS,
 ];
 
 /// The steps on a machine with an empty slot, and QEMU's monitor at COM2.
-const HOTPLUG: &[Step<World>] = &[
+pub const HOTPLUG: &[Step<World>] = &[
     Step {
         name: "empty-slot",
         title: "the region of a device that is absent sleeps, and makes no group",
@@ -129,7 +137,7 @@ const HOTPLUG: &[Step<World>] = &[
 ];
 
 /// The steps on whatever table the machine has.
-const TABLE: &[Step<World>] = &[
+pub const TABLE: &[Step<World>] = &[
     Step { name: "table", title: "the table is read, each entry with its verdict", run: table::read },
     Step { name: "groups", title: "the devices that belong together", run: table::groups },
     Step { name: "map", title: "each region is mapped 1:1 where its devices are", run: table::map },
@@ -139,33 +147,12 @@ const TABLE: &[Step<World>] = &[
         title: "the hypercall answers for every device of the table",
         run: table::query,
     },
-    Step { name: "leaks", title: "every frame that the steps took was given back", run: firmware::leaks },
+    LEAKS,
 ];
 
-/// `scenario=devices`.
-pub fn devices(machine: &'static mut Machine) -> Exit {
-    run(DEVICES, machine)
-}
-
-/// `scenario=hotplug`.
-pub fn hotplug(machine: &'static mut Machine) -> Exit {
-    run(HOTPLUG, machine)
-}
-
-/// `scenario=table`.
-pub fn table(machine: &'static mut Machine) -> Exit {
-    run(TABLE, machine)
-}
-
-fn run(steps: &[Step<World>], machine: &'static mut Machine) -> Exit {
-    if machine.options.list_steps() {
-        return super::list(steps);
-    }
-    match World::new(machine) {
-        Ok(mut world) => super::run(steps, &mut world),
-        Err(error) => {
-            log::error!("the policy cannot be set up: {error}");
-            super::done(0, 1)
-        }
-    }
+/// Runs them on a policy set up for the machine.
+pub fn run(steps: &[Step<World>], inventory: &'static mut Inventory) -> Exit {
+    step::run(steps, inventory.options, || {
+        World::new(inventory).map_err(|error| format!("the policy cannot be set up: {error}"))
+    })
 }

@@ -1,19 +1,22 @@
 //! What the policy's steps work on, and how they leave it for the next.
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use p2m::{Access, AddressSpace, Gfn, Mfn, MfnRange, P2mType};
 use pci_types::PciAddress;
 use xen_iommu::vtd::{Fault, Vtd};
 use xen_iommu::{AssignError, DomId, Mode, Note, Owner, Sbdf};
 
-use super::super::{Context, text};
-use crate::cmdline::Options;
+use crate::boot::command_line::Options;
+use crate::check::text;
 use crate::devices::edu::Edu;
-use crate::host::{HARDWARE_DOMAIN, Host, Space, map_ram, new_space};
-use crate::machine::Machine;
+use crate::host::{HARDWARE_DOMAIN, Host, Space, UHCI, map_ram, new_space};
+use crate::inventory::Inventory;
 use crate::memory::Shared;
+use crate::scenario::step::Context;
 
 /// The domain that steps give devices to.
 pub const GUEST: DomId = DomId(1);
@@ -21,26 +24,42 @@ pub const GUEST: DomId = DomId(1);
 /// Where a guest's RAM begins in its address space, when a step does not want it elsewhere.
 pub const GUEST_RAM: u64 = 0x10_0000;
 
-/// The machine, the policy on it, and the devices that steps use.
+/// The policy on the machine, and the devices and the guest's RAM that steps use.
 pub struct World {
     /// The machine.
-    pub machine: &'static mut Machine,
+    pub inventory: &'static mut Inventory,
     /// The policy.
     pub host: Host,
+    /// The regions of the UHCI are not mapped, and are to be after this step.
+    pub maps_uhci_again: bool,
     edus: Vec<(PciAddress, Edu)>,
+    /// Kept until no device reaches it any more.
+    guest_ram: Option<Rc<Shared>>,
 }
 
 impl Context for World {
     fn options(&self) -> Options<'static> {
-        self.machine.options
+        self.inventory.options
+    }
+
+    /// No guest, every device with the hardware domain and its regions mapped there, no fault recorded.
+    fn restore(&mut self) -> Result<(), String> {
+        let restored = self.take_back();
+        if restored.is_ok() {
+            self.guest_ram = None;
+        }
+        let mapped =
+            if core::mem::take(&mut self.maps_uhci_again) { self.host.map_again(UHCI) } else { Ok(()) };
+        self.faults();
+        restored.and(mapped)
     }
 }
 
 impl World {
     /// Sets the policy up on the machine.
-    pub fn new(machine: &'static mut Machine) -> Result<Self, String> {
-        let host = Host::new(machine)?;
-        Ok(Self { machine, host, edus: Vec::new() })
+    pub fn new(inventory: &'static mut Inventory) -> Result<Self, String> {
+        let host = Host::new(inventory)?;
+        Ok(Self { inventory, host, maps_uhci_again: false, edus: Vec::new(), guest_ram: None })
     }
 
     /// The edu device at an address; opened once, as each takes an interrupt vector.
@@ -49,14 +68,15 @@ impl World {
         if let Some(index) = self.edus.iter().position(|(address, _)| *address == place) {
             return self.edus.get_mut(index).map(|(_, edu)| edu).ok_or_else(String::new);
         }
-        let edu = Edu::open(&self.machine.pci, place).map_err(text)?;
+        let edu = Edu::open(&self.inventory.pci, place).map_err(text)?;
         self.edus.push((place, edu));
         self.edus.last_mut().map(|(_, edu)| edu).ok_or_else(String::new)
     }
 
     /// A guest with `pages` of RAM at guest address `at`.
-    pub fn guest(&self, at: u64, pages: u64) -> Result<Shared, String> {
-        let ram = Shared::alloc(pages).ok_or("no RAM for the guest")?;
+    pub fn guest(&mut self, at: u64, pages: u64) -> Result<Rc<Shared>, String> {
+        let ram = Rc::new(Shared::alloc(pages).ok_or("no RAM for the guest")?);
+        self.guest_ram = Some(Rc::clone(&ram));
         let mut space = new_space().ok_or("no frames for the guest's tables")?;
         map_ram(&mut space, at, &ram)?;
         self.host.policy.create_domain(GUEST, space).map_err(text)?;
@@ -75,6 +95,27 @@ impl World {
         self.host.policy.with_space(domain, work).ok_or_else(|| format!("there is no domain {domain}"))
     }
 
+    /// Whether a region's first frame is mapped 1:1 as p2m_mmio_direct in a domain.
+    pub fn is_mapped(&self, domain: DomId, region: u64) -> Result<bool, String> {
+        let entry = self.with_space(domain, |space| space.look_up(Gfn::containing(region)).entry)?;
+        let same = entry.mfn.and_then(Mfn::address) == Some(region);
+        Ok(same && entry.p2m_type == P2mType::MmioDirect && entry.access == Access::READ_WRITE)
+    }
+
+    /// Takes a region's mapping away from the guest without the policy, so that a step must fail.
+    pub fn spoil(&self, region: u64) -> Result<(), String> {
+        let range = MfnRange::with_len(Mfn::containing(region), 1).ok_or("no range")?;
+        self.with_space(GUEST, |space| space.unmap_identity(range))?.map_err(text)?;
+        self.host.policy.flush_domain(GUEST).map_err(text)
+    }
+
+    /// Every device that the policy knows.
+    pub fn devices(&self) -> Vec<Sbdf> {
+        let mut devices = Vec::new();
+        self.host.policy.for_each_device(|device, _, _| devices.push(device));
+        devices
+    }
+
     /// The faults recorded since the last call.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -84,17 +125,8 @@ impl World {
         faults
     }
 
-    /// Puts everything back: no guest, every device with the hardware domain, no fault recorded. Ends every step that gave something away.
-    pub fn restore(&self, outcome: super::Outcome) -> super::Outcome {
-        let restored = self.put_back();
-        self.faults();
-        match (outcome, restored) {
-            (Ok(_), Err(error)) => Err(format!("not as it was before: {error}")),
-            (outcome, _) => outcome,
-        }
-    }
-
-    fn put_back(&self) -> Result<(), String> {
+    /// Ends the guest, and gives the hardware domain what waits in quarantine.
+    fn take_back(&self) -> Result<(), String> {
         let mut log = |note: Note<'_>| log::debug!(target: "policy", "{note}");
         match self.host.policy.destroy_domain(GUEST, &mut log) {
             Ok(_) | Err(xen_iommu::DomainError::Unknown(_)) => {}

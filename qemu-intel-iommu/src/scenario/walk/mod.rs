@@ -1,24 +1,19 @@
-//! Tables walked by hardware: a guest or a device touches memory, and what becomes of that says what the table says.
+//! Tables walked by hardware: a guest or a device touches memory, and what becomes of that is what the table
+//! says.
 
-mod dma;
 mod probe;
 mod steps;
+mod trial;
 
-use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::format;
 
-use p2m::{Access, Entry, Flush, Gfn, GfnRange, Mfn, P2m, P2mType, PageSize, Table};
-
+use super::step;
 use crate::boot::exit::Exit;
-use crate::cmdline::Options;
-use crate::guest::svm::Svm;
-use crate::guest::vmx::Vmx;
-use crate::guest::{HOME, Walker};
-use crate::host::TableFrames;
-use crate::machine::Machine;
-use crate::memory::{FRAME, FrameCounts, Shared, frames};
-use crate::scenario::{Context, text};
+use crate::inventory::Inventory;
+use crate::walker::Walker;
+use trial::World;
 
+<<<<<<< HEAD
 /// `scenario=nested`.
 pub fn nested(machine: &'static mut Machine) -> Exit {
     run::<Svm>(machine)
@@ -169,4 +164,11 @@ fn everything(limit: Gfn) -> Flush {
 /// `count` frames from `gfn` on; the steps' own numbers never overflow.
 fn gfns(gfn: Gfn, count: u64) -> GfnRange {
     GfnRange::with_len(gfn, count).unwrap_or_default()
+=======
+/// Runs the steps on tables that `W` walks.
+pub fn run<W: Walker>(inventory: &'static Inventory) -> Exit {
+    step::run(&steps::all::<W>(), inventory.options, || {
+        World::<W>::new(inventory).map_err(|error| format!("nothing can walk: {error}"))
+    })
+>>>>>>> image
 }

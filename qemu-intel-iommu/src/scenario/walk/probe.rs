@@ -1,4 +1,4 @@
-//! One access, and the comparison of what became of it with what the table says.
+//! One touch, and the comparison of what became of it with what the table says.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,31 +8,38 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use p2m::{Access, AddressSpace, FrameSource, Gfn, Mfn, P2mType, Translation};
 
-use super::{Trial, everything};
-use crate::guest::code::{self, Touch};
-use crate::guest::{Exit, Violation, Walker};
+use super::trial::{Trial, everything};
+use crate::check::ensure;
 use crate::host::TableFrames;
 use crate::memory::FRAME;
-use crate::scenario::ensure;
+use crate::walker::{Exit, STUB, Touch, Violation, Walker};
+
+/// Bits 0 and 1 of a leaf are reads, or present, and writes in every format.
+pub const READ_BIT: u64 = 1 << 0;
+pub const WRITE_BIT: u64 = 1 << 1;
+/// Bits 2:0 make an entry that holds nothing one that grants everything, at machine address 0.
+pub const ALL_BITS: u64 = 7;
+/// A touch of each kind.
+pub const EACH: &[Touch] = &[Touch::Read, Touch::Write, Touch::Execute];
 
 /// Bit 7 of an entry above the lowest level: a page, and not a table.
 const LARGE: u64 = 1 << 7;
 /// Where the tables' frames come from.
 static FRAMES: TableFrames = TableFrames;
 
-/// What is to become of an access.
+/// What is to become of a touch.
 struct Answer {
     bytes: Vec<Byte>,
     /// Where it is stopped first, if at all, and what rights there are.
     stop: Option<(u64, Access)>,
 }
 
-/// One byte of an access.
+/// One byte of a touch.
 #[derive(Clone, Copy)]
 struct Byte {
     /// Its machine address.
     place: Option<u64>,
-    /// Whether the access gets so far.
+    /// Whether the touch gets this far.
     reached: bool,
 }
 
@@ -56,7 +63,8 @@ fn name(touch: Touch) -> &'static str {
     }
 }
 
-/// What p2m types leave of an access: writes to read-only and logged RAM are for the hypervisor, and no format has writes without reads.
+/// What p2m types leave of an access: writes to read-only and logged RAM are for the hypervisor, and no
+/// format has writes without reads.
 fn allowed(p2m_type: P2mType, access: Access) -> Access {
     match p2m_type {
         P2mType::Invalid | P2mType::MmioDm | P2mType::PopulateOnDemand => Access::empty(),
@@ -68,7 +76,7 @@ fn allowed(p2m_type: P2mType, access: Access) -> Access {
 
 impl<W: Walker> Trial<'_, W> {
     /// Has `address` touched in each of these ways that there are.
-    pub(super) fn probe(&mut self, address: u64, touches: &[Touch]) -> Result<(), String> {
+    pub fn probe(&mut self, address: u64, touches: &[Touch]) -> Result<(), String> {
         touches
             .iter()
             .filter(|touch| !W::DEVICE || **touch != Touch::Execute)
@@ -92,7 +100,7 @@ impl<W: Walker> Trial<'_, W> {
         let writes = needed(touch) == Access::WRITE;
         let given = if writes { value } else { before };
         let (mut exit, mut read) = self.run(touch, address, given)?;
-        let told = |trial: &Self, what: &dyn fmt::Display| {
+        let sentence = |trial: &Self, what: &dyn fmt::Display| {
             format!("{} at {address:#x}, where there is {:?}: {what}", name(touch), trial.at(address))
         };
         // What memory and a reader have to have in the end.
@@ -100,8 +108,9 @@ impl<W: Walker> Trial<'_, W> {
         let memory = self.all(&answer.bytes, &there, &wide(given), after);
         let page = answer.stop.map(|(at, _)| at / FRAME * FRAME);
         if W::DEVICE && writes && page.is_some() && exit.page() != page {
-            // QEMU's unit tells of no fault where it knows the page from reads; then that of the next page is the first.
-            ensure!(memory, "{}", told(self, &"it was to be stopped, and memory changed"));
+            // QEMU's unit records no fault where it knows the page from reads; then that of the next page is
+            // the first.
+            ensure!(memory, "{}", sentence(self, &"it was to be stopped, and memory changed"));
             self.world.walker.flush(self.table.root(), &everything(self.table.limit()))?;
             (exit, read) = self.run(touch, address, given)?;
         }
@@ -113,7 +122,7 @@ impl<W: Walker> Trial<'_, W> {
                 ensure!(
                     writes || read == wanted,
                     "{}",
-                    told(
+                    sentence(
                         self,
                         &format_args!("{read:#x} instead of the {wanted:#x} of machine address {place:#x}")
                     )
@@ -121,7 +130,7 @@ impl<W: Walker> Trial<'_, W> {
                 ensure!(
                     memory,
                     "{}",
-                    told(self, &format_args!("machine address {place:#x} does not hold what it must"))
+                    sentence(self, &format_args!("machine address {place:#x} does not hold what it must"))
                 );
                 self.reached += 1;
             }
@@ -136,9 +145,9 @@ impl<W: Walker> Trial<'_, W> {
                 ensure!(
                     violation == expected,
                     "{}",
-                    told(self, &format_args!("{violation}, and not: {expected}"))
+                    sentence(self, &format_args!("{violation}, and not: {expected}"))
                 );
-                ensure!(memory, "{}", told(self, &"it was stopped, and memory changed"));
+                ensure!(memory, "{}", sentence(self, &"it was stopped, and memory changed"));
                 if W::DEVICE && !writes {
                     let bytes = answer.bytes.iter().zip(there).zip(wide(read));
                     let right = |((byte, there), read): ((&Byte, u8), u8)| {
@@ -147,23 +156,23 @@ impl<W: Walker> Trial<'_, W> {
                     ensure!(
                         bytes.into_iter().all(right),
                         "{}",
-                        told(self, &format_args!("it was stopped, and {read:#x} was read"))
+                        sentence(self, &format_args!("it was stopped, and {read:#x} was read"))
                     );
                 }
                 self.stopped += 1;
             }
             (None, exit) => {
-                return Err(told(self, &format_args!("it was to go through, and {exit}")));
+                return Err(sentence(self, &format_args!("it was to go through, and {exit}")));
             }
             (Some(_), exit) => {
-                return Err(told(self, &format_args!("it was to be stopped, and {exit}")));
+                return Err(sentence(self, &format_args!("it was to be stopped, and {exit}")));
             }
         }
         Ok(())
     }
 
     /// A read at `address` finds what is at the machine address `place`, whatever the table says by now.
-    pub(super) fn still_reads(&mut self, address: u64, place: u64) -> Result<(), String> {
+    pub fn still_reads(&mut self, address: u64, place: u64) -> Result<(), String> {
         let value = self.fresh();
         let bytes = [0, 1, 2, 3].map(|offset| Byte { place: Some(place + offset), reached: true });
         self.put(&bytes, &wide(value));
@@ -199,21 +208,35 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// What is at this guest-physical address.
-    pub(super) fn at(&self, address: u64) -> Translation<W::Format> {
+    pub fn at(&self, address: u64) -> Translation<W::Format> {
         self.table.translate(Gfn::containing(address))
     }
 
+    /// The entry at `gfn` covers `1 << order` frames.
+    pub fn of_order(&self, gfn: Gfn, order: u32) -> Result<(), String> {
+        let found = self.at(gfn.raw() * FRAME);
+        ensure!(found.order() == order, "{found:?} at {gfn} where order {order} was to be");
+        Ok(())
+    }
+
     /// Has the hardware forget what the table's updates made wrong.
+<<<<<<< HEAD
     pub(super) fn flush(&mut self) -> Result<(), String> {
         if let Some(owed) = self.table.take_flush() {
             self.world.walker.flush(self.table.root(), &owed)?;
             self.table.confirm_flush(owed);
+=======
+    pub fn flush(&mut self) -> Result<(), String> {
+        if let Some(flush) = self.table.take_flush() {
+            self.world.walker.flush(self.table.root(), &flush)?;
+            self.table.confirm_flush();
+>>>>>>> image
         }
         Ok(())
     }
 
     /// If the step is to fail: these bits of the entry for `gfn` are other ones whenever the hardware walks.
-    pub(super) fn spoil(&mut self, gfn: Gfn, bits: u64) {
+    pub fn spoil(&mut self, gfn: Gfn, bits: u64) {
         if self.spoilt {
             self.spoils.push((gfn, bits));
         }
@@ -257,8 +280,8 @@ impl<W: Walker> Trial<'_, W> {
         }
     }
 
-    /// What was seen, for the step's verdict.
-    pub(super) fn seen(&self) -> String {
+    /// What was seen, for the step's outcome.
+    pub fn seen(&self) -> String {
         format!("{} accesses reached their memory, {} were stopped", self.reached, self.stopped)
     }
 
@@ -287,6 +310,6 @@ impl<W: Walker> Trial<'_, W> {
 }
 
 /// The bytes of a word, and more.
-fn wide(value: u32) -> [u8; code::STUB] {
+fn wide(value: u32) -> [u8; STUB] {
     u64::from(value).to_le_bytes()
 }

@@ -64,7 +64,7 @@ fn check_groups(report: &Report<'_>) {
     // Each pair: not for thousands.
     for (index, (pages, group)) in mapped.iter().take(64).enumerate() {
         for (other, its_group) in &mapped[..index] {
-            assert!(!pages.overlaps(*other) || group == its_group, "overlapping regions in two groups");
+            assert!(!pages.overlaps(other) || group == its_group, "overlapping regions in two groups");
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
-use acpi_dmar::verdict::{FramesInUse, MemoryKind, MemoryRegion, PageRange, ReserveFrames};
+use p2m::{Mfn, MfnRange};
+use xen_iommu::region::memory::{FramesInUse, MemoryKind, MemoryRegion, ReserveFrames};
 
 use crate::bus::{Bus, Function};
 
@@ -106,17 +107,18 @@ impl Machine {
     }
 
     /// Cuts pages into runs that are alike: RAM or not, known or not.
-    pub(crate) fn runs(&self, pages: PageRange) -> Vec<(PageRange, bool, bool)> {
-        let mut cuts = vec![pages.start, pages.end];
+    pub(crate) fn runs(&self, pages: MfnRange) -> Vec<(MfnRange, bool, bool)> {
+        let (start, end) = (pages.start().raw(), pages.end().raw());
+        let mut cuts = vec![start, end];
         for region in self.memory.iter().filter(|region| region.start < region.end) {
             let ends = [region.start >> 12, ((region.end - 1) >> 12) + 1];
-            cuts.extend(ends.into_iter().filter(|cut| (pages.start..pages.end).contains(cut)));
+            cuts.extend(ends.into_iter().filter(|cut| (start..end).contains(cut)));
         }
         cuts.sort_unstable();
         cuts.dedup();
         let run = |ends: &[u64]| {
             let (ram, known) = self.page(ends[0]);
-            (PageRange { start: ends[0], end: ends[1] }, ram, known)
+            (MfnRange::new(Mfn::new(ends[0]), Mfn::new(ends[1])).unwrap(), ram, known)
         };
         cuts.windows(2).map(run).collect()
     }
@@ -126,17 +128,17 @@ impl Machine {
 #[derive(Default)]
 pub(crate) struct Allocator {
     pub(crate) refuses: bool,
-    pub(crate) taken: Vec<PageRange>,
-    pub(crate) reserved: Vec<PageRange>,
+    pub(crate) taken: Vec<MfnRange>,
+    pub(crate) reserved: Vec<MfnRange>,
 }
 
 impl ReserveFrames for Allocator {
-    fn take_out_of_ram(&mut self, pages: PageRange) -> Result<(), FramesInUse> {
+    fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse> {
         self.taken.push(pages);
         if self.refuses { Err(FramesInUse) } else { Ok(()) }
     }
 
-    fn take_as_reserved(&mut self, pages: PageRange) {
+    fn take_as_reserved(&mut self, pages: MfnRange) {
         self.reserved.push(pages);
     }
 }

@@ -7,8 +7,11 @@ use p2m::{Mfn, MfnRange};
 use rdm::machine::PciTree;
 use xen_iommu::abi::{Abi, Errno};
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
+use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::{Finding, Host};
-use xen_iommu::region::registry::{Region, Registry, RegistryBuilder, Scope};
+use xen_iommu::region::record::{Devices, Region};
+use xen_iommu::region::registry::{Registry, RegistryBuilder};
+use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{Arena, Sbdf};
 
 use crate::machine::split;
@@ -28,11 +31,14 @@ pub fn registry(data: &[u8]) {
     let (mut read, mut all) = (0, Vec::new());
     let mut host = Host {
         pci: &pci,
-        memory: &&machine.memory[..],
+        memory: &machine.memory[..],
         frames: &mut machine.allocator,
         address_width: dmar.host_address_width(),
+        windows: &[] as &[Window; 0],
+        unit_width: &|_| None,
     };
-    let done = host.read_dmar(&dmar, &mut builder, &mut arena, &mut |finding| match finding {
+    let Ok(scopes) = ResolvedScopes::read(&dmar, &pci, &mut arena) else { return };
+    let done = host.read_dmar(&dmar, &scopes, &mut builder, &mut arena, &mut |finding| match finding {
         Finding::Structure { .. } | Finding::BadStructure(_) => read += 1,
         Finding::Region(region) => {
             read += 1;
@@ -52,8 +58,7 @@ pub fn registry(data: &[u8]) {
     assert!(registry.regions().is_sorted_by_key(|region| region.range().start()));
     assert!(same(registry.rejected().collect(), &rejected));
     for region in &accepted {
-        let pages = region.verdict().pages().unwrap();
-        assert_eq!((region.range().start().raw(), region.range().end().raw()), (pages.start, pages.end));
+        assert_eq!(Some(region.range()), region.verdict().pages());
         assert!(!region.range().is_empty());
     }
     check_overlaps(&registry, &accepted);
@@ -87,31 +92,48 @@ fn check_overlaps(registry: &Registry<'_>, accepted: &[&Region<'_>]) {
 
 /// Each device that a scope or the machine has, and its neighbours, has the regions whose scopes cover it.
 fn check_devices(registry: &Registry<'_>, all: &[&Region<'_>], pci: &PciTree) {
-    let named = all.iter().flat_map(|region| region.scopes()).take(FEW).flat_map(|scope| match *scope {
-        Scope::Function(function) => [function; 3],
-        Scope::Below { bridge, first_bus, last_bus } => [
+    let named = all.iter().flat_map(|region| region.devices()).take(FEW).flat_map(|devices| match *devices {
+        Devices::Function(function) => [function; 3],
+        Devices::Below { bridge, first_bus, last_bus } => [
             bridge,
             Sbdf::new(bridge.segment(), first_bus, 1, 0),
             Sbdf::new(bridge.segment(), last_bus, 0, 7),
         ],
+        // No DMAR names one.
+        Devices::Requesters { first, last } => [first, last, last],
     });
     let mut devices: Vec<_> = named.chain(pci.addresses().take(FEW).map(Sbdf::from)).collect();
     devices.extend(devices.clone().iter().map(|device| Sbdf::from_raw(device.raw().wrapping_add(1))));
     devices.sort_unstable();
     devices.dedup();
+    let clusters = clusters(registry);
     for device in devices {
         let found: Vec<_> = registry.regions_of(device).collect();
-        let covers = |region: &&Region<'_>| region.scopes().iter().any(|scope| scope.covers(device));
+        let covers = |region: &&Region<'_>| region.devices().iter().any(|devices| devices.covers(device));
         let expected: Vec<_> = all.iter().copied().filter(covers).collect();
         assert!(same(found.clone(), &expected), "not the regions of {device}");
-        let expected: Vec<_> = found.into_iter().filter(|region| region.rejection().is_none()).collect();
+        assert!(found.is_sorted_by_key(|region| region.record().base));
+        let is_its = |cluster: &MfnRange| found.iter().any(|region| region.range().overlaps(cluster));
+        let expected: Vec<_> = clusters.iter().copied().filter(is_its).collect();
         check_answer(registry, 0, device, &expected);
     }
-    check_answer(registry, 1, Sbdf::from_raw(0), &registry.regions().collect::<Vec<_>>());
+    check_answer(registry, 1, Sbdf::from_raw(0), &clusters);
 }
 
-/// The answer is the regions, with room for all of them and with room for all but one.
-fn check_answer(registry: &Registry<'_>, flags: u32, device: Sbdf, expected: &[&Region<'_>]) {
+/// The accepted regions, those put together that overlap, lowest first.
+fn clusters(registry: &Registry<'_>) -> Vec<MfnRange> {
+    let mut all: Vec<MfnRange> = Vec::new();
+    for region in registry.regions() {
+        match all.last_mut() {
+            Some(last) if last.overlaps(&region.range()) => *last = last.hull(&region.range()),
+            _ => all.push(region.range()),
+        }
+    }
+    all
+}
+
+/// The answer is these ranges, with room for all of them and with room for all but one.
+fn check_answer(registry: &Registry<'_>, flags: u32, device: Sbdf, expected: &[MfnRange]) {
     let mut rooms = vec![expected.len()];
     rooms.extend(expected.len().checked_sub(1));
     for room in rooms {
@@ -122,12 +144,12 @@ fn check_answer(registry: &Registry<'_>, flags: u32, device: Sbdf, expected: &[&
         guest.0[8..16].copy_from_slice(&24_u64.to_le_bytes());
         guest.0[16..18].copy_from_slice(&device.segment().to_le_bytes());
         guest.0[18..20].copy_from_slice(&[device.bus(), device.devfn()]);
-        let done = reserved_device_memory_map(registry, &mut guest, Caller::Privileged, Abi::Native, 0, 0);
+        let (caller, others) = (Caller::Privileged, |_| std::iter::empty());
+        let done = reserved_device_memory_map(registry, &mut guest, caller, Abi::Native, 0, 0, others);
         assert_eq!(done, if room < expected.len() { Err(Errno::ENOBUFS) } else { Ok(()) });
         assert_eq!(guest.0[4..8], u32::try_from(expected.len()).unwrap().to_le_bytes());
         let (entries, behind) = guest.0[24..].split_at(16 * room);
-        for (entry, region) in entries.as_chunks::<16>().0.iter().zip(expected) {
-            let range = region.range();
+        for (entry, range) in entries.as_chunks::<16>().0.iter().zip(expected) {
             assert_eq!(entry[..8], range.start().raw().to_le_bytes());
             assert_eq!(entry[8..], range.len().to_le_bytes());
         }

@@ -1,7 +1,12 @@
 //! A table on a machine: where its scopes end up, and what becomes of its regions.
 
-use acpi_dmar::verdict::{PageRange, Rejection, Repairs, Verdict, judge, judge_rmrr};
 use acpi_dmar::{Dmar, Rmrr, Structure};
+use p2m::{Mfn, MfnRange};
+use xen_iommu::Sbdf;
+use xen_iommu::region::forbidden::{Forbidden, Window};
+use xen_iommu::region::intake::Host;
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::verdict::{Rejection, Repairs, Verdict};
 
 use crate::bus::check_resolution;
 use crate::machine::{Machine, split};
@@ -32,23 +37,26 @@ fn check_verdict(rmrr: &Rmrr<'_>, width: u8, machine: &mut Machine) {
     let (base, limit) = (rmrr.base(), rmrr.limit());
     let mut allocator = std::mem::take(&mut machine.allocator);
     (allocator.taken, allocator.reserved) = (Vec::new(), Vec::new());
-    let verdict = judge(base, limit, width, &machine.memory[..], &mut allocator);
+    let mut host = Host {
+        pci: &(),
+        memory: &machine.memory[..],
+        frames: &mut allocator,
+        address_width: width,
+        windows: &[] as &[Window; 0],
+        unit_width: &|_| None,
+    };
+    let origin = Origin::Dmar { offset: rmrr.offset() };
+    // A region that nobody uses costs no frames.
+    let nobodys = host.judge(&Record::identity(base, limit, origin, &[]));
+    assert!(nobodys.pages().is_none());
+    assert!(host.frames.taken.is_empty() && host.frames.reserved.is_empty());
+    let devices = [Devices::Function(Sbdf::new(rmrr.segment(), 0, 2, 0))];
+    let verdict = host.judge(&Record::identity(base, limit, origin, &devices));
 
     let awake = verdict.dormant().awake();
     assert_eq!(awake, verdict);
     assert_eq!((awake.pages(), awake.repairs()), (verdict.pages(), verdict.repairs()));
     let _ = verdict.to_string();
-    // A region that nobody uses costs no frames.
-    let (taken, reserved) = (allocator.taken.len(), allocator.reserved.len());
-    let with_scopes = judge_rmrr(rmrr, width, &machine.memory[..], &mut allocator);
-    if rmrr.scopes().any(|scope| scope.is_ok()) {
-        assert_eq!(with_scopes, verdict);
-    } else {
-        assert!(with_scopes.pages().is_none());
-        assert_eq!((taken, reserved), (allocator.taken.len(), allocator.reserved.len()));
-    }
-    allocator.taken.truncate(taken);
-    allocator.reserved.truncate(reserved);
 
     if base > limit {
         assert_eq!(verdict, Verdict::Rejected(Rejection::BaseAboveLimit { base, limit }));
@@ -57,8 +65,11 @@ fn check_verdict(rmrr: &Rmrr<'_>, width: u8, machine: &mut Machine) {
     } else if (base >> 12, limit >> 12) == (0, u64::MAX >> 12) {
         // With whole pages it is all there is.
         assert_eq!(verdict, Verdict::Rejected(Rejection::Overflow { base, limit }));
+    } else if base >> 12 <= 0xfeeff && limit >> 12 >= 0xfee00 {
+        assert_eq!(verdict, Verdict::Rejected(Rejection::Forbidden(Forbidden::OverInterrupts)));
+        assert!(allocator.taken.is_empty() && allocator.reserved.is_empty());
     } else {
-        let pages = PageRange { start: base >> 12, end: (limit >> 12) + 1 };
+        let pages = MfnRange::new(Mfn::new(base >> 12), Mfn::new((limit >> 12) + 1)).unwrap();
         let runs = machine.runs(pages);
         let ram: Vec<_> = joined(runs.iter().filter(|(_, ram, _)| *ram));
         let unknown: Vec<_> = joined(runs.iter().filter(|(_, _, known)| !known));
@@ -82,11 +93,11 @@ fn check_verdict(rmrr: &Rmrr<'_>, width: u8, machine: &mut Machine) {
 }
 
 /// Puts runs together that meet.
-fn joined<'a>(runs: impl Iterator<Item = &'a (PageRange, bool, bool)>) -> Vec<PageRange> {
-    let mut all: Vec<PageRange> = Vec::new();
+fn joined<'a>(runs: impl Iterator<Item = &'a (MfnRange, bool, bool)>) -> Vec<MfnRange> {
+    let mut all: Vec<MfnRange> = Vec::new();
     for (run, _, _) in runs {
         match all.last_mut() {
-            Some(last) if last.end == run.start => last.end = run.end,
+            Some(last) if last.end() == run.start() => *last = last.hull(run),
             _ => all.push(*run),
         }
     }

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 use p2m::FrameSource;
 
 pub use greedy::Way;
-pub use store::{Map, Maps, Store};
+pub use store::{Few, Map, Maps, Store};
 pub use translate::{Context, Page};
 
 use xen_iommu::vtd::Reason;

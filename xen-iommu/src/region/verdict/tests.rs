@@ -4,8 +4,11 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
-use crate::{Dmar, Structure};
+use crate::platform::Sbdf;
+use crate::region::forbidden::{Bar, Window};
+use crate::region::intake::Host;
+use crate::region::memory::{FramesInUse, KeepRam, MemoryKind, MemoryMap, MemoryRegion, ReserveFrames};
+use crate::region::record::{Devices, Origin, Record};
 
 const RAM: MemoryKind = MemoryKind::Ram;
 const RESERVED: MemoryKind = MemoryKind::Reserved;
@@ -18,23 +21,49 @@ fn region(start: u64, end: u64, kind: MemoryKind) -> MemoryRegion {
 #[derive(Default)]
 struct Frames {
     in_use: bool,
-    taken: Vec<PageRange>,
-    unknown: Vec<PageRange>,
+    taken: Vec<MfnRange>,
+    unknown: Vec<MfnRange>,
 }
 
 impl ReserveFrames for Frames {
-    fn take_out_of_ram(&mut self, pages: PageRange) -> Result<(), FramesInUse> {
+    fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse> {
         self.taken.push(pages);
         if self.in_use { Err(FramesInUse) } else { Ok(()) }
     }
 
-    fn take_as_reserved(&mut self, pages: PageRange) {
+    fn take_as_reserved(&mut self, pages: MfnRange) {
         self.unknown.push(pages);
     }
 }
 
-fn pages(start: u64, end: u64) -> PageRange {
-    PageRange { start, end }
+fn pages(start: u64, end: u64) -> MfnRange {
+    MfnRange::new(p2m::Mfn::new(start), p2m::Mfn::new(end)).unwrap()
+}
+
+const DEVICE: Sbdf = Sbdf::new(0, 0, 2, 0);
+
+/// Judges a region of one device where nothing else is in the way.
+fn judge(
+    base: u64,
+    limit: u64,
+    address_width: u8,
+    map: &(impl MemoryMap + ?Sized),
+    frames: &mut (impl ReserveFrames + ?Sized),
+) -> Verdict {
+    judge_with(&[Devices::Function(DEVICE)], (base, limit), address_width, map, frames, &[], &|_| None)
+}
+
+fn judge_with(
+    devices: &[Devices],
+    (base, limit): (u64, u64),
+    address_width: u8,
+    memory: &(impl MemoryMap + ?Sized),
+    frames: &mut (impl ReserveFrames + ?Sized),
+    windows: &[Window; 0],
+    unit_width: &dyn Fn(Devices) -> Option<u8>,
+) -> Verdict {
+    let mut host = Host { pci: &(), memory, frames, address_width, windows, unit_width };
+    host.judge(&Record::identity(base, limit, Origin::Hypervisor, devices))
 }
 
 #[test]
@@ -81,7 +110,7 @@ fn bounds_are_checked_to_the_last_byte() {
     );
     let top = judged(u64::MAX - 0xfff, u64::MAX, 64);
     assert_eq!(top.pages(), Some(pages((1 << 52) - 1, 1 << 52)));
-    assert!(judged(0x1000, u64::MAX, 255).pages().is_some());
+    assert!(judged(0xfef0_0000, u64::MAX, 255).pages().is_some());
     for base in [0, 0xfff] {
         let overflow = Rejection::Overflow { base, limit: u64::MAX };
         assert_eq!(judged(base, u64::MAX, 64), Verdict::Rejected(overflow));
@@ -129,35 +158,103 @@ fn unknown_memory_is_found_in_an_unsorted_map() {
     assert_eq!(frames.taken, vec![]);
 }
 
-#[test]
-fn a_region_in_no_scope_is_rejected_before_ram_is_taken() {
-    let rmrr = StructureBuilder::rmrr(0, 0x1000, 0x1fff);
-    let bytes = TableBuilder::new()
-        .structure(rmrr.clone())
-        .structure(rmrr.clone().scope(ScopeBuilder::endpoint(0, &[(2, 0)])))
-        .structure(rmrr.scope(ScopeBuilder::endpoint(0, &[(2, 0)]).raw_path(&[2, 0, 1])))
-        .structure(StructureBuilder::rmrr(0, 0x1000, 0xfff))
-        .build();
-    let map = [region(0, 0x10_0000, RAM)];
+/// A region of [`DEVICE`] in RAM, over `windows`, with a unit of so many bits; whether any frame was asked for.
+fn in_ram(
+    devices: &[Devices],
+    (base, limit): (u64, u64),
+    windows: &[Window],
+    unit_width: Option<u8>,
+) -> (Option<Rejection>, bool) {
+    let memory = [region(0, 1 << 40, RAM)];
     let mut frames = Frames::default();
-    let verdicts: Vec<_> = Dmar::parse(&bytes)
-        .unwrap()
-        .structures()
-        .map(|structure| match structure {
-            Ok(Structure::Rmrr(rmrr)) => judge_rmrr(&rmrr, 48, &map, &mut frames),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    // A visitor, as a hypervisor's would be.
+    let visit_all = |visit: &mut dyn FnMut(Window)| windows.iter().copied().for_each(visit);
+    let mut host = Host {
+        pci: &(),
+        memory: &memory,
+        frames: &mut frames,
+        address_width: 39,
+        windows: &visit_all,
+        unit_width: &|_| unit_width,
+    };
+    let verdict = host.judge(&Record::identity(base, limit, Origin::Option { position: 0 }, devices));
+    let rejection = match verdict {
+        Verdict::Rejected(rejection) => Some(rejection),
+        _ => None,
+    };
+    (rejection, !frames.taken.is_empty())
+}
+
+#[test]
+fn nothing_is_taken_out_of_ram_for_a_region_that_is_rejected() {
+    let one = [Devices::Function(DEVICE)];
+    assert_eq!(in_ram(&one, (0x1000, 0x1fff), &[], None), (None, true));
+    for (devices, range, windows, width) in [
+        (&[][..], (0x1000, 0x1fff), None, None),
+        (&one, (0x1000, 0xfff), None, None),
+        (&one, (0x1000, 1 << 39), None, None),
+        (&one, (0xfee0_0000, 0xfee0_0fff), None, None),
+        (&one, (0x1000, 0x1fff), Some(Window::UnitRegisters { base: 0x1000, limit: 0x1fff }), None),
+        (&one, (0x1000, 0x1fff), Some(Window::ConfigSpace { base: 0, limit: 0xfffff }), None),
+        (&one, (1 << 38, (1 << 38) | 0xfff), None, Some(38)),
+    ] {
+        let (rejection, is_asked) = in_ram(devices, range, windows.as_slice(), width);
+        assert!(rejection.is_some() && !is_asked, "{rejection:?}");
+    }
+}
+
+#[test]
+fn no_region_is_over_what_decodes_as_something_else() {
+    let one = [Devices::Function(DEVICE)];
+    let other = Sbdf::new(0, 0, 3, 0);
+    let bar = |device| Window::Bar(Bar { device, base: 0x8_0000, limit: 0x8_3fff });
+    let windows = [
+        Window::UnitRegisters { base: 0xfed9_0000, limit: 0xfed9_0fff },
+        Window::ConfigSpace { base: 0xe000_0000, limit: 0xefff_ffff },
+        bar(other),
+        // Reversed: none.
+        Window::ConfigSpace { base: 0x9000, limit: 0x8fff },
+    ];
+    let judged = |base, limit| in_ram(&one, (base, limit), &windows, None).0;
+    let over = |forbidden: Forbidden| Some(Rejection::Forbidden(forbidden));
+    // The interrupts' range is among no machine's windows, and forbidden on all.
+    for base in [0xfee0_0000, 0xfee0_5000, 0xfeef_f000] {
+        assert_eq!(judged(base, base | 0xfff), over(Forbidden::OverInterrupts));
+    }
+    assert_eq!(judged(0xfedf_f000, 0xfee0_0000), over(Forbidden::OverInterrupts), "its last page");
+    assert_eq!(judged(0xfedf_f000, 0xfedf_ffff), None);
+    assert_eq!(judged(0xfef0_0000, 0xfef0_0fff), None);
+    assert_eq!(judged(0xfed9_0800, 0xfed9_0900), over(Forbidden::OverUnitRegisters { base: 0xfed9_0000 }));
+    assert_eq!(judged(0xfed9_1000, 0xfed9_1fff), None);
+    assert_eq!(judged(0xef00_0000, 0xf000_0000), over(Forbidden::OverConfigSpace { base: 0xe000_0000 }));
     assert_eq!(
-        verdicts,
-        [
-            Verdict::Rejected(Rejection::NoScope),
-            Verdict::Repaired(pages(1, 2), Repairs::TAKEN_OUT_OF_RAM),
-            Verdict::Rejected(Rejection::NoScope),
-            Verdict::Rejected(Rejection::BaseAboveLimit { base: 0x1000, limit: 0xfff }),
-        ]
+        judged(0x8_3000, 0x8_4fff),
+        over(Forbidden::OverBar(Bar { device: other, base: 0x8_0000, limit: 0x8_3fff }))
     );
-    assert_eq!(frames.taken, vec![pages(1, 2)]);
+    // A region's own devices have what they decode; one of several is enough.
+    let both = [Devices::Function(DEVICE), Devices::Below { bridge: other, first_bus: 1, last_bus: 1 }];
+    assert_eq!(in_ram(&both, (0x8_3000, 0x8_3fff), &[bar(other)], None).0, None);
+    assert_eq!(in_ram(&both, (0x8_3000, 0x8_3fff), &[bar(Sbdf::new(0, 1, 9, 0))], None).0, None);
+    let beyond = Sbdf::new(0, 2, 9, 0);
+    assert!(in_ram(&both, (0x8_3000, 0x8_3fff), &[bar(beyond)], None).0.is_some());
+}
+
+#[test]
+fn a_region_that_a_unit_cannot_express_is_rejected() {
+    let devices = [Devices::Function(DEVICE), Devices::Function(Sbdf::new(0, 0, 3, 0))];
+    let judged = |limit, width: &dyn Fn(Devices) -> Option<u8>| {
+        let map = [region(0, 1 << 48, RESERVED)];
+        judge_with(&devices, (1 << 37, limit), 48, &map, &mut KeepRam, &[], width)
+    };
+    assert!(judged(u64::MAX >> 16, &|_| None).pages().is_some(), "not known");
+    assert!(judged((1 << 39) - 1, &|_| Some(39)).pages().is_some());
+    let limit = 1 << 39;
+    let beyond = Verdict::Rejected(Rejection::BeyondUnit { limit, width: 39 });
+    assert_eq!(judged(limit, &|_| Some(39)), beyond);
+    // The least of several counts, and one that is not known does not.
+    let least = |one: Devices| Some(if one.covers(DEVICE) { 48 } else { 39 });
+    assert_eq!(judged(limit, &least), beyond);
+    assert_eq!(judged(limit, &|one| (!one.covers(DEVICE)).then_some(39)), beyond);
 }
 
 #[test]
@@ -167,6 +264,26 @@ fn verdicts_read_as_sentences() {
     assert_eq!(verdict.to_string(), "repaired: base widened to its page's start, frames taken out of RAM");
     let verdict = Verdict::Rejected(Rejection::InRam { ram: pages(0x10, 0x20) });
     assert_eq!(verdict.to_string(), "rejected: frames 0x10 to 0x1f are RAM in use");
+    let bar = Bar { device: DEVICE, base: 0x8_0000, limit: 0x8_3fff };
+    for (rejection, sentence) in [
+        (Rejection::NoScope, "no device scope names a device for it"),
+        (Forbidden::OverInterrupts.into(), "it is over the interrupts' range, 0xfee00000 to 0xfeefffff"),
+        (
+            Forbidden::OverUnitRegisters { base: 0xfed9_0000 }.into(),
+            "it is over the registers of the remapping unit at 0xfed90000",
+        ),
+        (
+            Forbidden::OverConfigSpace { base: 0xe000_0000 }.into(),
+            "it is over the memory-mapped configuration space at 0xe0000000",
+        ),
+        (Forbidden::OverBar(bar).into(), "it is over a window of 0000:00:02.0, 0x80000 to 0x83fff"),
+        (
+            Rejection::BeyondUnit { limit: 0x80_0000_0000, width: 39 },
+            "its limit 0x8000000000 is beyond the 39 bits that the remapping unit of its devices translates",
+        ),
+    ] {
+        assert_eq!(rejection.to_string(), sentence);
+    }
 }
 
 proptest! {
@@ -193,7 +310,7 @@ proptest! {
         prop_assert_eq!(verdict.pages(), Some(pages(all[0], all[all.len() - 1] + 1)));
         prop_assert_eq!(!frames.taken.is_empty(), ram);
         prop_assert_eq!(verdict.repairs().contains(Repairs::TAKEN_OUT_OF_RAM), ram);
-        let told: Vec<u64> = frames.unknown.iter().flat_map(|pages| pages.start..pages.end).collect();
+        let told: Vec<u64> = frames.unknown.iter().flat_map(|pages| pages.start().raw()..pages.end().raw()).collect();
         prop_assert_eq!(told, unknown);
     }
 

@@ -5,12 +5,12 @@ use alloc::string::String;
 
 use p2m::{Access, Gfn, P2m, P2mType};
 
-use super::{ALL_BITS, EACH, READ_BIT, WRITE_BIT};
-use crate::guest::Walker;
-use crate::guest::code::Touch;
+use crate::check::{counted, ensure, text};
 use crate::memory::FRAME;
-use crate::scenario::walk::{LARGE, Trial, World, gfns};
-use crate::scenario::{Outcome, counted, ensure, text};
+use crate::scenario::step::Outcome;
+use crate::scenario::walk::probe::{ALL_BITS, EACH, READ_BIT, WRITE_BIT};
+use crate::scenario::walk::trial::{LARGE, Trial, World, gfns};
+use crate::walker::{Touch, Walker};
 
 const HERE: Gfn = Gfn::new(0x1234);
 

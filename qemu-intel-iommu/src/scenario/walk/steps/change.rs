@@ -5,12 +5,12 @@ use alloc::string::String;
 
 use p2m::{Access, AddressSpace, Gfn, Identity, Mfn, MfnRange, OnConflict, P2m, P2mType, PageSize};
 
-use super::{EACH, READ_BIT, WRITE_BIT};
-use crate::guest::Walker;
-use crate::guest::code::Touch;
+use crate::check::{ensure, text};
 use crate::memory::FRAME;
-use crate::scenario::walk::{LARGE, POOL, Trial, World, gfns};
-use crate::scenario::{Outcome, ensure, text};
+use crate::scenario::step::Outcome;
+use crate::scenario::walk::probe::{ALL_BITS, EACH, READ_BIT, WRITE_BIT};
+use crate::scenario::walk::trial::{LARGE, POOL, Trial, World, gfns};
+use crate::walker::{Touch, Walker};
 
 use Touch::{Execute, Read, ReadByte, Write, WriteByte};
 
@@ -25,12 +25,13 @@ pub fn unmap<W: Walker>(world: &mut World<W>) -> Outcome {
     trial.ram(HERE, 1, trial.pool(70))?;
     trial.probe(address, EACH)?;
     trial.table.unmap(gfns(HERE, 1)).map_err(text)?;
-    trial.spoil(HERE, super::ALL_BITS);
+    trial.spoil(HERE, ALL_BITS);
     trial.probe(address, EACH)?;
     Ok(trial.seen())
 }
 
-/// That an invalidation is needed, and that the one which the table asks for does it: for a page of its own, and for one cut out of a large page.
+/// That an invalidation is needed, and that the one which the table asks for does it: for a page of its own,
+/// and for one cut out of a large page.
 pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
     let mut trial = world.trial("cached")?;
     let large = Gfn::new(7 * LARGE);
@@ -52,7 +53,8 @@ pub fn cached<W: Walker>(world: &mut World<W>) -> Outcome {
     }
     trial.probe((large.raw() + 8) * FRAME, EACH)?;
     trial.probe((large.raw() + 10) * FRAME, EACH)?;
-    // Many pages in one update, each of them cached: the invalidation is to cover the first and the last, however they are aligned.
+    // Many pages in one update, each of them cached: the invalidation is to cover the first and the last,
+    // however they are aligned.
     for (first, count) in [(0x2000, 8), (0x2103, 13), (0x21fd, 30)] {
         for pool in [40, 100] {
             trial.ram(Gfn::new(first), count, trial.pool(pool))?;
@@ -167,9 +169,9 @@ impl Numbers {
     }
 }
 
-/// Updates in the random step, and accesses after each.
+/// Updates in the random step, and touches after each.
 const UPDATES: usize = 300;
-const ACCESSES: usize = 4;
+const TOUCHES: usize = 4;
 
 pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
     let mut trial = world.trial("random")?;
@@ -197,7 +199,7 @@ pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
             P2mType::RamRw,
         );
         let access = Access::from_bits_truncate(numbers.below(8) as u8 | numbers.below(8) as u8);
-        let told = match numbers.below(8) {
+        let updated = match numbers.below(8) {
             0..=2 => trial.map(here, count, trial.pool(there), p2m_type, access),
             3 => trial.table.unmap(gfns(here, count)).map_err(text),
             4 => trial
@@ -217,11 +219,11 @@ pub fn random<W: Walker>(world: &mut World<W>) -> Outcome {
             }
             _ => trial.table.unmap_identity(region).map_err(text),
         };
-        match told {
+        match updated {
             Ok(()) => done += 1,
             Err(_) => refused += 1,
         }
-        for _ in 0..ACCESSES {
+        for _ in 0..TOUCHES {
             // In the range that was updated, or next to it.
             let frame = here.raw() + numbers.below(count + 2) - 1;
             let offset = numbers.one_of(&[0, 0x123, FRAME - 8, FRAME - 4, FRAME - 3, FRAME - 1], 0);

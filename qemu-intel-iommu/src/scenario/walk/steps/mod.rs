@@ -4,23 +4,13 @@ mod access;
 mod change;
 mod pages;
 
-use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::World;
-use crate::guest::Walker;
-use crate::guest::code::Touch;
-use crate::memory::frames;
-use crate::scenario::{Context, Outcome, Step, ensure};
-
-/// Bits 0 and 1 of a leaf are reads, or present, and writes in every format.
-const READ_BIT: u64 = 1 << 0;
-const WRITE_BIT: u64 = 1 << 1;
-/// Bits 2:0 make an entry that holds nothing one that grants everything, at machine address 0.
-const ALL_BITS: u64 = 7;
-/// An access of each kind.
-const EACH: &[Touch] = &[Touch::Read, Touch::Write, Touch::Execute];
+use super::trial::World;
+use crate::scenario::leaks;
+use crate::scenario::step::{Context, Step};
+use crate::walker::Walker;
 
 /// The steps in order.
 pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
@@ -35,7 +25,8 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
         },
         Step {
             name: "edges",
-            title: "a range that begins and ends off the large pages is reached to its last byte, and no further",
+            title: "a range that begins and ends off the large pages is reached to its last byte, \
+                    and no further",
             run: pages::edges,
         },
         Step {
@@ -107,15 +98,6 @@ pub fn all<W: Walker>() -> Vec<Step<World<W>>> {
     // What a device behind an IOMMU does not do, and what processors do not.
     let absent: &[&str] = if W::DEVICE { &["no-execute", "marks"] } else { &["cached"] };
     steps.retain(|step| !absent.contains(&step.name) && (W::FORMATS || step.name != "format-options"));
-    steps.push(Step { name: "leaks", title: "every frame that the steps took was given back", run: leaks });
+    steps.push(leaks::step(|world: &mut World<W>| leaks::check(world.before, world.broken("leaks"))));
     steps
-}
-
-fn leaks<W: Walker>(world: &mut World<W>) -> Outcome {
-    let mut now = frames().counts();
-    if world.broken("leaks") {
-        now.free -= 1;
-    }
-    ensure!(now == world.before, "{now}, where there were {}", world.before);
-    Ok(format!("{now}"))
 }

@@ -1,16 +1,15 @@
 //! Pages of every size, where they begin and end, and what is beside them.
 
 use alloc::format;
-use alloc::string::String;
 
 use p2m::{Gfn, Mfn, PageSize};
 
-use super::{ALL_BITS, EACH};
-use crate::guest::Walker;
-use crate::guest::code::Touch;
+use crate::check::ensure;
 use crate::memory::FRAME;
-use crate::scenario::walk::{LARGE, Trial, World};
-use crate::scenario::{Outcome, ensure};
+use crate::scenario::step::Outcome;
+use crate::scenario::walk::probe::{ALL_BITS, EACH};
+use crate::scenario::walk::trial::{LARGE, Trial, World};
+use crate::walker::{Touch, Walker};
 
 use Touch::{Execute, Read, ReadByte, Write, WriteByte};
 
@@ -80,7 +79,7 @@ fn every_bit<W: Walker>(mut trial: Trial<'_, W>) -> Outcome {
         trial.probe(gfn.raw() * FRAME + 0x20, EACH)?;
     }
     if W::DEVICE {
-        // Nor is there anything behind the table's end. A guest has no such addresses.
+        // Nor is there anything beyond the table's end. A guest has no such addresses.
         let end = trial.table.limit().raw() * FRAME;
         trial.probe(end - 2, EACH)?;
         trial.probe(end, EACH)?;
@@ -125,7 +124,8 @@ pub fn holes<W: Walker>(world: &mut World<W>) -> Outcome {
     trial.ram(there, 1, trial.pool(7))?;
     trial.spoil(Gfn::new(there.raw() + 1), ALL_BITS);
     trial.probe(there.raw() * FRAME, EACH)?;
-    // The tables that lead to the page have holes at each level; behind the next entry for 1 GiB is the walker's home.
+    // The tables that lead to the page have holes at each level; below the next entry for 1 GiB is the
+    // walker's home.
     for (order, entries) in [(0, 1), (9, 1), (18, 2), (27, 1)] {
         let gfn = Gfn::new(there.raw() + (entries << order));
         if gfn >= trial.table.limit() {
@@ -153,13 +153,6 @@ pub fn without_large<W: Walker>(world: &mut World<W>) -> Outcome {
 }
 
 impl<W: Walker> Trial<'_, W> {
-    /// The entry at `gfn` covers `1 << order` frames.
-    pub(super) fn of_order(&self, gfn: Gfn, order: u32) -> Result<(), String> {
-        let found = self.at(gfn.raw() * FRAME);
-        ensure!(found.order() == order, "{found:?} at {gfn} where order {order} was to be");
-        Ok(())
-    }
-
     /// Bits of the guest-physical addresses that the table can map and the hardware takes.
     fn address_bits(&self) -> u32 {
         self.world.walker.address_bits().min((self.table.limit().raw() * FRAME).trailing_zeros())

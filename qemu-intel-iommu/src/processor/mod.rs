@@ -1,0 +1,4 @@
+//! The processor: exceptions and interrupts, and time.
+
+pub mod interrupts;
+pub mod traps;

@@ -1,0 +1,60 @@
+//! A region whose guest frames hold something already.
+
+use alloc::format;
+use alloc::string::String;
+
+use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, IdentityError, Mfn, P2m, P2mType};
+use xen_iommu::abi::Errno;
+use xen_iommu::{AssignError, Mode};
+
+use super::world::{GUEST, GUEST_RAM, World};
+use crate::check::{ensure, text};
+use crate::host::HARDWARE_DOMAIN;
+use crate::memory;
+use crate::scenario::layout::{OWN, OWN_REGION};
+use crate::scenario::step::{Context, Outcome};
+
+/// EBUSY, naming the guest frame; nothing changed.
+pub fn ram_conflict(world: &mut World) -> Outcome {
+    // RAM at the region's second page: the first must not be mapped either.
+    let at = if world.broken("ram-conflict") { GUEST_RAM } else { OWN_REGION + 0x1000 };
+    let _ram = world.guest(at, 4)?;
+    let before = (memory::frames().counts(), world.with_space(GUEST, |space| space.table_frames())?);
+    let result = world.assign(&[OWN], Mode::Strict);
+    let after = (memory::frames().counts(), world.with_space(GUEST, |space| space.table_frames())?);
+    let conflict = match &result {
+        Err(error @ AssignError::Map { error: IdentityError::Conflict { gfn, .. }, .. }) => {
+            Some((error, *gfn))
+        }
+        _ => None,
+    };
+    let Some((error, gfn)) = conflict else {
+        return Err(format!("not refused for what is there: {result:?}"));
+    };
+    ensure!(gfn == Gfn::containing(at), "guest frame {gfn} is named");
+    ensure!(Errno::from(error) == Errno::EBUSY, "it is {:?}", Errno::from(error));
+    ensure!(before == after, "frames changed: {before:?} to {after:?}");
+    let first = world.with_space(GUEST, |space| space.look_up(Gfn::containing(OWN_REGION)).entry)?;
+    ensure!(first.p2m_type == P2mType::Invalid, "the region's first page holds {first}");
+    ensure!(world.is_mapped(HARDWARE_DOMAIN, OWN_REGION)?, "the hardware domain has lost the region");
+    Ok(format!("EBUSY: {error}"))
+}
+
+/// Success, nothing written; and it stays when the device goes, as it was not the policy's.
+pub fn already_identical(world: &mut World) -> Outcome {
+    world.load(OWN, 0x66)?;
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    let access = if world.broken("already-identical") { Access::READ } else { Access::READ_WRITE };
+    let gfns = GfnRange::with_len(Gfn::containing(OWN_REGION), 2).ok_or("no range")?;
+    let entry = Entry { p2m_type: P2mType::MmioDirect, mfn: Some(Mfn::containing(OWN_REGION)), access };
+    world.with_space(GUEST, |space| P2m::map(space, gfns, entry))?.map_err(text)?;
+    world.host.policy.flush_domain(GUEST).map_err(text)?;
+    let before = memory::frames().counts();
+    world.assign(&[OWN], Mode::Strict).map_err(text)?;
+    let written = world.with_space(GUEST, AddressSpace::take_flush)?;
+    ensure!(memory::frames().counts() == before && written.is_none(), "something was written: {written:?}");
+    world.write_arrives(OWN, OWN_REGION, 0x66)?;
+    world.host.policy.deassign(&[OWN], GUEST, &mut |_| {}).map_err(text)?;
+    ensure!(world.is_mapped(GUEST, OWN_REGION)?, "the mapping that was there before is gone");
+    Ok(String::from("nothing was written, the DMA arrived, and the mapping outlives the device"))
+}

@@ -1,0 +1,219 @@
+//! What became of mutants, kept by what it depends on: the source file, the tests, and how they are run. Of each such state there is a file, to
+//! which a line is added as soon as a mutant's fate is known, so that nothing is lost when a run is ended.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::root;
+
+use super::list::Mutant;
+use super::suite::Suites;
+
+/// What became of a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A test failed.
+    Caught,
+    /// The tests did not come to their end, and so noticed.
+    TimedOut,
+    /// It does not build.
+    Unviable,
+    /// No test noticed.
+    Survived,
+}
+
+impl Fate {
+    /// All of them, with the word for each and the file of cargo-mutants' output that names such mutants.
+    pub(crate) const ALL: [(Self, &'static str, &'static str); 4] = [
+        (Self::Caught, "caught", "caught.txt"),
+        (Self::TimedOut, "timed-out", "timeout.txt"),
+        (Self::Unviable, "unviable", "unviable.txt"),
+        (Self::Survived, "survived", "missed.txt"),
+    ];
+
+    /// As it is written.
+    pub(crate) fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(fate, ..)| *fate == self).map_or("", |(_, word, _)| *word)
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, its, _)| *its == word).map(|(fate, ..)| *fate)
+    }
+}
+
+/// All that is known.
+pub(crate) struct Results {
+    folder: PathBuf,
+    /// The name of each source file's file here.
+    keys: BTreeMap<String, String>,
+    fates: HashMap<String, Fate>,
+}
+
+impl Results {
+    /// What is known of these mutants as the sources and tests are now.
+    pub(crate) fn open(folder: PathBuf, mutants: &[Mutant], suites: &Suites) -> Result<Self, String> {
+        fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        let mut results = Self { folder, keys: BTreeMap::new(), fates: HashMap::new() };
+        let mut tests: BTreeMap<&str, u64> = BTreeMap::new();
+        for mutant in mutants {
+            if results.keys.contains_key(&mutant.file) {
+                continue;
+            }
+            let package = &*mutant.package;
+            if !tests.contains_key(package) {
+                tests.insert(package, tests_of(package, suites)?);
+            }
+            let path = root().join(&mutant.file);
+            let source =
+                fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            let mut hash = Hash::new();
+            hash.add(mutant.file.as_bytes());
+            hash.add(&source);
+            hash.add(&tests.get(package).copied().unwrap_or_default().to_le_bytes());
+            results.read(&mutant.file, format!("{:016x}", hash.0));
+        }
+        Ok(results)
+    }
+
+    fn read(&mut self, file: &str, key: String) {
+        let text = fs::read_to_string(self.path(&key)).unwrap_or_default();
+        let known = text.lines().filter_map(|line| line.split_once(' '));
+        self.fates.extend(known.filter_map(|(word, name)| Some((name.to_owned(), Fate::of_word(word)?))));
+        self.keys.insert(file.to_owned(), key);
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.txt"))
+    }
+
+    /// What is known of a mutant.
+    pub(crate) fn fate(&self, mutant: &Mutant) -> Option<Fate> {
+        self.fates.get(&mutant.name).copied()
+    }
+
+    /// Adds to what is known.
+    pub(crate) fn add(&mut self, mutant: &Mutant, fate: Fate) -> Result<(), String> {
+        let key = self.keys.get(&mutant.file).ok_or_else(|| format!("{} was not listed", mutant.name))?;
+        let path = self.path(key);
+        let mut line = format!("{} {}\n", fate.word(), mutant.name);
+        if !path.exists() {
+            // For whoever looks into the folder; no word for a fate begins so.
+            line = format!("# {}\n{line}", mutant.file);
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        self.fates.insert(mutant.name.clone(), fate);
+        Ok(())
+    }
+}
+
+/// All that a package's mutants are tried with.
+fn tests_of(package: &str, suites: &Suites) -> Result<u64, String> {
+    let suite = suites.of(package)?;
+    let mut files = BTreeSet::new();
+    let own = [format!("{package}/tests"), format!("{package}/src")];
+    for (folder, all) in
+        own.iter().zip([true, false]).chain(suite.also_reads().iter().zip(std::iter::repeat(true)))
+    {
+        gather(&root().join(folder), all, &mut files);
+    }
+    let mut hash = Hash::new();
+    hash.add(suite.spelled().as_bytes());
+    for file in files {
+        hash.add(file.strip_prefix(root()).unwrap_or(&file).to_string_lossy().as_bytes());
+        hash.add(&fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?);
+    }
+    Ok(hash.0)
+}
+
+/// The files below a folder, all or those of tests.
+fn gather(folder: &Path, all: bool, files: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let tests = all || path.file_stem().is_some_and(|stem| stem == "tests");
+        if path.is_dir() {
+            gather(&path, tests, files);
+        } else if tests {
+            files.insert(path);
+        }
+    }
+}
+
+/// FNV-1a, with the length of each part.
+struct Hash(u64);
+
+impl Hash {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // A test that fails ends in a panic.
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::list::example;
+    use super::*;
+
+    #[test]
+    fn what_is_added_is_there_the_next_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |key: &str| {
+            let (keys, fates) = (BTreeMap::new(), HashMap::new());
+            let mut results = Results { folder: folder.path().to_owned(), keys, fates };
+            results.read("a.rs", key.to_owned());
+            results
+        };
+        let mut results = open("one");
+        assert_eq!(results.fate(&example("a.rs", 1)), None);
+        results.add(&example("a.rs", 1), Fate::Caught).unwrap();
+        results.add(&example("a.rs", 2), Fate::Survived).unwrap();
+        assert!(results.add(&example("b.rs", 2), Fate::Caught).is_err());
+
+        let results = open("one");
+        assert_eq!(results.fate(&example("a.rs", 1)), Some(Fate::Caught));
+        assert_eq!(results.fate(&example("a.rs", 2)), Some(Fate::Survived));
+        assert_eq!(results.fate(&example("a.rs", 3)), None);
+        assert_eq!(open("two").fate(&example("a.rs", 1)), None);
+        // A line that was cut off when the run was ended.
+        fs::write(folder.path().join("three.txt"), "# a.rs\ncaught a.rs:1:9: replace + with - in toast\ncau")
+            .unwrap();
+        assert_eq!(open("three").fate(&example("a.rs", 1)), Some(Fate::Caught));
+    }
+
+    #[test]
+    fn tests_are_told_from_sources() {
+        let place = tempfile::tempdir().unwrap();
+        for file in ["lib.rs", "tests.rs", "a/b.rs", "a/tests.rs", "a/tests/c.rs"] {
+            let path = place.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let mut files = BTreeSet::new();
+        gather(place.path(), false, &mut files);
+        assert_eq!(
+            files,
+            ["a/tests/c.rs", "a/tests.rs", "tests.rs"].map(|file| place.path().join(file)).into()
+        );
+        gather(place.path(), true, &mut files);
+        assert_eq!(files.len(), 5);
+    }
+
+    #[test]
+    fn each_fate_has_its_word() {
+        for (fate, word, _) in Fate::ALL {
+            assert_eq!((fate.word(), Fate::of_word(word)), (word, Some(fate)));
+        }
+        assert_eq!(Fate::of_word("#"), None);
+    }
+}

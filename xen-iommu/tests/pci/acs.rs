@@ -1,0 +1,79 @@
+//! ACS is switched on where it is offered.
+
+use testkit::bus::{ACS_ISOLATION, Bus, Function, port};
+use xen_iommu::pci::{Controls, Enabled, PchPeers, acs};
+
+use crate::kit::{ALL, at, with_topology};
+
+const PORT: xen_iommu::Sbdf = xen_iommu::Sbdf::new(0, 0, 0x1c, 0);
+
+fn enable(port: Function) -> Option<Enabled> {
+    let bus = Bus::new().with(PORT, port);
+    let enabled = acs::enable(PORT, &bus);
+    assert_eq!(acs::enable(PORT, &bus), enabled, "once is enough");
+    enabled
+}
+
+#[test]
+fn what_is_offered_and_isolates_is_set_and_the_rest_is_left() {
+    let port = || Function::bridge(1, 1).express(port::ROOT);
+    let all = enable(port().acs(0x7f, 0x20)).unwrap();
+    assert_eq!((all.offered.bits(), all.on.bits()), (0x7f, 0x3d));
+    assert!(all.isolates());
+    let some = enable(port().acs(0x05, 0)).unwrap();
+    assert_eq!(some.on, Controls::SOURCE_VALIDATION | Controls::REQUEST_REDIRECT);
+    assert!(some.isolates(), "the rest cannot be controlled, and holds");
+    // The registers that cannot be written say so.
+    let stuck = enable(port().acs(ACS_ISOLATION, 0).writable(0x104, 0)).unwrap();
+    assert!(!stuck.isolates() && stuck.on.is_empty());
+    let wide = enable(port().id(0x8086, 0xa110).wide_acs(0x1f, 0)).unwrap();
+    assert_eq!((wide.offered.bits(), wide.on.bits()), (0x1f, 0x1d));
+}
+
+#[test]
+fn where_nothing_is_offered_nothing_is_done() {
+    assert_eq!(enable(Function::bridge(1, 1).express(port::ROOT)), None);
+    assert_eq!(enable(Function::bridge(1, 1).acs(ACS_ISOLATION, 0)), None, "not on PCI Express");
+    assert_eq!(acs::enable(at(9, 0, 0), &Bus::new()), None);
+}
+
+#[test]
+fn all_of_a_machine_at_once() {
+    let bus = Bus::new()
+        .with(PORT, Function::bridge(1, 2).express(port::ROOT).acs(ACS_ISOLATION, 0))
+        .with(at(1, 0, 0), Function::endpoint().express(port::ENDPOINT).multifunction().acs(0x0c, 0))
+        .with(at(1, 0, 1), Function::endpoint().express(port::ENDPOINT));
+    with_topology(&bus, &[ALL], |topology| {
+        let mut seen = Vec::new();
+        topology.enable_acs(&bus, &mut |function, enabled| seen.push((function, enabled.on.bits())));
+        assert_eq!(seen, [(PORT, 0x1d), (at(1, 0, 0), 0x0c)]);
+    });
+}
+
+#[test]
+fn an_older_intel_pch_needs_two_steps() {
+    let port = Function::bridge(1, 1).id(0x8086, 0x1c10).express(port::ROOT).writable(0xd8, 1 << 26);
+    let lpc = Function::new(0x8086, 0x1c44).class(0x06_01_00).set(0xf0, 0xfed1_c001);
+    let bus = Bus::new()
+        .with(PORT, port.clone())
+        .with(at(0, 0x1f, 0), lpc)
+        .with(at(1, 0, 0), Function::endpoint().express(port::ENDPOINT));
+    let isolated = |peers_closed| {
+        with_topology(&bus, &[ALL], |topology| {
+            topology.set_pch_peers_closed(peers_closed);
+            topology.function(at(1, 0, 0), &bus).unwrap().isolation == at(1, 0, 0)
+        })
+    };
+    assert!(!isolated(true), "the port does not check ids yet");
+    let enabled = acs::enable(PORT, &bus).unwrap();
+    assert!(enabled.isolates() && enabled.on == Controls::SOURCE_VALIDATION);
+    assert!(!isolated(false) && isolated(true));
+
+    let peers = PchPeers::find(PORT, &bus).unwrap();
+    assert_eq!(peers, PchPeers { strap: 0xfed1_d104, decode: 0xfed1_d014 });
+    assert!(PchPeers::closed(0x300, 0x3f) && PchPeers::closed(0x100, 0xc0) && !PchPeers::closed(0x200, 1));
+    assert_eq!(PchPeers::close(0xff), 0xc0);
+    assert_eq!(PchPeers::find(at(1, 0, 0), &bus), None);
+    bus.change(at(0, 0x1f, 0), |lpc| lpc.set(0xf0, 0xfed1_c000));
+    assert_eq!(PchPeers::find(PORT, &bus), None, "not enabled");
+}
