@@ -5,14 +5,13 @@
 //! Within a group some are *bound* to each other, which no relaxed assignment may tear apart: by a requester id or for want of isolation.
 
 mod link;
-pub(crate) mod ring;
 
 use core::sync::atomic::Ordering;
 
 pub use link::Link;
 
 use crate::platform::Sbdf;
-use crate::present::{Device, Presence};
+use crate::present::{Device, Presence, ring};
 use crate::region::record::{NONE, Region};
 use crate::region::registry::Registry;
 

@@ -101,7 +101,7 @@ impl<'m> RegistryBuilder<'m> {
             highest = highest.max(region.range().end());
             region.set_highest_end(highest.raw());
         }
-        let clusters = by_start.chunk_by(|one, other| one.cluster() == other.cluster());
+        let clusters = runs_of(by_start, |one, other| one.cluster() == other.cluster());
         let clusters = arena.collect(clusters.map(|regions| {
             let hull = regions.iter().map(|region| region.range()).reduce(|range, other| range.hull(&other));
             Cluster { range: hull.unwrap_or_default(), regions, first_user: AtomicU32::new(NONE) }
@@ -144,6 +144,21 @@ pub(super) fn devices<'m>(
     let devices = arena.collect(all)?;
     devices.sort_unstable();
     Ok(without_repeats(devices, PartialEq::eq))
+}
+
+/// The runs of `all` whose members are the same as their first. (As `slice::chunk_by`, whose iterator can be cloned from Rust 1.89 on.)
+pub(super) fn runs_of<T>(
+    all: &[T],
+    is_same: impl Fn(&T, &T) -> bool + Clone,
+) -> impl Iterator<Item = &[T]> + Clone {
+    let mut left = all;
+    core::iter::from_fn(move || {
+        let first = left.first()?;
+        let len = left.iter().position(|other| !is_same(first, other)).unwrap_or(left.len());
+        let (run, rest) = left.split_at_checked(len)?;
+        left = rest;
+        Some(run)
+    })
 }
 
 /// Moves the first of each run of equals to the front; the rest is left out.
