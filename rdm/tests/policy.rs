@@ -248,6 +248,18 @@ fn windows_reject_regions_on_the_machine_and_alone() {
 }
 
 #[test]
+fn an_absent_device_joins_nobody() {
+    let mut tree = Tree::default();
+    (1..4).for_each(|slot| tree.add(slot, 0, false, false));
+    // The second region, which meets both others, is a device's that is not there.
+    let bytes = table(&tree, None, &[(0x80, 2, vec![0]), (0x81, 3, vec![1]), (0x83, 2, vec![2])]);
+    let mut there = tree.clone();
+    there.remove(1);
+    assert_eq!(compare(&bytes, Some(&tree.machine())), [3, 0]);
+    assert_eq!(compare(&bytes, Some(&there.machine())), [0, 0]);
+}
+
+#[test]
 fn without_a_unit_there_is_no_iommu() {
     let mut tree = Tree::default();
     tree.add(1, 0, false, false);

@@ -6,8 +6,6 @@
 
 mod link;
 
-use core::sync::atomic::Ordering;
-
 pub use link::Link;
 
 use crate::platform::Sbdf;
@@ -52,10 +50,15 @@ impl<'m, S> Grouping<'_, 'm, S> {
             }
         }
         for region in self.accepted_regions_of(device.sbdf()) {
-            let Some(cluster) = self.registry.cluster(region) else { continue };
-            match devices.at(cluster.first_user.load(Ordering::Relaxed)) {
-                Some(other) => ring::unite(devices, device, other),
-                None => cluster.first_user.store(device.number, Ordering::Relaxed),
+            if let Some(other) = devices.at(region.first_user()) {
+                ring::unite(devices, device, other);
+                continue;
+            }
+            region.set_first_user(device.number);
+            // Not by way of regions whose devices are all absent: these join nobody.
+            let users = self.registry.overlapping_with(region);
+            for other in users.filter_map(|overlapping| devices.at(overlapping.first_user())) {
+                ring::unite(devices, device, other);
             }
         }
     }
@@ -85,9 +88,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
         let mut list = NONE;
         for member in self.members(device) {
             for region in self.registry.regions_of(member.sbdf()) {
-                if let Some(cluster) = self.registry.cluster(region) {
-                    cluster.first_user.store(NONE, Ordering::Relaxed);
-                }
+                region.set_first_user(NONE);
             }
             if let Some(requester) = self.presence.requesters.of(member) {
                 requester.first_user.set(NONE);
