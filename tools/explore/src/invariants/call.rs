@@ -200,7 +200,11 @@ impl World {
                 let goes = matches!(step.call, Call::Remove(gone) if usize::from(gone) == *device);
                 let known = &before.known;
                 before.owners[*device].is_some()
-                    && !(goes || known.lacks[*device] || known.blocked[*device] || known.uncertain[source])
+                    && !(goes
+                        || known.lacks[*device]
+                        || known.blocked[*device]
+                        || known.unprovided[*device]
+                        || known.uncertain[source])
             });
             let own = own.flat_map(|device| self.regions_of(device)).filter(|region| !outcome.left[*region]);
             let own = own.fold(0, |bits, region| bits | self.board.probes_in(region));
@@ -254,7 +258,7 @@ impl World {
                         || outcome.blocked[device]
                         || before.known.running[device]
                 };
-                if !carriers.clone().any(waits) || carriers.any(is_said) {
+                if !carriers.clone().any(waits) || carriers.any(is_said) || self.maps_itself(*frame) {
                     continue;
                 }
                 let mut guests = 1..DOMAINS;
