@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use crate::calls::{Call, Step, calls};
-use crate::hardware::Failure;
+use crate::hardware::{Failure, Seen};
 use crate::invariants::{Before, Breach};
 use crate::world::{Saved, Setting, World};
 
@@ -55,7 +55,7 @@ pub struct Found {
     /// What does not hold.
     pub breach: Breach,
     /// The calls, from boot on.
-    pub steps: Vec<Step>,
+    pub steps: Vec<String>,
 }
 
 /// What an exploration came to.
@@ -88,10 +88,13 @@ impl Hasher for Same {
     }
 }
 
+/// Who asks for fewer states than these in a setting wants no setting to come to its end.
+const ENOUGH: usize = 10_000;
 /// Every how many states one is reached anew from boot.
 const REPLAY_EVERY: usize = 250;
 
 struct Search<'p> {
+    setting: Setting,
     world: World,
     /// A second machine, for replaying.
     replay: World,
@@ -111,7 +114,13 @@ pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count
     let start = std::time::Instant::now();
     let (mut world, mut replay) = (World::new(setting), World::new(setting));
     let boot = [world.save(), replay.save()];
+    let bounds = Bounds {
+        states: if setting.ends && bounds.states >= ENOUGH { usize::MAX } else { bounds.states },
+        failures: setting.failures.unwrap_or(bounds.failures),
+        ..bounds
+    };
     let mut search = Search {
+        setting,
         world,
         replay,
         boot,
@@ -132,7 +141,7 @@ impl Search<'_> {
         self.world.load(&self.boot[0]);
         let key = self.world.keys().number();
         self.reach(key, 0, 0, None)?;
-        let calls = calls();
+        let calls = calls(&self.setting);
         while let Some((number, depth, saved)) = self.queue.pop_front() {
             self.world.load(&saved);
             if depth >= self.bounds.depth {
@@ -157,24 +166,27 @@ impl Search<'_> {
         if depth >= self.bounds.failures {
             return Ok(());
         }
-        for at in 0..seen.0 {
-            self.step(number, depth, Step { call, failure: Failure::Frames(at) }, before)?;
+        let mut failures: Vec<_> = (0..seen.allocations).map(Failure::Frames).collect();
+        for at in 0..seen.invalidations {
+            failures.extend([Failure::TimeOut(at), Failure::TimeOuts(at), Failure::QueueError(at)]);
         }
-        for at in 0..seen.1 {
-            for failure in [Failure::TimeOut(at), Failure::TimeOuts(at), Failure::QueueError(at)] {
-                self.step(number, depth, Step { call, failure }, before)?;
-            }
+        failures.extend((0..seen.quiesces).map(Failure::Quiesce));
+        if seen.invalidations > 0 && self.setting.board.devices.iter().any(|device| device.ats) {
+            failures.extend([Failure::Silence(false), Failure::Silence(true)]);
+        }
+        for failure in failures {
+            self.step(number, depth, Step { call, failure }, before)?;
         }
         Ok(())
     }
 
-    /// One step from the state that is loaded, and back. Gives how many allocations and invalidations there were.
-    fn step(&mut self, number: u32, depth: u32, step: Step, before: &Before) -> Result<(u32, u32), Found> {
+    /// One step from the state that is loaded, and back. Gives what hardware saw.
+    fn step(&mut self, number: u32, depth: u32, step: Step, before: &Before) -> Result<Seen, Found> {
         let outcome = self.world.make(step, before.owners);
         self.count.calls += 1;
         if outcome.quiet && self.world.region_owners() == before.region_owners {
             self.world.back();
-            return Ok((0, 0));
+            return Ok(Seen::default());
         }
         let keys = self.world.keys();
         let judged = self.world.judge_call(before, step, &outcome, &keys);
@@ -184,7 +196,7 @@ impl Search<'_> {
             self.reach(key, depth + 1, number, Some(step))?;
         }
         self.world.back();
-        Ok((outcome.seen.allocations, outcome.seen.invalidations))
+        Ok(outcome.seen)
     }
 
     /// A state for the first time.
@@ -233,6 +245,7 @@ impl Search<'_> {
     fn found(&self, breach: Breach, from: u32, step: Option<Step>) -> Found {
         let mut steps = self.way(from);
         steps.extend(step);
+        let steps = steps.into_iter().map(|step| step.show(self.setting.board).to_string()).collect();
         Found { breach, steps }
     }
 }

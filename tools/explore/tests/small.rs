@@ -10,8 +10,7 @@ fn run(bounds: Bounds) -> Vec<(usize, u64, u32)> {
     explore_all(bounds, 2, &mut |index, event| {
         if let Event::Done(explored) = event {
             let found = explored.found.map(|found| {
-                let steps: Vec<_> = found.steps.iter().map(ToString::to_string).collect();
-                format!("{}: {} after {steps:#?}", SETTINGS[index], found.breach)
+                format!("{}: {} after {:#?}", SETTINGS[index], found.breach, found.steps)
             });
             assert_eq!(found, None);
             figures[index] = (explored.count.states, explored.count.calls, explored.count.depth);

@@ -98,8 +98,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let count = if device.is_bridge() { &requester.bridges } else { &requester.users };
         count.set(count.get().saturating_sub(1));
         let is_unused = requester.users.get() == 0 && requester.bridges.get() == 0;
-        // What the hardware may still use stays.
-        if is_unused && !requester.is_suspect() {
+        // What the hardware may still use stays, and with it the ids by which it is found again.
+        if requester.is_suspect() {
+            return;
+        }
+        if is_unused {
             drop(presence.requesters.remove(requester));
         } else if let Some(known) = known {
             presence.requesters.truncate_ids(requester, known);
