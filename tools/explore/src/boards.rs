@@ -63,14 +63,14 @@ pub const PAIR: Board = Board {
     sets: &[0b011],
 };
 
-/// D with a region and E are behind a bridge that the policy knows.
+/// D and E are behind a bridge that the policy knows; D shares a region with A, which is elsewhere.
 pub const BEHIND: Board = Board {
-    devices: &[D, E, BR],
-    sources: &BEHIND_BRIDGE,
-    regions: &[region(0x20, 0x22, &[0])],
+    devices: &[D, E, BR, A],
+    sources: &[BEHIND_BRIDGE[0], BEHIND_BRIDGE[1], BEHIND_BRIDGE[2], A.sbdf],
+    regions: &[region(0x20, 0x22, &[0, 3])],
     probes: &[0x20, 0x21],
     places: &[(0x20, 0)],
-    sets: &[0b011],
+    sets: &[0b0011, 0b1001, 0b1011],
 };
 
 /// P has a phantom function and shares its region with Q.

@@ -293,11 +293,19 @@ impl World {
     fn may_map(&self, domain: usize, place: usize) -> bool {
         let region = self.board.places[place].1;
         let owners = self.region_owners();
-        let devices = self.owners();
         let overlapping = (0..self.board.regions.len()).filter(|other| self.board.overlap(region, *other));
-        let waits = |device: usize| devices[device] == Some(QUARANTINE);
-        overlapping.clone().all(|other| owners[other].is_none_or(|id| id == domain))
-            && (domain == 0 || !overlapping.flat_map(|other| members(self.users(other))).any(waits))
+        let (start, end) = self.place(place as u8);
+        let reached = self.reached();
+        // What was mapped for a device that has gone may be reached by those that cannot be told from it.
+        let waits = |source: usize| {
+            let root = self.machine.root(source);
+            let probes = self.board.probes.iter().enumerate();
+            let mut probes = probes.filter(|(_, frame)| (start..end).contains(*frame));
+            root.is_some_and(|root| self.domain_of_root(root).is_none())
+                && probes.any(|(probe, _)| reached[source] & 1 << probe != 0)
+        };
+        overlapping.into_iter().all(|other| owners[other].is_none_or(|id| id == domain))
+            && (domain == 0 || !(0..self.board.sources.len()).any(waits))
             && (0..DOMAINS).all(|other| other == domain || self.known.own[other][place] != Own::Direct)
     }
 
@@ -345,13 +353,15 @@ impl World {
             }
             let left = outcome.newcomer[device]
                 || self.regions_of(device).any(|region| outcome.left[region]);
-            if now[device] != held[device] || call == Call::Resolve {
+            if now[device] != held[device] {
                 self.known.lacks[device] = left;
             }
+            self.known.lacks[device] |= left && call == Call::Resolve;
             if self.known.lacks[device] && !outcome.refused {
                 let wanted = self.wanted(device);
                 self.known.lacks[device] =
-                    members(self.ids[device]).any(|source| reached[source] & wanted != wanted);
+                    members(self.ids[device]).any(|source| reached[source] & wanted != wanted)
+                        || members(self.ids[device]).any(|source| self.is_off(source, &owners));
             }
         }
         let region_owners = self.region_owners();

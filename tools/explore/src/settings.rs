@@ -40,7 +40,7 @@ const SMALL: Setting = Setting {
 /// All of them.
 pub const SETTINGS: [Setting; 13] = [
     SMALL,
-    Setting { name: "two devices behind a bridge, one with a region", board: &boards::BEHIND, ..SMALL },
+    Setting { name: "two devices behind a bridge, one of them shares a region", board: &boards::BEHIND, ..SMALL },
     Setting {
         name: "a phantom function and a shared region, one guest, every failure",
         board: &boards::PHANTOM,

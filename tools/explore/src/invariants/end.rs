@@ -14,7 +14,6 @@ impl World {
     /// # Errors
     /// What does not hold.
     pub fn judge_end(&mut self) -> Result<(), Breach> {
-        let is_locked = self.known.uncertain.contains(&true) || self.machine.in_doubt();
         for domain in 1..DOMAINS {
             drop(self.policy.destroy_domain(xen_iommu::DomId(domain as u16), &mut |_| {}));
         }
@@ -22,14 +21,6 @@ impl World {
             self.board.devices.iter().filter(|device| self.policy.owner(device.sbdf).is_none()).collect();
         for device in self.board.devices {
             let _ = self.policy.remove_device(device.sbdf, &mut |_| {});
-        }
-        if is_locked {
-            // What a device that hardware did not let go may still use is kept until that comes back.
-            for device in absent {
-                let new_space = || crate::world::space(self.machine, false);
-                let _ = self.policy.add_device(&device.function(), new_space, &mut |_| {});
-                let _ = self.policy.remove_device(device.sbdf, &mut |_| {});
-            }
         }
         // What a failed flush kept back.
         let _ = self.policy.flush_domain(xen_iommu::DomId(0));
@@ -44,12 +35,26 @@ impl World {
             })?;
         }
         self.judge_domain(0, &[None; DEVICES]).map_err(|breach| format!("in the end: {breach}"))?;
+        let (mut used, mut needed) = self.frames();
+        if used != needed {
+            // What a device that hardware did not let go may still use is kept until that comes back.
+            for device in absent {
+                let new_space = || crate::world::space(self.machine, false);
+                let _ = self.policy.add_device(&device.function(), new_space, &mut |_| {});
+                let _ = self.policy.remove_device(device.sbdf, &mut |_| {});
+            }
+            (used, needed) = self.frames();
+        }
+        broken(used == needed, || format!("in the end: {used} frames are in use, and {needed} are needed"))
+    }
+
+    /// How many frames are in use, and how many are needed when there is nothing but the hardware domain.
+    fn frames(&self) -> (u32, u32) {
         let held = self.policy.with_space(xen_iommu::DomId(0), |space| space.held_frames()).unwrap_or(0);
         let tables = self.roots(0).map_or(0, |roots| {
             roots.into_iter().fold(0, |frames, (root, levels)| frames | frames_of(self.pool, root, levels))
         });
         let needed = (tables | self.machine.unit_frames()).count_ones() + QUEUE_FRAMES + held as u32;
-        let used = self.pool.allocated().count_ones();
-        broken(used == needed, || format!("in the end: {used} frames are in use, and {needed} are needed"))
+        (self.pool.allocated().count_ones(), needed)
     }
 }
