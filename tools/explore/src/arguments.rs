@@ -3,7 +3,7 @@
 use lexopt::prelude::*;
 
 use crate::search::Bounds;
-use crate::settings::SETTINGS;
+use crate::settings::named;
 
 /// The help text, from which `cargo xtask` knows the options too.
 pub const USAGE: &str = include_str!("usage.txt");
@@ -16,6 +16,8 @@ pub enum Command {
         bounds: Bounds,
         /// How many settings at a time.
         jobs: usize,
+        /// Which, by their indices.
+        which: Vec<usize>,
     },
     /// Print this.
     Print(String),
@@ -32,12 +34,20 @@ pub fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
 fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     let mut bounds = Bounds { states: 1_050_000, depth: u32::MAX, failures: 3 };
     let mut jobs = std::thread::available_parallelism().map_or(1, Into::into);
+    let mut which = named("");
     while let Some(word) = parser.next()? {
         match word {
             Long("states") => bounds.states = parser.value()?.parse()?,
             Long("depth") => bounds.depth = parser.value()?.parse()?,
             Long("failures") => bounds.failures = parser.value()?.parse()?,
             Long("jobs") => jobs = parser.value()?.parse()?,
+            Long("setting") => {
+                let words = parser.value()?.string()?;
+                which = named(&words);
+                if which.is_empty() {
+                    return Err(format!("no setting has {words:?} in its name").into());
+                }
+            }
             Long("list-breaks" | "break" | "breaks") => {
                 return Err("copies of the code are broken and explored by cargo xtask explore".into());
             }
@@ -45,6 +55,6 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             _ => return Err(word.unexpected()),
         }
     }
-    bounds.states = bounds.states.div_ceil(SETTINGS.len());
-    Ok(Command::Explore { bounds, jobs })
+    bounds.states = bounds.states.div_ceil(which.len());
+    Ok(Command::Explore { bounds, jobs, which })
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use explore::arguments::{Command, read};
 use explore::search::{Bounds, Count, Explored, Found};
-use explore::settings::{Event, SETTINGS, explore_all};
+use explore::settings::{Event, SETTINGS, explore_some};
 
 use progress::Progress;
 
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Command::Explore { bounds, jobs }) => {
-            if run(bounds, jobs) {
+        Ok(Command::Explore { bounds, jobs, which }) => {
+            if run(&which, bounds, jobs) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::from(1)
@@ -34,12 +34,12 @@ fn main() -> ExitCode {
 }
 
 /// Explores, and says what came of it; whether all held.
-fn run(bounds: Bounds, jobs: usize) -> bool {
+fn run(which: &[usize], bounds: Bounds, jobs: usize) -> bool {
     let start = Instant::now();
     let mut progress = Progress::new();
     let mut total = Count { complete: true, ..Count::default() };
     let mut holds = true;
-    explore_all(bounds, jobs, &mut |index, event| match event {
+    explore_some(which, bounds, jobs, &mut |index, event| match event {
         Event::Progress(count) => {
             progress.show(index, &count);
             true

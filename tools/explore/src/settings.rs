@@ -21,6 +21,7 @@ const fn of(name: &'static str, board: &'static Board, separate: bool) -> Settin
         name,
         board,
         unit: COHERENT,
+        translates: true,
         separate,
         isolation: Isolation::Report,
         guests: 2,
@@ -38,7 +39,7 @@ const SMALL: Setting = Setting {
 };
 
 /// All of them.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 15] = [
     SMALL,
     Setting { name: "two devices behind a bridge, one of them shares a region", board: &boards::BEHIND, ..SMALL },
     Setting {
@@ -50,6 +51,8 @@ pub const SETTINGS: [Setting; 13] = [
         ..SMALL
     },
     Setting { name: "a physical function and its virtual ones", board: &boards::FUNCTIONS, ..SMALL },
+    Setting { name: "two devices behind a bridge, one with a rejected region", board: &boards::REJECTED, ..SMALL },
+    Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
     of("five devices, small regions, shared tables", &boards::PAGES, false),
     of("five devices, small regions, separate tables", &boards::PAGES, true),
     of("five devices, 2 MiB pages, one cut, shared tables", &boards::CUT, false),
@@ -81,15 +84,31 @@ pub enum Event {
 /// Explores all settings, so many at a time. Those that do not come to an end share the states of `bounds`, which are so many for each. `hear` returns
 /// whether to go on with those that were not begun.
 pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Event) -> bool) {
+    let all: Vec<usize> = (0..SETTINGS.len()).collect();
+    explore_some(&all, bounds, jobs, hear);
+}
+
+/// The settings whose names have these words in them.
+#[must_use]
+pub fn named(words: &str) -> Vec<usize> {
+    (0..SETTINGS.len()).filter(|index| SETTINGS[*index].name.contains(words)).collect()
+}
+
+/// As [`explore_all`], with the settings of these indices alone.
+pub fn explore_some(
+    which: &[usize],
+    bounds: Bounds,
+    jobs: usize,
+    hear: &mut dyn FnMut(usize, Event) -> bool,
+) {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, SETTINGS.len()) {
+        for _ in 0..jobs.min(which.len()).max(1) {
             let (send, next) = (send.clone(), &next);
             scope.spawn(move || {
-                while let Some((index, setting)) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, *SETTINGS.get(at)?)))
-                {
+                while let Some(index) = which.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+                    let Some(setting) = SETTINGS.get(index).copied() else { continue };
                     // Nobody may listen any more.
                     let mut tell = |count: &Count| drop(send.send((index, Event::Progress(*count))));
                     let explored = explore(setting, bounds, &mut tell);
@@ -100,7 +119,7 @@ pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Even
         drop(send);
         for (index, event) in receive {
             if !hear(index, event) {
-                next.store(SETTINGS.len(), Ordering::Relaxed);
+                next.store(which.len(), Ordering::Relaxed);
             }
         }
     });
