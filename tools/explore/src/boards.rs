@@ -28,7 +28,11 @@ const E: Device = Device { further: &[BRIDGE], ..Device::new("E", behind(2)) };
 const BEHIND_BRIDGE: [Sbdf; 3] = [behind(1), behind(2), BRIDGE];
 const BR: Device = Device { role: Role::Bridge, ..Device::new("bridge", BRIDGE) };
 
-const fn classic(regions: &'static [Region], probes: &'static [u64], places: &'static [(u64, usize)]) -> Board {
+const fn classic(
+    regions: &'static [Region],
+    probes: &'static [u64],
+    places: &'static [(u64, usize)],
+) -> Board {
     Board {
         devices: &[A, B, C, D, E],
         sources: &[A.sbdf, B.sbdf, C.sbdf, BEHIND_BRIDGE[0], BEHIND_BRIDGE[1], BEHIND_BRIDGE[2]],
@@ -95,12 +99,7 @@ pub const PHANTOM: Board = Board {
 
 /// The region of F, which is behind a bridge that was absent at boot, overlaps that of A and B; that of G was rejected.
 pub const LATE: Board = Board {
-    devices: &[
-        A,
-        B,
-        Device { at_boot: false, ..Device::new("F", behind(3)) },
-        Device::new("G", at(9, 0)),
-    ],
+    devices: &[A, B, Device { at_boot: false, ..Device::new("F", behind(3)) }, Device::new("G", at(9, 0))],
     sources: &[A.sbdf, B.sbdf, behind(3), at(9, 0)],
     regions: &[
         region(0x10, 0x12, &[0, 1]),
@@ -142,7 +141,11 @@ pub const FUNCTIONS: Board = Board {
     devices: &[
         Device { role: Role::Physical, ..Device::new("PF", at(13, 0)) },
         Device { role: Role::Virtual { physical: at(13, 0) }, ..Device::new("VF0", at(13, 1)) },
-        Device { role: Role::Virtual { physical: at(13, 0) }, at_boot: false, ..Device::new("VF1", at(13, 2)) },
+        Device {
+            role: Role::Virtual { physical: at(13, 0) },
+            at_boot: false,
+            ..Device::new("VF1", at(13, 2))
+        },
     ],
     sources: &[at(13, 0), at(13, 1), at(13, 2)],
     regions: &[region(0x10, 0x11, &[0])],

@@ -98,7 +98,11 @@ impl fmt::Display for Shown {
             Failure::QueueError(at) => write!(f, "; queue error at invalidation {at}"),
             Failure::Quiesce(at) => write!(f, "; device {at} of those to be switched off goes on"),
             Failure::Silence(told) => {
-                write!(f, "; the device TLB does not answer{}", if told { ", which the unit tells" } else { "" })
+                write!(
+                    f,
+                    "; the device TLB does not answer{}",
+                    if told { ", which the unit tells" } else { "" }
+                )
             }
         }
     }

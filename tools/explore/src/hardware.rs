@@ -222,16 +222,16 @@ impl Machine {
         self.quiesced.get()
     }
 
-    /// The devices that the policy knows.
+    /// The devices that the policy knows. Bridges among them do no DMA of their own.
     pub fn set_present(&self, devices: Set) {
-        self.present.set(devices);
+        let bridges = self.board.devices.iter().enumerate().filter(|(_, device)| device.is_bridge());
+        self.present.set(bridges.fold(devices, |devices, (bridge, _)| devices & !(1 << bridge)));
     }
 
-    /// Whether DMA may come from a requester id.
+    /// Whether DMA may come from a requester id: from a device that is there. What was removed is taken as gone.
     #[must_use]
     pub fn is_live(&self, source: usize) -> bool {
-        let there = self.carriers[source] & self.present.get();
-        there == 0 || there & !self.quiesced.get() != 0
+        self.carriers[source] & self.present.get() & !self.quiesced.get() != 0
     }
 
     fn wrong(&self, wrong: Wrong) {
@@ -318,7 +318,8 @@ impl Machine {
     pub fn stale_context(&self, source: usize) -> Option<Option<usize>> {
         let current = self.context(source);
         let mut ways = self.unit.ways(self.sources[source], self.board.probes[0]);
-        let other = ways.find(|way| way.is_none_or(|way| !way.is_current) && way.map(|way| way.entry) != current)?;
+        let other =
+            ways.find(|way| way.is_none_or(|way| !way.is_current) && way.map(|way| way.entry) != current)?;
         Some(other.and_then(|way| self.pool.index(way.entry.low.table())))
     }
 

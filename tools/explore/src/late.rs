@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use acpi_dmar::Dmar;
-use acpi_dmar::builder::{TableBuilder, ScopeBuilder, StructureBuilder};
+use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
 
 use crate::machine::{Board, Kind};

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use explore::arguments::{Command, read};
 use explore::search::{Bounds, Count, Explored, Found};
-use explore::settings::{Event, SETTINGS, explore_some};
+use explore::settings::{Event, SETTINGS, explore_all};
 
 use progress::Progress;
 
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Command::Explore { bounds, jobs, which }) => {
-            if run(&which, bounds, jobs) {
+        Ok(Command::Explore { bounds, jobs }) => {
+            if run(bounds, jobs) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::from(1)
@@ -34,27 +34,20 @@ fn main() -> ExitCode {
 }
 
 /// Explores, and says what came of it; whether all held.
-fn run(which: &[usize], bounds: Bounds, jobs: usize) -> bool {
+fn run(bounds: Bounds, jobs: usize) -> bool {
     let start = Instant::now();
     let mut progress = Progress::new();
     let mut total = Count { complete: true, ..Count::default() };
     let mut holds = true;
-    explore_some(which, bounds, jobs, &mut |index, event| match event {
+    explore_all(bounds, jobs, &mut |index, event| match event {
         Event::Progress(count) => {
             progress.show(index, &count);
             true
         }
         Event::Done(explored) => {
             progress.done(index);
-            let Explored { count, time, found } = *explored;
-            progress.say(&format!(
-                "{}: {} states, {} calls, up to {} in a row, {:.1} s",
-                SETTINGS[index],
-                count.states,
-                count.calls,
-                count.depth,
-                time.as_secs_f64()
-            ));
+            progress.say(&format!("{}: {}", SETTINGS[index], explored.show()));
+            let Explored { count, found, .. } = *explored;
             total.add(&count);
             if let Some(found) = &found {
                 holds = false;
@@ -75,7 +68,7 @@ fn run(which: &[usize], bounds: Bounds, jobs: usize) -> bool {
     if holds {
         let more = if total.complete { "there are no more" } else { "there are more" };
         println!(
-            "all held; bounds: {} states in each setting ({more}), failures in states of fewer than {} calls",
+            "all held; bounds: {} states in the settings that do not end ({more}), failures there in states of fewer than {} calls",
             bounds.states, bounds.failures
         );
     }

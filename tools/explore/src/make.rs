@@ -1,7 +1,9 @@
 //! Making a call, what came of it, and what is known after it.
 
 use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType};
-use xen_iommu::{AddError, AssignError, DomId, DomainError, HardwareError, LateScope, Mode, Note, RegionName};
+use xen_iommu::{
+    AddError, AssignError, DomId, DomainError, HardwareError, LateScope, Mode, Note, RegionName,
+};
 
 use crate::calls::{Call, Step};
 use crate::hardware::Seen;
@@ -121,8 +123,11 @@ impl World {
     pub fn make(&mut self, step: Step, owners: Owners) -> Outcome {
         let mut outcome = Outcome::default();
         let mut present = self.present(&owners);
-        if let Call::Add(device) = step.call {
-            present |= 1 << device;
+        match step.call {
+            Call::Add(device) => present |= 1 << device,
+            // It has gone, or does no DMA any more.
+            Call::Remove(device) => present &= !(1 << device),
+            _ => {}
         }
         self.machine.set_present(present);
         self.machine.begin(step.failure);
@@ -144,7 +149,8 @@ impl World {
 
     fn call(&mut self, call: Call, outcome: &mut Outcome) {
         let (policy, machine, board) = (self.policy, self.machine, self.board);
-        let devices = |set: Set| -> Vec<_> { members(set).map(|device| board.devices[device].sbdf).collect() };
+        let devices =
+            |set: Set| -> Vec<_> { members(set).map(|device| board.devices[device].sbdf).collect() };
         let mode = |relaxed| if relaxed { Mode::Relaxed } else { Mode::Strict };
         match call {
             Call::Create(domain) => {
@@ -191,7 +197,8 @@ impl World {
                 outcome.assign(result);
             }
             Call::Deassign(set, domain) => {
-                let result = policy.deassign(&devices(set), id(domain), &mut |note| outcome.note(note, board));
+                let result =
+                    policy.deassign(&devices(set), id(domain), &mut |note| outcome.note(note, board));
                 outcome.assign(result);
             }
             Call::Flush(domain) => {
@@ -262,7 +269,14 @@ impl World {
     }
 
     /// A toolstack populates.
-    fn put(&self, domain: u8, (start, end): (u64, u64), frame: u64, p2m_type: P2mType, outcome: &mut Outcome) {
+    fn put(
+        &self,
+        domain: u8,
+        (start, end): (u64, u64),
+        frame: u64,
+        p2m_type: P2mType,
+        outcome: &mut Outcome,
+    ) {
         let entry = Entry { p2m_type, mfn: Some(Mfn::new(frame)), access: Access::READ_WRITE };
         self.own(domain, outcome, |space| {
             p2m::populate(space, one(start, end), entry, &[]).map_err(|error| match error {
@@ -339,7 +353,9 @@ impl World {
             owners[device] != Some(QUARANTINE)
                 && others.any(|other| other != QUARANTINE && Some(other) != owners[device])
         });
-        let may_tear = matches!(call, Call::Assign(_, _, true) | Call::AssignGroup(_, _, true) | Call::Resolve);
+        let may_tear = matches!(call, Call::Assign(_, _, true) | Call::AssignGroup(_, _, true) | Call::Resolve)
+            // A newcomer may belong to two groups.
+            || matches!(call, Call::Add(_));
         self.known.torn = is_torn && (self.known.torn || may_tear);
         let now = self.holders(&owners);
         let reached = self.reached();
@@ -360,17 +376,16 @@ impl World {
                 self.known.running[device] |= outcome.running[device] && owners[device] == Some(QUARANTINE);
                 self.known.blocked[device] |= outcome.blocked[device];
             }
-            let left = outcome.newcomer[device]
-                || self.regions_of(device).any(|region| outcome.left[region]);
+            let left = outcome.newcomer[device] || self.regions_of(device).any(|region| outcome.left[region]);
             if now[device] != held[device] {
                 self.known.lacks[device] = left;
             }
             self.known.lacks[device] |= left && call == Call::Resolve;
             if self.known.lacks[device] && !outcome.refused {
                 let wanted = self.wanted(device);
-                self.known.lacks[device] =
-                    members(self.ids[device]).any(|source| reached[source] & wanted != wanted)
-                        || members(self.ids[device]).any(|source| self.is_off(source, &owners));
+                self.known.lacks[device] = members(self.ids[device])
+                    .any(|source| reached[source] & wanted != wanted)
+                    || members(self.ids[device]).any(|source| self.is_off(source, &owners));
             }
         }
         let region_owners = self.region_owners();

@@ -12,12 +12,14 @@ use crate::world::{Saved, Setting, World};
 /// How far to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// No more states than these.
+    /// No more states than these, in all settings that do not come to an end.
     pub states: usize,
     /// No more calls in a row.
     pub depth: u32,
     /// Failures in states of up to so many calls; beyond, calls do not fail.
     pub failures: u32,
+    /// Only settings whose names have this in them.
+    pub only: &'static str,
 }
 
 /// How far it has got.
@@ -59,6 +61,7 @@ pub struct Found {
 }
 
 /// What an exploration came to.
+#[derive(Clone, Debug)]
 pub struct Explored {
     /// The figures.
     pub count: Count,
@@ -66,6 +69,17 @@ pub struct Explored {
     pub time: Duration,
     /// A breach, which ended it.
     pub found: Option<Found>,
+}
+
+impl Explored {
+    /// The figures in words.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let Count { states, calls, depth, .. } = self.count;
+        let end = if self.count.complete && self.found.is_none() { " and no more" } else { "" };
+        let time = self.time.as_secs_f64();
+        format!("{states} states{end}, {calls} calls, up to {depth} in a row, {time:.1} s")
+    }
 }
 
 /// Keys are hashes already.
@@ -88,8 +102,6 @@ impl Hasher for Same {
     }
 }
 
-/// Who asks for fewer states than these in a setting wants no setting to come to its end.
-const ENOUGH: usize = 10_000;
 /// Every how many states one is reached anew from boot.
 const REPLAY_EVERY: usize = 250;
 
@@ -109,16 +121,11 @@ struct Search<'p> {
     progress: &'p mut dyn FnMut(&Count),
 }
 
-/// Explores.
+/// Explores one setting, with bounds that are its own.
 pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count)) -> Explored {
     let start = std::time::Instant::now();
     let (mut world, mut replay) = (World::new(setting), World::new(setting));
     let boot = [world.save(), replay.save()];
-    let bounds = Bounds {
-        states: if setting.ends && bounds.states >= ENOUGH { usize::MAX } else { bounds.states },
-        failures: setting.failures.unwrap_or(bounds.failures),
-        ..bounds
-    };
     let mut search = Search {
         setting,
         world,

@@ -41,7 +41,11 @@ const SMALL: Setting = Setting {
 /// All of them.
 pub const SETTINGS: [Setting; 15] = [
     SMALL,
-    Setting { name: "two devices behind a bridge, one of them shares a region", board: &boards::BEHIND, ..SMALL },
+    Setting {
+        name: "two devices behind a bridge, one of them shares a region",
+        board: &boards::BEHIND,
+        ..SMALL
+    },
     Setting {
         name: "a phantom function and a shared region, one guest, every failure",
         board: &boards::PHANTOM,
@@ -51,7 +55,11 @@ pub const SETTINGS: [Setting; 15] = [
         ..SMALL
     },
     Setting { name: "a physical function and its virtual ones", board: &boards::FUNCTIONS, ..SMALL },
-    Setting { name: "two devices behind a bridge, one with a rejected region", board: &boards::REJECTED, ..SMALL },
+    Setting {
+        name: "two devices behind a bridge, one with a rejected region",
+        board: &boards::REJECTED,
+        ..SMALL
+    },
     Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
     of("five devices, small regions, shared tables", &boards::PAGES, false),
     of("five devices, small regions, separate tables", &boards::PAGES, true),
@@ -81,37 +89,37 @@ pub enum Event {
     Done(Box<Explored>),
 }
 
-/// Explores all settings, so many at a time. Those that do not come to an end share the states of `bounds`, which are so many for each. `hear` returns
-/// whether to go on with those that were not begun.
+/// Who asks for fewer states than these in all wants no setting explored to its end.
+const ENOUGH: usize = 100_000;
+
+impl Bounds {
+    /// What these bounds for all settings mean for one: those that come to an end have no bound, and the others share the states.
+    fn of(self, setting: &Setting) -> Self {
+        let is_meant = |setting: &&Setting| setting.name.contains(self.only);
+        let sharing = SETTINGS.iter().filter(is_meant).filter(|setting| !setting.ends).count();
+        let to_the_end = setting.ends && self.states >= ENOUGH;
+        let states = if to_the_end { usize::MAX } else { self.states.div_ceil(sharing.max(1)) };
+        Self { states, failures: setting.failures.unwrap_or(self.failures), ..self }
+    }
+}
+
+/// Explores all settings, so many at a time. `hear` returns whether to go on with those that were not begun.
 pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Event) -> bool) {
-    let all: Vec<usize> = (0..SETTINGS.len()).collect();
-    explore_some(&all, bounds, jobs, hear);
-}
-
-/// The settings whose names have these words in them.
-#[must_use]
-pub fn named(words: &str) -> Vec<usize> {
-    (0..SETTINGS.len()).filter(|index| SETTINGS[*index].name.contains(words)).collect()
-}
-
-/// As [`explore_all`], with the settings of these indices alone.
-pub fn explore_some(
-    which: &[usize],
-    bounds: Bounds,
-    jobs: usize,
-    hear: &mut dyn FnMut(usize, Event) -> bool,
-) {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..jobs.min(which.len()).max(1) {
+        for _ in 0..jobs.clamp(1, SETTINGS.len()) {
             let (send, next) = (send.clone(), &next);
             scope.spawn(move || {
-                while let Some(index) = which.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
-                    let Some(setting) = SETTINGS.get(index).copied() else { continue };
+                while let Some((index, setting)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, *SETTINGS.get(at)?)))
+                {
+                    if !setting.name.contains(bounds.only) {
+                        continue;
+                    }
                     // Nobody may listen any more.
                     let mut tell = |count: &Count| drop(send.send((index, Event::Progress(*count))));
-                    let explored = explore(setting, bounds, &mut tell);
+                    let explored = explore(setting, bounds.of(&setting), &mut tell);
                     drop(send.send((index, Event::Done(Box::new(explored)))));
                 }
             });
@@ -119,7 +127,7 @@ pub fn explore_some(
         drop(send);
         for (index, event) in receive {
             if !hear(index, event) {
-                next.store(which.len(), Ordering::Relaxed);
+                next.store(SETTINGS.len(), Ordering::Relaxed);
             }
         }
     });

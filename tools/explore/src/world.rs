@@ -151,7 +151,9 @@ impl World {
         let board = setting.board;
         let Ok(pool) = arena.object(Pool::new(&block)) else { panic!("a small block") };
         let pool: &'static Pool = pool;
-        let Ok(machine) = arena.object(Machine::new(pool, board, setting.unit)) else { panic!("a small block") };
+        let Ok(machine) = arena.object(Machine::new(pool, board, setting.unit)) else {
+            panic!("a small block")
+        };
         let machine: &'static Machine = machine;
         let policy = policy(machine, setting, &mut arena).expect("a machine that boots");
         let Ok(policy) = arena.object(policy) else { panic!("a small block") };
@@ -348,9 +350,7 @@ fn registry(board: &'static Board, arena: &mut Arena<'static>) -> Option<Registr
     let mut builder = RegistryBuilder::default();
     for machine::Region { start, end, users, kind } in board.regions {
         let verdict = match kind {
-            machine::Kind::Accepted => {
-                Verdict::Accepted(MfnRange::new(Mfn::new(*start), Mfn::new(*end))?)
-            }
+            machine::Kind::Accepted => Verdict::Accepted(MfnRange::new(Mfn::new(*start), Mfn::new(*end))?),
             machine::Kind::Rejected => Verdict::Rejected(Rejection::NoScope),
             machine::Kind::Late => continue,
         };

@@ -34,10 +34,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                     continue;
                 }
                 let presence = self.presence;
+                let grouping = self.policy.grouping(presence);
                 for other in self.policy.registry.overlapping_with(region) {
                     for user in self.policy.devices_of(presence, other) {
-                        if user.part() == Part::Idle && user.owner() == Owner::Quarantine {
-                            self.quiesce(user, true, notes)?;
+                        // Who cannot be told from it reaches what it reaches.
+                        for waiting in grouping.of_requester(user) {
+                            if waiting.part() == Part::Idle && waiting.owner() == Owner::Quarantine {
+                                self.quiesce(waiting, true, notes)?;
+                            }
                         }
                     }
                 }
@@ -48,10 +52,12 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
     fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
-        for device in self.moving().filter(|device| !device.is_alone()) {
+        let grouping = self.policy.grouping(self.presence);
+        // Those that go along to quarantine reach there what the one that moves reaches.
+        for device in self.selected().filter(|device| !device.is_alone()) {
             let mate = self.stays_with(device);
             let with_guest = mate.is_some_and(|mate| mate != self.policy.hardware_domain);
-            if with_guest || self.reaches_kept(device) {
+            if with_guest || grouping.of_requester(device).any(|mate| self.reaches_kept(mate)) {
                 self.quiesce(device, mate.is_none(), notes)?;
             }
         }

@@ -119,8 +119,8 @@ impl World {
             self.back();
             let then = self.meaning();
             self.make(step, before.owners);
-            // See `AddError::Hardware`: a device that was there without its region may have got it.
-            let excused = outcome.timed_out && matches!(step.call, Call::Add(_));
+            // A device that was there without its region has got it by one that did not come in the end.
+            let excused = matches!(step.call, Call::Add(_)) && before.known.lacks.contains(&true);
             return broken(now == then || excused, || "refused, but owners or mappings changed".into());
         }
         broken(doubtful || after.doubt == before.keys.doubt, || {
@@ -178,14 +178,17 @@ impl World {
             return Ok(());
         }
         let Some([_, (root, _)]) = self.roots(domain) else { return Ok(()) };
-        for source in (0..self.board.sources.len()).filter(|source| self.machine.root(*source) == Some(root)) {
+        for source in (0..self.board.sources.len()).filter(|source| self.machine.root(*source) == Some(root))
+        {
             // A context entry that is cached and not in memory is no matter of this domain's.
             if self.machine.stale_context(source).is_some() {
                 continue;
             }
             for (probe, frame) in self.board.probes.iter().enumerate() {
                 broken(!self.machine.reach(source, probe).is_stale(), || {
-                    format!("flushed, but an old translation of frame {frame:#x} is still cached for d{domain}")
+                    format!(
+                        "flushed, but an old translation of frame {frame:#x} is still cached for d{domain}"
+                    )
                 })?;
             }
         }
@@ -242,13 +245,18 @@ impl World {
             _ => 0,
         };
         for (probe, frame) in self.board.probes.iter().enumerate() {
-            for source in (0..self.board.sources.len()).filter(|source| outcome.seen.beside[probe][*source] != 0) {
+            for source in
+                (0..self.board.sources.len()).filter(|source| outcome.seen.beside[probe][*source] != 0)
+            {
                 let mut carriers = self.machine.carriers(source);
                 let waits = |device: usize| {
                     before.holders[device] == Some(QUARANTINE) && now[device] == Some(QUARANTINE)
                 };
                 let is_said = |device: usize| {
-                    named & 1 << device != 0 || outcome.running[device] || outcome.blocked[device] || before.known.running[device]
+                    named & 1 << device != 0
+                        || outcome.running[device]
+                        || outcome.blocked[device]
+                        || before.known.running[device]
                 };
                 if !carriers.clone().any(waits) || carriers.any(is_said) {
                     continue;

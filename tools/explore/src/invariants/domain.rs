@@ -13,13 +13,15 @@ impl World {
         let (board, own) = (self.board, self.known.own[domain]);
         let holders = self.holders(owners);
         let frames = |region: usize| (board.regions[region].start, board.regions[region].end);
-        let is_user = |region: usize| members(self.users(region)).any(|device| holders[device] == Some(domain));
+        let is_user =
+            |region: usize| members(self.users(region)).any(|device| holders[device] == Some(domain));
         let direct: Vec<(u64, u64)> = (0..board.regions.len())
             .filter(|region| is_user(*region) || self.known.lingers[domain][*region])
             .map(frames)
             .chain((0..).zip(own).filter(|(_, own)| *own == Own::Direct).map(|(place, _)| self.place(place)))
             .collect();
-        let places = || (0_u8..).zip(own).zip(board.places).map(|((place, own), (gfn, _))| (place, own, *gfn));
+        let places =
+            || (0_u8..).zip(own).zip(board.places).map(|((place, own), (gfn, _))| (place, own, *gfn));
         for (table, (root, levels)) in [("CPU", cpu), ("devices", devices)] {
             let mut breach = None;
             self.each_leaf(root, levels, 0, &mut |gfn, len, mfn| {

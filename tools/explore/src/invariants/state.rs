@@ -30,8 +30,8 @@ impl World {
         for one in members(self.devices(owners)) {
             let (bound, group) = (self.bound(one, owners), self.group(one, owners));
             for other in members(group & !(1 << one)) {
-                let apart = owners[one] != owners[other]
-                    && ![owners[one], owners[other]].contains(&Some(QUARANTINE));
+                let apart =
+                    owners[one] != owners[other] && ![owners[one], owners[other]].contains(&Some(QUARANTINE));
                 let is_bound = bound & 1 << other != 0;
                 broken(!apart || (self.known.torn && !is_bound), || {
                     let [one_name, other_name] = [one, other].map(|device| self.board.devices[device].name);
@@ -64,13 +64,17 @@ impl World {
 
     /// A physical function is a guest's only without its virtual ones, and those are a guest's only while it is the hardware domain's.
     fn judge_functions(&self, owners: &Owners) -> Result<(), Breach> {
-        let is_guest = |device: usize| matches!(owners[device], Some(domain) if (1..DOMAINS).contains(&domain));
+        let is_guest =
+            |device: usize| matches!(owners[device], Some(domain) if (1..DOMAINS).contains(&domain));
         for (index, device) in self.board.devices.iter().enumerate() {
             let Role::Virtual { physical } = device.role else { continue };
             let Some(physical) = self.board.device_at(physical) else { continue };
             // One that appears while a guest has the physical function waits.
             broken(!is_guest(index) || matches!(owners[physical], None | Some(0)), || {
-                format!("{} is a guest's, and its physical function is not the hardware domain's", device.name)
+                format!(
+                    "{} is a guest's, and its physical function is not the hardware domain's",
+                    device.name
+                )
             })?;
         }
         Ok(())
@@ -93,7 +97,8 @@ impl World {
                     })?;
                 }
                 // Ids that nobody carries any more may have gone or not.
-                let is_carried = |source: usize| self.machine.carriers(source).any(|device| owners[device].is_some());
+                let is_carried =
+                    |source: usize| self.machine.carriers(source).any(|device| owners[device].is_some());
                 let both = is_carried(source) && is_carried(other);
                 let requesters = [source, other].map(|source| self.requester_of_source(source, owners));
                 if both && requesters[0] == requesters[1] && !self.is_in_doubt() {
@@ -114,7 +119,8 @@ impl World {
                     format!("an old translation of frame {frame:#x} for {id} is still cached")
                 })?;
                 let levels = context.map_or(0, |entry| u32::from(entry.high.width()) + 2);
-                let in_memory = self.machine.root(source).and_then(|root| self.pool.walk(root, levels, *frame));
+                let in_memory =
+                    self.machine.root(source).and_then(|root| self.pool.walk(root, levels, *frame));
                 broken(reach.now == in_memory, || {
                     format!("the unit does not see what was written for frame {frame:#x} of {id}")
                 })?;
@@ -144,7 +150,9 @@ impl World {
                     None => {
                         // Of all that share an id with it, present or not: they cannot be told apart.
                         let mut own = (0..self.board.devices.len()).filter(|device| {
-                            self.machine.carriers(source).any(|carrier| self.ids[carrier] & self.ids[*device] != 0)
+                            self.machine
+                                .carriers(source)
+                                .any(|carrier| self.ids[carrier] & self.ids[*device] != 0)
                         });
                         broken(own.any(|device| self.wanted(device) & 1 << probe != 0), || {
                             format!("{id} reaches frame {frame:#x} from quarantine")
@@ -162,12 +170,16 @@ impl World {
                 format!("frame {frame:#x} of a region is reachable from {}", names.join(" and "))
             })?;
             if let Some(id) = waiting.filter(|_| domains & !1 != 0 && !self.is_in_doubt()) {
-                return Err(format!("{id} reaches frame {frame:#x} from quarantine, and {} has it", names.join("")));
+                return Err(format!(
+                    "{id} reaches frame {frame:#x} from quarantine, and {} has it",
+                    names.join("")
+                ));
             }
         }
         for device in members(self.devices(owners)) {
             let sources = self.ids[device];
-            let said = self.known.lacks[device] || members(sources).any(|source| self.known.uncertain[source]);
+            let said =
+                self.known.lacks[device] || members(sources).any(|source| self.known.uncertain[source]);
             let requester = self.requester(device, owners);
             let blocked = members(requester).any(|device| self.known.blocked[device]);
             if said || (blocked && self.holder(requester, owners) == QUARANTINE) {
