@@ -37,6 +37,11 @@ pub(crate) struct Grouping<'g, 'm, S> {
 impl<'m, S> Grouping<'_, 'm, S> {
     /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
+        self.join_without(device, None);
+    }
+
+    /// As [`join`](Self::join), without one that leaves.
+    fn join_without(&self, device: &'m Device, leaving: Option<&'m Device>) {
         if device.is_bridge() {
             return;
         }
@@ -48,7 +53,8 @@ impl<'m, S> Grouping<'_, 'm, S> {
             }
         }
         if self.isolation == Isolation::Require {
-            for other in devices.not_isolated_from(device) {
+            let leaving = leaving.map(|leaving| leaving.number);
+            for other in devices.not_isolated_from(device).filter(|other| Some(other.number) != leaving) {
                 self.bind(device, other);
             }
         }
@@ -102,7 +108,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
             member.bound.set(member.number);
         }
         for member in members().filter(|member| member.number != device.number) {
-            self.join(member);
+            self.join_without(member, Some(device));
         }
     }
 

@@ -35,9 +35,13 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 }
                 let presence = self.presence;
                 for other in self.policy.registry.overlapping_with(region) {
-                    for user in self.policy.devices_of(presence, other) {
-                        if user.part() == Part::Idle && user.owner() == Owner::Quarantine {
-                            self.quiesce(user, true, notes)?;
+                    let waits =
+                        |user: &&'m Device| user.part() == Part::Idle && user.owner() == Owner::Quarantine;
+                    for user in self.policy.devices_of(presence, other).filter(waits) {
+                        // All of its requester go through the same tables.
+                        let grouping = self.policy.grouping(presence);
+                        for mate in grouping.of_requester(user).filter(waits) {
+                            self.quiesce(mate, true, notes)?;
                         }
                     }
                 }
@@ -60,8 +64,13 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// Whether a guest keeps memory that the device reaches from quarantine.
     fn reaches_kept(&self, device: &'m Device) -> bool {
-        let regions = self.policy.registry.regions_of(device.sbdf());
-        regions.filter(|region| region.rejection().is_none()).any(|region| {
+        let grouping = self.policy.grouping(self.presence);
+        let mates = grouping.of_requester(device);
+        let mut regions = mates.flat_map(|mate| self.policy.registry.regions_of(mate.sbdf()));
+        regions.any(|region| {
+            if region.rejection().is_some() {
+                return false;
+            }
             self.policy.registry.overlapping_with(region).any(|other| {
                 let guest = other.owner().filter(|owner| *owner != self.policy.hardware_domain);
                 guest.is_some_and(|guest| self.is_kept(other, guest))

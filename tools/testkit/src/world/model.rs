@@ -116,7 +116,6 @@ impl<'w> Model<'w> {
         }
         if devices.iter().any(|device| !self.owners.contains_key(device)) {
             refused.push(Errno::ENODEV);
-            return refused;
         }
         let moving: Vec<Function> = self
             .present
