@@ -44,6 +44,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         if device.is_quiesced() {
             control.resume(function.sbdf);
         }
+        if !device.is_bridge() {
+            self.empty_quarantine(&presence, device, notes);
+        }
         self.grouping(&presence).leave(device);
         drop(presence);
         self.forget(device, Some(known));
@@ -302,6 +305,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 false,
                 notes,
             )?;
+        }
+        if !place.is_bridge() && (users > 0 || bridges > 0) {
+            self.empty_quarantine(&presence, place, notes);
         }
         let (left, was_alone) = (requester.holder(), place.is_alone());
         self.grouping(&presence).leave(place);

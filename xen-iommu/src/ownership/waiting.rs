@@ -9,7 +9,7 @@ use crate::error::AssignError;
 use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::RemappingHardware;
-use crate::present::{Device, Part, Presence};
+use crate::present::{Device, Part, Presence, Requester};
 use crate::region::record::NONE;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
@@ -85,7 +85,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         blockable: bool,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
-        if device.is_quiesced() {
+        let requester = self.presence.requesters.of(device);
+        if device.is_quiesced() || requester.is_some_and(Requester::is_blocked_now) {
             return Ok(());
         }
         let sbdf = device.sbdf();
@@ -100,7 +101,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 }
                 let blocked = blockable && self.policy.block(self.presence, device, notes);
                 notes(Note::NotQuiesced { device: sbdf, why, blocked });
-                return Ok(());
+                if !blockable {
+                    return Ok(());
+                }
             }
         }
         if device.part() == Part::Idle {
@@ -117,12 +120,17 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         self.first_quiesced = NONE;
     }
 
-    /// The move has failed: what it switched off is as it was.
-    pub(super) fn resume_quiesced(&mut self) {
+    /// The move has failed: what it switched off or blocked is as it was.
+    pub(super) fn resume_quiesced(&mut self, notes: &mut dyn FnMut(Note)) {
         let others = self.presence.devices.list(self.first_quiesced);
         for device in self.selected().chain(others).filter(|device| device.is_quiesced_now()) {
             device.set_quiesced(false);
             self.control.resume(device.sbdf());
+        }
+        for device in self.presence.devices.list(self.first_quiesced) {
+            if let Some(requester) = self.presence.requesters.of(device) {
+                self.policy.unblock(self.presence, (device, requester), notes);
+            }
         }
         self.first_quiesced = NONE;
         for requester in self.moving().filter_map(|device| self.presence.requesters.of(device)) {
@@ -152,6 +160,29 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 requester.set_suspect(None);
                 notes(Note::Suspect { source_id: device.sbdf(), error });
                 false
+            }
+        }
+    }
+
+    /// Undoes [`block`](Self::block) for a device of the requester in quarantine.
+    fn unblock(
+        &self,
+        presence: &Presence<'m, S>,
+        (device, requester): (&'m Device, &'m Requester),
+        notes: &mut dyn FnMut(Note),
+    ) {
+        if !requester.is_blocked() {
+            return;
+        }
+        requester.set_blocked(false);
+        if requester.holder().is_some() {
+            return;
+        }
+        match hardware::attach(&self.hardware, &presence.requesters, requester, None) {
+            Ok(()) => requester.set_certain(),
+            Err(error) => {
+                requester.set_suspect(None);
+                notes(Note::Suspect { source_id: device.sbdf(), error });
             }
         }
     }

@@ -90,6 +90,11 @@ impl Requester {
         self.has(BLOCKED)
     }
 
+    /// Whether none of its DMA reaches anything at present.
+    pub(crate) fn is_blocked_now(&self) -> bool {
+        self.is_blocked() && self.holder().is_none() && !self.is_suspect()
+    }
+
     pub(crate) fn set_blocked(&self, blocked: bool) {
         self.set(BLOCKED, blocked);
     }
