@@ -1,28 +1,30 @@
 //! The hypervisor's map of the machine's memory at a fixed offset, with large pages, and without a page that reaches beyond a bank: device and reserved
 //! memory gets no second, cached name.
 
-use core::fmt;
-
 use crate::entry::{Access, Entry, P2mType};
 use crate::frame::{Gfn, GfnRange, Mfn, MfnRange};
 use crate::p2m::P2m;
 use crate::table::MapError;
 
 /// Why a bank was not mapped; those before it are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("memory {bank}: {cause}")]
 pub struct DirectMapError {
     /// The bank.
     pub bank: MfnRange,
     /// Why.
+    #[source]
     pub cause: DirectMapCause,
 }
 
 /// Why a bank was not mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectMapCause {
     /// Its place ends beyond what the tables can express.
+    #[error("its place is beyond what the page tables express")]
     Beyond,
     /// Its place is taken: two banks overlap, or the window does not begin in free space. The bank was not handed over.
+    #[error("its place is taken at frame {gfn}, by {found}")]
     Taken {
         /// The first frame of the place that is taken.
         gfn: Gfn,
@@ -30,23 +32,9 @@ pub enum DirectMapCause {
         found: Entry,
     },
     /// The tables refuse it. The bank was handed over before.
-    Map(MapError),
+    #[error("{0}")]
+    Map(#[source] MapError),
 }
-
-impl fmt::Display for DirectMapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "memory {}: ", self.bank)?;
-        match self.cause {
-            DirectMapCause::Beyond => f.write_str("its place is beyond what the page tables express"),
-            DirectMapCause::Taken { gfn, found } => {
-                write!(f, "its place is taken at frame {gfn}, by {found}")
-            }
-            DirectMapCause::Map(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for DirectMapError {}
 
 /// Maps each bank of memory at `window` plus its frame number, for reads and writes, as `p2m_ram_rw`. A window that begins at a multiple of 1 GiB gets
 /// the largest pages. Each bank goes to `hand_over` before it is mapped, so that the tables for it can come from it: who makes tables in memory that

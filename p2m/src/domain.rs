@@ -3,8 +3,6 @@
 //! Separate tables hold the same: the same types, frames and accesses at the same guest frames, each in its format. So what a guest and its devices see does
 //! not depend on the mode.
 
-use core::fmt;
-
 use crate::entry::{Access, Entry, P2mType, Run};
 use crate::format::Format;
 use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
@@ -21,16 +19,9 @@ pub struct Domain<C: Format, D: Format, S: FrameSource> {
 }
 
 /// One of two tables that are to be a domain's has mappings already: they could disagree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a domain's two tables start empty")]
 pub struct NotEmpty;
-
-impl fmt::Display for NotEmpty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a domain's two tables start empty")
-    }
-}
-
-impl core::error::Error for NotEmpty {}
 
 /// Frames reserved for both tables.
 type Spares = (Spare, Option<Spare>);

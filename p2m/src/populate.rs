@@ -1,7 +1,5 @@
 //! Putting frames where there is nothing, and only there. What is at a guest frame is asked of the tables, never probed by writing to memory.
 
-use core::fmt;
-
 use crate::entry::{Access, Entry, P2mType};
 use crate::frame::{Gfn, GfnRange, MfnRange};
 use crate::holes::first_hole;
@@ -9,9 +7,10 @@ use crate::p2m::P2m;
 use crate::table::MapError;
 
 /// Why a range was not populated. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PopulateError {
     /// Something is there already.
+    #[error("guest frame {gfn} already holds {found}")]
     Occupied {
         /// The first such frame.
         gfn: Gfn,
@@ -19,6 +18,7 @@ pub enum PopulateError {
         found: Entry,
     },
     /// It is kept free for a reserved region.
+    #[error("guest frame {gfn} belongs to the reserved region {region}")]
     Reserved {
         /// The first such frame.
         gfn: Gfn,
@@ -26,22 +26,9 @@ pub enum PopulateError {
         region: GfnRange,
     },
     /// The tables refuse it.
-    Map(MapError),
+    #[error("{0}")]
+    Map(#[source] MapError),
 }
-
-impl fmt::Display for PopulateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Occupied { gfn, found } => write!(f, "guest frame {gfn} already holds {found}"),
-            Self::Reserved { gfn, region } => {
-                write!(f, "guest frame {gfn} belongs to the reserved region {region}")
-            }
-            Self::Map(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for PopulateError {}
 
 /// Puts `first` and the frames that follow it at `gfns`, if there is nothing anywhere in it (`p2m_invalid` or `p2m_mmio_dm`) and it meets none of the
 /// `reserved` regions: all or nothing.
@@ -69,44 +56,37 @@ pub fn populate<P: P2m>(
 }
 
 /// Where filling holes came to an end. All holes before `at` are filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{filled} frames were populated; guest frame {at}: {cause}")]
 pub struct FillError {
     /// The first frame that is still a hole.
     pub at: Gfn,
     /// Frames that were populated.
     pub filled: u64,
     /// Why.
+    #[source]
     pub cause: FillCause,
 }
 
 /// Why filling holes came to an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FillCause {
     /// There was no more memory.
+    #[error("no memory")]
     NoMemory,
     /// The range goes on beyond what the tables can express.
+    #[error("beyond what the page tables express")]
     Beyond,
     /// The tables refused these frames; they are not used.
+    #[error("machine frames {unused} not used: {error}")]
     Refused {
         /// The frames, for the caller to take back.
         unused: MfnRange,
         /// Why.
+        #[source]
         error: MapError,
     },
 }
-
-impl fmt::Display for FillError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} frames were populated; guest frame {}: ", self.filled, self.at)?;
-        match self.cause {
-            FillCause::NoMemory => f.write_str("no memory"),
-            FillCause::Beyond => f.write_str("beyond what the page tables express"),
-            FillCause::Refused { unused, error } => write!(f, "machine frames {unused} not used: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for FillError {}
 
 /// Populates the holes of `gfns` that meet none of the `reserved` regions with frames from `supply`, which is asked for a hole and gives machine frames
 /// for its beginning: at least one, at most as many as the hole has. Leaves all else as it is, also what a device model emulates.

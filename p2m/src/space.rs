@@ -1,8 +1,6 @@
 //! What the reserved-memory policy needs of an address space. [`crate`]'s own tables are one implementation; a hypervisor with tables of its own
 //! implements the trait for those and uses the policy alone.
 
-use core::fmt;
-
 use crate::entry::{Access, Entry, Run};
 use crate::frame::{Gfn, GfnRange, Mfn, MfnRange};
 
@@ -44,9 +42,10 @@ pub enum Seen {
 }
 
 /// Why a 1:1 mapping was refused. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Something else is at a guest frame of the range.
+    #[error("guest frame {gfn} already holds {found}")]
     Conflict {
         /// The first such frame.
         gfn: Gfn,
@@ -54,28 +53,18 @@ pub enum IdentityError {
         found: Entry,
     },
     /// There are too few frames for the page tables.
+    #[error("{needed} page-table frames are needed and not to be had")]
     NoFrames {
         /// How many the range takes.
         needed: u64,
     },
     /// The range ends beyond what the tables can express.
+    #[error("the page tables end below guest frame {limit}")]
     OutOfRange {
         /// The first frame that cannot be mapped.
         limit: Gfn,
     },
 }
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflict { gfn, found } => write!(f, "guest frame {gfn} already holds {found}"),
-            Self::NoFrames { needed } => write!(f, "{needed} page-table frames are needed and not to be had"),
-            Self::OutOfRange { limit } => write!(f, "the page tables end below guest frame {limit}"),
-        }
-    }
-}
-
-impl core::error::Error for IdentityError {}
 
 /// The table that the remapping hardware walks for an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,26 +2,18 @@
 
 #![allow(unsafe_code, reason = "bytes become objects here and nowhere else")]
 
-use core::fmt;
 use core::mem::{MaybeUninit, align_of, size_of};
 use core::slice;
 
 /// The memory given at boot is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} bytes are needed and {left} are left of the memory given at boot")]
 pub struct OutOfMemory {
     /// Bytes asked for.
     pub wanted: usize,
     /// Bytes left.
     pub left: usize,
 }
-
-impl fmt::Display for OutOfMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes are needed and {} are left of the memory given at boot", self.wanted, self.left)
-    }
-}
-
-impl core::error::Error for OutOfMemory {}
 
 /// A piece of memory from which objects are cut. What is cut lives as long as the memory and is never dropped.
 pub struct Arena<'m> {

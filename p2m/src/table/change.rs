@@ -1,6 +1,5 @@
 //! The general updates: map, unmap, change type.
 
-use core::fmt;
 use core::ops::ControlFlow;
 
 use crate::entry::{Entry, P2mType};
@@ -10,9 +9,10 @@ use crate::frame::{FrameSource, Gfn, GfnRange, Mfn};
 use super::{Change, Edit, Refusal, Table};
 
 /// Why a mapping was refused. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// A 1:1 mapping of a reserved region is there; only [`unmap_identity`](crate::AddressSpace::unmap_identity) removes it.
+    #[error("guest frame {gfn} belongs to a reserved region: {found}")]
     Reserved {
         /// The first such frame.
         gfn: Gfn,
@@ -20,39 +20,27 @@ pub enum MapError {
         found: Entry,
     },
     /// There are too few frames for the page tables.
+    #[error("{needed} page-table frames are needed and not to be had")]
     NoFrames {
         /// How many it takes.
         needed: u64,
     },
     /// The range ends beyond what the tables can express.
+    #[error("the page tables end below guest frame {limit}")]
     OutOfRange {
         /// The first frame that cannot be mapped.
         limit: Gfn,
     },
     /// The machine frames end beyond what an entry can express.
+    #[error("an entry ends below machine frame {limit}")]
     MachineOutOfRange {
         /// The first frame that cannot be mapped to.
         limit: Mfn,
     },
     /// The type takes a machine frame and there is none, or the other way round.
+    #[error("{0} does not go with what is, or is not, behind it")]
     Type(P2mType),
 }
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reserved { gfn, found } => {
-                write!(f, "guest frame {gfn} belongs to a reserved region: {found}")
-            }
-            Self::NoFrames { needed } => write!(f, "{needed} page-table frames are needed and not to be had"),
-            Self::OutOfRange { limit } => write!(f, "the page tables end below guest frame {limit}"),
-            Self::MachineOutOfRange { limit } => write!(f, "an entry ends below machine frame {limit}"),
-            Self::Type(p2m_type) => write!(f, "{p2m_type} does not go with what is, or is not, behind it"),
-        }
-    }
-}
-
-impl core::error::Error for MapError {}
 
 impl From<Refusal> for MapError {
     fn from(Refusal { gfn, found }: Refusal) -> Self {

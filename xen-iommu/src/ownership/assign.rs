@@ -25,7 +25,7 @@ pub(super) struct Transfer<'s, 'm, S, H, C> {
     pub(super) mode: Mode,
     /// The list of devices that have a part, by the first one's number.
     first: u32,
-    /// The list of devices that were switched off or blocked for this move and have no other part, likewise.
+    /// The list of devices that were switched off for this move and have no other part, likewise.
     pub(super) first_quiesced: u32,
 }
 

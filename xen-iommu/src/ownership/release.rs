@@ -6,8 +6,8 @@ use super::domains::Domain;
 use super::{Policy, hardware};
 use crate::control::DeviceControl;
 use crate::note::Note;
-use crate::platform::{DomId, RemappingHardware, Sbdf};
-use crate::present::{Device, Presence};
+use crate::platform::{RemappingHardware, Sbdf};
+use crate::present::Presence;
 use crate::region::record::Region;
 use crate::region::registry::Registry;
 
@@ -63,41 +63,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             notes(Note::NotFlushed { domain: id, error });
         }
     }
-
-    /// A device is about to leave its requester to others: takes those of its regions that none of them has out of the requester's quarantine.
-    pub(super) fn empty_quarantine(
-        &self,
-        presence: &Presence<'m, S>,
-        device: &'m Device,
-        notes: &mut dyn FnMut(Note),
-    ) {
-        let Some(requester) = presence.requesters.of(device) else { return };
-        let Some(quarantine) = presence.requesters.quarantine(requester) else { return };
-        let mut space = quarantine.lock();
-        let Some(space) = space.as_mut() else { return };
-        let is_kept = |region: &'m Region<'m>| {
-            self.devices_of(presence, region).any(|user| {
-                user.number != device.number && user.requester.get() == requester.number
-            })
-        };
-        for region in self.registry.regions_of(device.sbdf()) {
-            if region.rejection().is_none()
-                && !is_kept(region)
-                && unmap_pieces(&self.registry, region, space, is_kept).is_err()
-            {
-                notes(Note::Lingers { region: region.name(), domain: DomId::IO });
-            }
-        }
-        if let Some(owed) = space.take_flush() {
-            match self.hardware.flush(requester.space_id(), &owed) {
-                Ok(()) => space.confirm_flush(owed),
-                Err(error) => notes(Note::NotFlushed { domain: DomId::IO, error }),
-            }
-        }
-    }
 }
 
-/// Unmaps the frames of a region that no other region of `domain` covers. As [`unmap_pieces`].
+/// Unmaps the frames of a region that no other region of `domain` covers. Where such a piece cuts a page that an overlapping region shares, that takes
+/// a frame and may fail; then some pieces may be gone.
 pub(super) fn unmap<'m, S: AddressSpace>(
     registry: &Registry<'m>,
     region: &'m Region<'m>,
@@ -106,17 +75,7 @@ pub(super) fn unmap<'m, S: AddressSpace>(
     let Some(id) = domain.id() else { return Ok(()) };
     let mut space = domain.space.lock();
     let Some(space) = space.as_mut() else { return Ok(()) };
-    unmap_pieces(registry, region, space, |other| other.owner() == Some(id))
-}
-
-/// Unmaps the frames of a region that no other region covers which is kept. Where such a piece cuts a page that an overlapping region shares, that takes
-/// a frame and may fail; then some pieces may be gone.
-pub(super) fn unmap_pieces<'m, S: AddressSpace>(
-    registry: &Registry<'m>,
-    region: &'m Region<'m>,
-    space: &mut S,
-    is_kept: impl Fn(&'m Region<'m>) -> bool,
-) -> Result<(), p2m::IdentityError> {
+    let is_kept = |other: &&'m Region<'m>| !core::ptr::eq(*other, region) && other.owner() == Some(id);
     // From the top down: `end` is what is left to do.
     let mut end = region.range().end();
     while end > region.range().start() {
@@ -124,7 +83,7 @@ pub(super) fn unmap_pieces<'m, S: AddressSpace>(
         // Of the regions kept, the one that reaches highest: above it is a piece that nobody covers.
         let highest = registry
             .overlapping(left)
-            .filter(|other| !core::ptr::eq(*other, region) && is_kept(other))
+            .filter(is_kept)
             .map(|other| other.range())
             .max_by_key(|kept| kept.end());
         let piece_start = highest.map_or(left.start(), |kept| kept.end().min(end));

@@ -9,7 +9,7 @@ use crate::error::AssignError;
 use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::RemappingHardware;
-use crate::present::{Device, Part, Presence, Requester};
+use crate::present::{Device, Part, Presence};
 use crate::region::record::NONE;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
@@ -34,14 +34,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                     continue;
                 }
                 let presence = self.presence;
+                let grouping = self.policy.grouping(presence);
                 for other in self.policy.registry.overlapping_with(region) {
-                    let waits =
-                        |user: &&'m Device| user.part() == Part::Idle && user.owner() == Owner::Quarantine;
-                    for user in self.policy.devices_of(presence, other).filter(waits) {
-                        // All of its requester go through the same tables.
-                        let grouping = self.policy.grouping(presence);
-                        for mate in grouping.of_requester(user).filter(waits) {
-                            self.quiesce(mate, true, notes)?;
+                    for user in self.policy.devices_of(presence, other) {
+                        // Who cannot be told from it reaches what it reaches.
+                        for waiting in grouping.of_requester(user) {
+                            if waiting.part() == Part::Idle && waiting.owner() == Owner::Quarantine {
+                                self.quiesce(waiting, true, notes)?;
+                            }
                         }
                     }
                 }
@@ -52,10 +52,12 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
     fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
-        for device in self.moving().filter(|device| !device.is_alone()) {
+        let grouping = self.policy.grouping(self.presence);
+        // Those that go along to quarantine reach there what the one that moves reaches.
+        for device in self.selected().filter(|device| !device.is_alone()) {
             let mate = self.stays_with(device);
             let with_guest = mate.is_some_and(|mate| mate != self.policy.hardware_domain);
-            if with_guest || self.reaches_kept(device) {
+            if with_guest || grouping.of_requester(device).any(|mate| self.reaches_kept(mate)) {
                 self.quiesce(device, mate.is_none(), notes)?;
             }
         }
@@ -64,13 +66,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// Whether a guest keeps memory that the device reaches from quarantine.
     fn reaches_kept(&self, device: &'m Device) -> bool {
-        let grouping = self.policy.grouping(self.presence);
-        let mates = grouping.of_requester(device);
-        let mut regions = mates.flat_map(|mate| self.policy.registry.regions_of(mate.sbdf()));
-        regions.any(|region| {
-            if region.rejection().is_some() {
-                return false;
-            }
+        let regions = self.policy.registry.regions_of(device.sbdf());
+        regions.filter(|region| region.rejection().is_none()).any(|region| {
             self.policy.registry.overlapping_with(region).any(|other| {
                 let guest = other.owner().filter(|owner| *owner != self.policy.hardware_domain);
                 guest.is_some_and(|guest| self.is_kept(other, guest))
@@ -86,7 +83,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
         let requester = self.presence.requesters.of(device);
-        if device.is_quiesced() || requester.is_some_and(Requester::is_blocked_now) {
+        let is_blocked =
+            requester.is_some_and(|requester| requester.is_blocked() && requester.holder().is_none());
+        if device.is_quiesced() || is_blocked {
             return Ok(());
         }
         let sbdf = device.sbdf();
@@ -101,9 +100,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 }
                 let blocked = blockable && self.policy.block(self.presence, device, notes);
                 notes(Note::NotQuiesced { device: sbdf, why, blocked });
-                if !blockable {
+                if !blocked {
                     return Ok(());
                 }
+                device.set_blocked_now();
             }
         }
         if device.part() == Part::Idle {
@@ -120,24 +120,20 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         self.first_quiesced = NONE;
     }
 
-    /// The move has failed: what it switched off or blocked is as it was.
+    /// The move has failed: what it switched off or had blocked is as it was.
     pub(super) fn resume_quiesced(&mut self, notes: &mut dyn FnMut(Note)) {
         let others = self.presence.devices.list(self.first_quiesced);
-        for device in self.selected().chain(others).filter(|device| device.is_quiesced_now()) {
-            device.set_quiesced(false);
-            self.control.resume(device.sbdf());
-        }
-        for device in self.presence.devices.list(self.first_quiesced) {
-            if let Some(requester) = self.presence.requesters.of(device) {
-                self.policy.unblock(self.presence, (device, requester), notes);
+        for device in self.selected().chain(others) {
+            if device.is_quiesced_now() {
+                device.set_quiesced(false);
+                self.control.resume(device.sbdf());
+            }
+            if device.is_blocked_now() {
+                device.keep_quiesced();
+                self.policy.unblock(self.presence, device, notes);
             }
         }
         self.first_quiesced = NONE;
-        for requester in self.moving().filter_map(|device| self.presence.requesters.of(device)) {
-            if requester.holder().is_some() {
-                requester.set_blocked(false);
-            }
-        }
     }
 }
 
@@ -163,27 +159,16 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
         }
     }
-
-    /// Undoes [`block`](Self::block) for a device of the requester in quarantine.
-    fn unblock(
-        &self,
-        presence: &Presence<'m, S>,
-        (device, requester): (&'m Device, &'m Requester),
-        notes: &mut dyn FnMut(Note),
-    ) {
-        if !requester.is_blocked() {
-            return;
-        }
+    /// Takes that back.
+    fn unblock(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
+        let Some(requester) = presence.requesters.of(device) else { return };
         requester.set_blocked(false);
-        if requester.holder().is_some() {
+        if requester.holder().is_some() || requester.is_suspect() {
             return;
         }
-        match hardware::attach(&self.hardware, &presence.requesters, requester, None) {
-            Ok(()) => requester.set_certain(),
-            Err(error) => {
-                requester.set_suspect(None);
-                notes(Note::Suspect { source_id: device.sbdf(), error });
-            }
+        if let Err(error) = hardware::attach(&self.hardware, &presence.requesters, requester, None) {
+            requester.set_suspect(None);
+            notes(Note::Suspect { source_id: device.sbdf(), error });
         }
     }
 }

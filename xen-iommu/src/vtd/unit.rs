@@ -1,6 +1,5 @@
 //! One remapping unit: what it can do, its tables, and its translation switched on and off.
 
-use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use p2m::{FrameSource, Mfn, PageSize};
@@ -54,9 +53,10 @@ pub enum Replacement {
 }
 
 /// Why a unit cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// There is no unit at this address: a register that is never so reads as all zeros or all ones.
+    #[error("there is no remapping unit at {base:#x}: its {register} reads as {value:#x}")]
     NotThere {
         /// The address.
         base: u64,
@@ -66,6 +66,7 @@ pub enum UnitError {
         value: u64,
     },
     /// The unit's registers say something that cannot be worked with.
+    #[error("the remapping unit at {base:#x} cannot be used: {problem} (register {value:#x})")]
     Unusable {
         /// The unit's register base.
         base: u64,
@@ -75,30 +76,9 @@ pub enum UnitError {
         value: u64,
     },
     /// The unit does not do as told.
-    Hardware(HardwareError),
+    #[error("{0}")]
+    Hardware(#[from] HardwareError),
 }
-
-impl From<HardwareError> for UnitError {
-    fn from(error: HardwareError) -> Self {
-        Self::Hardware(error)
-    }
-}
-
-impl fmt::Display for UnitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotThere { base, register, value } => {
-                write!(f, "there is no remapping unit at {base:#x}: its {register} reads as {value:#x}")
-            }
-            Self::Unusable { base, problem, value } => {
-                write!(f, "the remapping unit at {base:#x} cannot be used: {problem} (register {value:#x})")
-            }
-            Self::Hardware(error) => fmt::Display::fmt(error, f),
-        }
-    }
-}
-
-impl core::error::Error for UnitError {}
 
 /// A remapping unit. It translates nothing before it is started and enabled.
 ///
