@@ -84,7 +84,7 @@ impl PciTree {
 
     /// The functions as the policy sees them. Access control is switched on where it is offered, as a hypervisor does; on a copy. Where
     /// [capabilities](Self::has_capabilities) are not shown, what they would say is not made up: each function has its own requester id and no more, and
-    /// is alone.
+    /// is alone. Root ports of older Intel PCHs count as open to each other: what closes them is in registers that are memory.
     #[must_use]
     pub fn functions(&self) -> Vec<Function> {
         let copy = Self { functions: self.functions.clone() };
