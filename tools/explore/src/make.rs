@@ -19,6 +19,8 @@ pub struct Outcome {
     pub refused: bool,
     /// It was refused because hardware did not answer in time.
     pub timed_out: bool,
+    /// It was refused by a rule: neither for want of memory, nor by hardware, nor for what is mapped in the way.
+    pub by_rule: bool,
     /// It was refused for want of memory or by hardware.
     pub for_want: bool,
     /// What was said by notes: by requester id, that it is uncertain where it leads.
@@ -33,6 +35,8 @@ pub struct Outcome {
     pub running: [bool; DEVICES],
     /// See `running`.
     pub blocked: [bool; DEVICES],
+    /// By device: that its late region is not kept for it.
+    pub unprovided: [bool; DEVICES],
     /// By device: that it waits cut off, as a guest has others of its group.
     pub newcomer: [bool; DEVICES],
     /// It was refused at once, or had nothing to do, and touched nothing.
@@ -80,7 +84,13 @@ impl Outcome {
     fn assign(&mut self, result: Result<(), AssignError>) {
         let Err(error) = result else { return };
         self.refused = true;
+        self.by_rule = match error {
+            AssignError::Hardware { error, .. } => matches!(error, HardwareError::NotTranslating { .. }),
+            AssignError::Map { .. } | AssignError::ReachedBy { .. } | AssignError::NotQuiesced { .. } => false,
+            _ => true,
+        };
         match error {
+            AssignError::Hardware { error: HardwareError::NotTranslating { .. }, .. } => {}
             AssignError::Hardware { error, .. } => self.hardware(error),
             AssignError::Map { error: p2m::IdentityError::NoFrames { .. }, .. }
             | AssignError::NotQuiesced { .. } => self.for_want = true,
@@ -90,6 +100,7 @@ impl Outcome {
 
     fn add(&mut self, error: AddError) {
         self.refused = true;
+        self.by_rule = matches!(error, AddError::Present(_) | AddError::NoPlace);
         match error {
             AddError::Hardware(error) => self.hardware(error),
             AddError::Map { error: p2m::IdentityError::NoFrames { .. }, .. } | AddError::NoSpace => {
@@ -224,9 +235,12 @@ impl World {
                 policy.resolve_scopes(&dmar, &pci, new_space, report, &mut |note| outcome.note(note, board));
                 outcome.refused = self.known.resolved;
                 for (device, region, error) in failed {
-                    // It goes without, and says so; the call itself is done.
+                    // It goes without, which is said; the call itself is done.
                     outcome.left[board.region_at(region.base).unwrap_or(0)] = true;
-                    let _ = (device, error);
+                    if let Some(device) = board.device_at(device) {
+                        outcome.unprovided[device] = true;
+                    }
+                    outcome.timed_out |= matches!(error, AddError::Hardware(HardwareError::TimedOut { .. }));
                 }
             }
             Call::Populate(domain, place) => {
@@ -355,6 +369,7 @@ impl World {
                 self.known.lacks[device] = false;
                 self.known.running[device] = false;
                 self.known.blocked[device] = false;
+                self.known.unprovided[device] = false;
                 continue;
             }
             if owners[device] != Some(QUARANTINE) {
@@ -367,6 +382,7 @@ impl World {
                 self.known.running[device] |= outcome.running[device] && owners[device] == Some(QUARANTINE);
                 self.known.blocked[device] |= outcome.blocked[device];
             }
+            self.known.unprovided[device] |= outcome.unprovided[device];
             let left = outcome.newcomer[device] || self.regions_of(device).any(|region| outcome.left[region]);
             if now[device] != held[device] {
                 self.known.lacks[device] = left;
