@@ -37,6 +37,11 @@ pub(crate) struct Grouping<'g, 'm, S> {
 impl<'m, S> Grouping<'_, 'm, S> {
     /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
+        self.join_but(device, device);
+    }
+
+    /// The same, where `gone` is still in the tables and is on its way out.
+    fn join_but(&self, device: &'m Device, gone: &'m Device) {
         if device.is_bridge() {
             return;
         }
@@ -48,7 +53,8 @@ impl<'m, S> Grouping<'_, 'm, S> {
             }
         }
         if self.isolation == Isolation::Require {
-            for other in devices.not_isolated_from(device) {
+            let stays = |other: &&'m Device| other.number != gone.number;
+            for other in devices.not_isolated_from(device).filter(stays) {
                 self.bind(device, other);
             }
         }
@@ -102,7 +108,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
             member.bound.set(member.number);
         }
         for member in members().filter(|member| member.number != device.number) {
-            self.join(member);
+            self.join_but(member, device);
         }
     }
 
