@@ -57,7 +57,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         if let Owner::Domain(id) = owner
             && let Some(domain) = self.domain(id)
         {
-            self.release(&self.presence.read(), (function.sbdf, false), domain.number, notes);
+            let presence = self.presence.read();
+            let mates = presence.devices.all().filter(|mate| mate.requester.get() == device.requester.get());
+            for mate in mates.map(Device::sbdf).chain([function.sbdf]) {
+                self.release(&presence, (mate, false), domain.number, notes);
+            }
         }
         Err(error)
     }
@@ -212,9 +216,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     fn empty_quarantine(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
         let grouping = self.grouping(presence);
         let others = || grouping.of_requester(device).filter(|other| other.number != device.number);
-        let Some(requester) = presence.requesters.of(device).filter(|_| others().next().is_some()) else {
-            return;
-        };
+        let Some(requester) = presence.requesters.of(device) else { return };
         let Some(quarantine) = presence.requesters.quarantine(requester) else { return };
         let mut quarantine = quarantine.lock();
         let Some(space) = quarantine.as_mut() else { return };
@@ -252,9 +254,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             Owner::Domain(id) => self.domain(id),
             Owner::Quarantine => None,
         };
-        let settled = self.map_where_owned(presence, device, owned, notes).and_then(|()| {
-            attach(&self.hardware, &presence.requesters, requester, domain).map_err(AddError::Hardware)
-        });
+        // Those that wait, and cannot be told from it, are translated as it is from now on.
+        let grouping = self.grouping(presence);
+        let mut come =
+            grouping.of_requester(device).filter(|mate| mate.number == device.number || holder != before);
+        let settled =
+            come.try_for_each(|mate| self.map_where_owned(presence, mate, owned, notes)).and_then(|()| {
+                attach(&self.hardware, &presence.requesters, requester, domain).map_err(AddError::Hardware)
+            });
         match settled {
             Ok(()) => {
                 requester.set_certain();
@@ -351,7 +358,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 notes,
             )?;
         }
-        if users > 0 {
+        if users > 0 || bridges > 0 {
             self.empty_quarantine(&presence, place, notes);
         }
         let (left, was_alone) = (requester.holder(), place.is_alone());
