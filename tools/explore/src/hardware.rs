@@ -264,9 +264,10 @@ impl Machine {
             if !fresh || kept == Some(false) {
                 seen.lost[source] |= 1 << probe;
             }
-            if (fresh || kept == Some(true))
-                && let Some(root) = self.pool.index(way.entry.low.table())
-            {
+            // What was kept came by the table that it was read through.
+            let kept = way.kept.filter(|_| kept == Some(true)).and_then(|kept| kept.tables().next());
+            let fresh = fresh.then(|| Mfn::new(way.entry.low.table()));
+            for root in fresh.into_iter().chain(kept).filter_map(|root| self.pool.index(root.raw())) {
                 seen.through[probe] |= bit(root);
                 roots[probe][source] |= bit(root);
             }

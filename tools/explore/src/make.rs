@@ -33,6 +33,8 @@ pub struct Outcome {
     pub running: [bool; DEVICES],
     /// See `running`.
     pub blocked: [bool; DEVICES],
+    /// By device: that its late region is not kept for it.
+    pub unprovided: [bool; DEVICES],
     /// By device: that it waits cut off, as a guest has others of its group.
     pub newcomer: [bool; DEVICES],
     /// It was refused at once, or had nothing to do, and touched nothing.
@@ -224,9 +226,12 @@ impl World {
                 policy.resolve_scopes(&dmar, &pci, new_space, report, &mut |note| outcome.note(note, board));
                 outcome.refused = self.known.resolved;
                 for (device, region, error) in failed {
-                    // It goes without, and says so; the call itself is done.
+                    // It goes without, which is said; the call itself is done.
                     outcome.left[board.region_at(region.base).unwrap_or(0)] = true;
-                    let _ = (device, error);
+                    if let Some(device) = board.device_at(device) {
+                        outcome.unprovided[device] = true;
+                    }
+                    outcome.timed_out |= matches!(error, AddError::Hardware(HardwareError::TimedOut { .. }));
                 }
             }
             Call::Populate(domain, place) => {
@@ -355,6 +360,7 @@ impl World {
                 self.known.lacks[device] = false;
                 self.known.running[device] = false;
                 self.known.blocked[device] = false;
+                self.known.unprovided[device] = false;
                 continue;
             }
             if owners[device] != Some(QUARANTINE) {
@@ -367,6 +373,7 @@ impl World {
                 self.known.running[device] |= outcome.running[device] && owners[device] == Some(QUARANTINE);
                 self.known.blocked[device] |= outcome.blocked[device];
             }
+            self.known.unprovided[device] |= outcome.unprovided[device];
             let left = outcome.newcomer[device] || self.regions_of(device).any(|region| outcome.left[region]);
             if now[device] != held[device] {
                 self.known.lacks[device] = left;

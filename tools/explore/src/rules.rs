@@ -142,7 +142,8 @@ impl World {
             // Without a region there is nothing to be reached.
             (QUARANTINE, None) => {
                 members(requester).any(|device| self.wanted(device) != 0)
-                    && members(requester).all(|device| !self.known.blocked[device])
+                    && members(requester)
+                        .all(|device| !self.known.blocked[device] && !self.known.unprovided[device])
             }
             (owner, Some(Some(at))) => owner != at,
             _ => true,

@@ -92,8 +92,14 @@ impl World {
         }
         view.word(u64::from(self.machine.quiesced()));
         let known = &self.known;
-        let flags =
-            [&[known.torn, known.resolved][..], &known.lacks, &known.running, &known.blocked].concat();
+        let flags = [
+            &[known.torn, known.resolved][..],
+            &known.lacks,
+            &known.running,
+            &known.blocked,
+            &known.unprovided,
+        ]
+        .concat();
         let flags = flags.iter().chain(known.lingers.iter().flatten());
         view.word(flags.fold(1, |word, flag| word << 1 | u64::from(*flag)));
         view.word(known.own.iter().flatten().fold(1, |word, own| word << 2 | *own as u64));

@@ -87,6 +87,8 @@ pub struct Known {
     pub running: [bool; DEVICES],
     /// See `running`.
     pub blocked: [bool; DEVICES],
+    /// By device: there was no memory to keep a late region for it in quarantine.
+    pub unprovided: [bool; DEVICES],
     /// By domain and place.
     pub own: [[Own; PLACES]; DOMAINS],
     /// By domain and region: reported to linger.

@@ -200,7 +200,11 @@ impl World {
                 let goes = matches!(step.call, Call::Remove(gone) if usize::from(gone) == *device);
                 let known = &before.known;
                 before.owners[*device].is_some()
-                    && !(goes || known.lacks[*device] || known.blocked[*device] || known.uncertain[source])
+                    && !(goes
+                        || known.lacks[*device]
+                        || known.blocked[*device]
+                        || known.unprovided[*device]
+                        || known.uncertain[source])
             });
             let own = own.flat_map(|device| self.regions_of(device)).filter(|region| !outcome.left[*region]);
             let own = own.fold(0, |bits, region| bits | self.board.probes_in(region));
@@ -240,7 +244,8 @@ impl World {
             Call::AssignGroup(device, ..) => self.group(usize::from(device), &before.owners),
             _ => 0,
         };
-        for (probe, frame) in self.board.probes.iter().enumerate() {
+        let probes = self.board.probes.iter().enumerate();
+        for (probe, frame) in probes.filter(|(_, frame)| !self.mapped_itself(&before.known, **frame)) {
             for source in
                 (0..self.board.sources.len()).filter(|source| outcome.seen.beside[probe][*source] != 0)
             {

@@ -5,7 +5,7 @@ use xen_iommu::pci::Role;
 use super::{Breach, broken, owner_name};
 use crate::machine::{DOMAINS, members};
 use crate::rules::Owners;
-use crate::world::{QUARANTINE, World};
+use crate::world::{Known, Own, QUARANTINE, World};
 
 impl World {
     /// Judges a state.
@@ -128,6 +128,19 @@ impl World {
         Ok(())
     }
 
+    /// Whether some guest has mapped a frame by itself. That is its toolstack's to take back before a device of the region waits.
+    pub(super) fn maps_itself(&self, frame: u64) -> bool {
+        self.mapped_itself(&self.known, frame)
+    }
+
+    /// The same by what was known.
+    pub(super) fn mapped_itself(&self, known: &Known, frame: u64) -> bool {
+        (1..DOMAINS).any(|domain| {
+            let places = (0_u8..).zip(known.own[domain]).filter(|(_, own)| *own == Own::Direct);
+            places.map(|(place, _)| self.place(place)).any(|(start, end)| (start..end).contains(&frame))
+        })
+    }
+
     /// No region is reachable from two domains, nor by who waits while a guest has it; and each device reaches its own.
     fn judge_reach(&self, owners: &Owners) -> Result<(), Breach> {
         let reached = self.reached();
@@ -168,7 +181,8 @@ impl World {
             broken(domains.count_ones() <= 1, || {
                 format!("frame {frame:#x} of a region is reachable from {}", names.join(" and "))
             })?;
-            if let Some(id) = waiting.filter(|_| domains & !1 != 0 && !self.is_in_doubt()) {
+            let guest = domains & !1 != 0 && !self.maps_itself(*frame);
+            if let Some(id) = waiting.filter(|_| guest && !self.is_in_doubt()) {
                 return Err(format!(
                     "{id} reaches frame {frame:#x} from quarantine, and {} has it",
                     names.join("")
@@ -180,8 +194,11 @@ impl World {
             let said =
                 self.known.lacks[device] || members(sources).any(|source| self.known.uncertain[source]);
             let requester = self.requester(device, owners);
-            let blocked = members(requester).any(|device| self.known.blocked[device]);
-            if said || (blocked && self.holder(requester, owners) == QUARANTINE) {
+            let blocked =
+                members(requester).any(|device| self.known.blocked[device] || self.known.unprovided[device]);
+            // Whose DMA is off misses nothing.
+            let off = self.machine.quiesced() & 1 << device != 0;
+            if said || off || (blocked && self.holder(requester, owners) == QUARANTINE) {
                 continue;
             }
             let wanted = self.wanted(device);
