@@ -272,7 +272,7 @@ impl Raw {
     }
 }
 
-/// What a stretch of guest frames is to hold, whatever the level of the entries.
+/// What a run of guest frames is to hold, whatever the level of the entries.
 #[derive(Clone, Copy)]
 pub(crate) struct Seed {
     /// The entry but for its address and page size.

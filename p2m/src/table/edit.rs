@@ -8,9 +8,9 @@ use crate::entry::Entry;
 use crate::format::{Format, Raw, Seed, shift_of, span_of, widened};
 use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, TableFrame};
 
-use super::chain::Spare;
+use super::frame_list::Spare;
 use super::owed::{Changed, Owed};
-use super::stretch::{alike, entries, fill, frames};
+use super::raw_runs::{alike, entries, fill, frames};
 use super::{LOW_LEVEL, Table, load, slot, store};
 
 /// What becomes of an entry, or of the part of it that is in the range.
@@ -34,7 +34,7 @@ pub(crate) trait Edit {
     /// What becomes of `raw`, an entry at `level` for the frames from `gfn` on and not a table.
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change;
 
-    /// Looks at the frames `start..end` of a stretch that begins with such an entry, before anything is written; may refuse.
+    /// Looks at the frames `start..end` of a run that begins with such an entry, before anything is written; may refuse.
     fn inspect(&mut self, raw: Raw, gfn: u64, start: u64, end: u64) -> ControlFlow<Refusal>;
 
     /// Whether [`inspect`](Self::inspect) has found one and the same entry in the whole range, without a machine frame: then writing need not look
@@ -85,7 +85,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
                 }
                 from = to;
             } else {
-                let to = if whole { stretch_end(table, raw, level, from, end, edit.marks()) } else { to };
+                let to = if whole { run_end(table, raw, level, from, end, edit.marks()) } else { to };
                 edit.inspect(raw, first, from, to)?;
                 if level > 1
                     && let Change::To(seed) = edit.change(raw, first, level)
@@ -186,7 +186,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
                 continue;
             }
             let Change::To(seed) = self.edit.change(raw, first, level) else {
-                from = if whole { stretch_end(table, raw, level, from, end, self.edit.marks()) } else { to };
+                from = if whole { run_end(table, raw, level, from, end, self.edit.marks()) } else { to };
                 continue;
             };
             if whole && level <= seed.top {
@@ -194,7 +194,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
                 let to = if level == 1 && self.edit.is_uniform() {
                     end
                 } else {
-                    stretch_end(table, raw, level, from, end, self.edit.marks())
+                    run_end(table, raw, level, from, end, self.edit.marks())
                 };
                 let new = seed.at(first, level);
                 if new != raw {
@@ -243,7 +243,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         one.or_else(|| (used != raw.used()).then(|| raw.with_used(used)))
     }
 
-    /// The one entry that takes the place of the table that `raw`, at `level`, leads to, if that holds one stretch that changes as a whole.
+    /// The one entry that takes the place of the table that `raw`, at `level`, leads to, if that holds one run that changes as a whole.
     fn all_changed(&self, raw: Raw, level: u32, first: u64) -> Option<Raw> {
         let table = self.source.table(raw.frame())?;
         let below = level.wrapping_sub(1);
@@ -253,7 +253,7 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         }
         let Change::To(seed) = self.edit.change(leaf, first, below) else { return None };
         let end = first.wrapping_add(span_of(level));
-        let all = level <= seed.top && stretch_end(table, leaf, below, first, end, self.edit.marks()) == end;
+        let all = level <= seed.top && run_end(table, leaf, below, first, end, self.edit.marks()) == end;
         all.then(|| seed.at(first, level))
     }
 
@@ -329,9 +329,9 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
 /// Stands for a table that was: in use, and hardware may have cached entries of it.
 const PRESENT_TABLE: u64 = u64::MAX;
 
-/// The end of the stretch, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole entries.
+/// The end of the run, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole entries.
 #[inline]
-fn stretch_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, marks: u64) -> u64 {
+fn run_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, marks: u64) -> u64 {
     if end.wrapping_sub(from).wrapping_shr(shift_of(level)) <= 1 {
         return from.wrapping_add(span_of(level));
     }

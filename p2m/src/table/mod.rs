@@ -13,17 +13,17 @@ use crate::format::{Format, LARGEST_LEAF_LEVEL, MACHINE_FRAMES, Raw, Seed, level
 use crate::frame::{FrameSource, Gfn, GfnRange, Mfn, PageSize, TableFrame};
 use crate::space::DeviceRoot;
 
-mod chain;
 mod change;
 mod edit;
+mod frame_list;
 mod owed;
+mod raw_runs;
 mod runs;
-mod stretch;
 
-pub(crate) use chain::Spare;
 pub use change::MapError;
 pub(crate) use change::{Put, Retype, check_mapping};
 pub(crate) use edit::{Change, Edit, Refusal, tables_below};
+pub(crate) use frame_list::Spare;
 pub(crate) use owed::Changed;
 pub use runs::Runs;
 
@@ -76,7 +76,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         if !F::LEVELS.contains(&levels) {
             return Err(TableError::Levels { levels, format: F::NAME });
         }
-        let mut spare = chain::reserve(&source, 1).ok_or(TableError::NoFrames)?;
+        let mut spare = frame_list::reserve(&source, 1).ok_or(TableError::NoFrames)?;
         let root = spare.take(&source).ok_or(TableError::NoFrames)?;
         if let Some(table) = source.table(root)
             && format.vacant() != 0
@@ -180,7 +180,7 @@ impl<F: Format, S: FrameSource> Table<F, S> {
     }
 
     pub(crate) fn reserve(&self, frames: u64) -> Option<Spare> {
-        chain::reserve(&self.source, frames)
+        frame_list::reserve(&self.source, frames)
     }
 
     pub(crate) fn release(&self, spare: Spare) {

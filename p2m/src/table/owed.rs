@@ -2,7 +2,7 @@
 
 use crate::frame::{FrameSource, GfnRange, Mfn};
 
-use super::chain::Detached;
+use super::frame_list::Detached;
 
 /// Translations that changed.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use crate::entry::Run;
 use crate::format::{Format, Seed, shift_of, span_of};
 use crate::frame::{FrameSource, Gfn, GfnRange, TableFrame};
 
-use super::stretch::{alike, entries, frames};
+use super::raw_runs::{alike, entries, frames};
 use super::{Table, load, slot};
 
 /// The runs of a range, in order ([`Table::runs`]).

@@ -38,15 +38,15 @@ impl Caller<'_> {
                 } else {
                     hypercall::Caller::Guest(self.domain)
                 };
-                let registry = self.policy.registry();
+                let policy = self.policy;
                 hypercall::reserved_device_memory_map(
-                    registry,
+                    policy.registry(),
                     self,
                     caller,
                     Abi::Native,
                     start_extent,
                     argument,
-                    |_| core::iter::empty(),
+                    |device| policy.inseparable(device),
                 )
             }
             _ => Err(Errno::ENOSYS),

@@ -77,6 +77,16 @@ pub const BEHIND: Board = Board {
     sets: &[0b0011, 0b1001, 0b1011],
 };
 
+/// D with a rejected region and E with one that was accepted are behind one bridge.
+pub const REJECTED: Board = Board {
+    devices: &[D, E],
+    sources: &BEHIND_BRIDGE,
+    regions: &[Region { kind: Kind::Rejected, ..region(0x20, 0x21, &[0]) }, region(0x30, 0x31, &[1])],
+    probes: &[0x20, 0x30],
+    places: &[(0x30, 1)],
+    sets: &[0b11],
+};
+
 /// P has a phantom function and shares its region with Q.
 pub const PHANTOM: Board = Board {
     devices: &[Device { further: &[at(7, 4)], ..Device::new("P", at(7, 0)) }, Device::new("Q", at(8, 0))],

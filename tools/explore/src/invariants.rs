@@ -4,6 +4,7 @@
 mod call;
 mod domain;
 mod end;
+mod rule;
 mod state;
 
 pub use call::Before;

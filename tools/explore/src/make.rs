@@ -19,6 +19,8 @@ pub struct Outcome {
     pub refused: bool,
     /// It was refused because hardware did not answer in time.
     pub timed_out: bool,
+    /// It was refused by a rule: neither for want of memory, nor by hardware, nor for what is mapped in the way.
+    pub by_rule: bool,
     /// It was refused for want of memory or by hardware.
     pub for_want: bool,
     /// What was said by notes: by requester id, that it is uncertain where it leads.
@@ -82,7 +84,13 @@ impl Outcome {
     fn assign(&mut self, result: Result<(), AssignError>) {
         let Err(error) = result else { return };
         self.refused = true;
+        self.by_rule = match error {
+            AssignError::Hardware { error, .. } => matches!(error, HardwareError::NotTranslating { .. }),
+            AssignError::Map { .. } | AssignError::ReachedBy { .. } | AssignError::NotQuiesced { .. } => false,
+            _ => true,
+        };
         match error {
+            AssignError::Hardware { error: HardwareError::NotTranslating { .. }, .. } => {}
             AssignError::Hardware { error, .. } => self.hardware(error),
             AssignError::Map { error: p2m::IdentityError::NoFrames { .. }, .. }
             | AssignError::NotQuiesced { .. } => self.for_want = true,
@@ -92,6 +100,7 @@ impl Outcome {
 
     fn add(&mut self, error: AddError) {
         self.refused = true;
+        self.by_rule = matches!(error, AddError::Present(_) | AddError::NoPlace);
         match error {
             AddError::Hardware(error) => self.hardware(error),
             AddError::Map { error: p2m::IdentityError::NoFrames { .. }, .. } | AddError::NoSpace => {

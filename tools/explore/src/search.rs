@@ -191,6 +191,8 @@ impl Search<'_> {
     fn step(&mut self, number: u32, depth: u32, step: Step, before: &Before) -> Result<Seen, Found> {
         let outcome = self.world.make(step, before.owners);
         self.count.calls += 1;
+        let judged = self.world.judge_rule(before, step.call, &outcome);
+        judged.map_err(|breach| self.found(breach, number, Some(step)))?;
         if outcome.quiet && self.world.region_owners() == before.region_owners {
             self.world.back();
             return Ok(Seen::default());

@@ -21,6 +21,7 @@ const fn of(name: &'static str, board: &'static Board, separate: bool) -> Settin
         name,
         board,
         unit: COHERENT,
+        translates: true,
         separate,
         isolation: Isolation::Report,
         guests: 2,
@@ -38,7 +39,7 @@ const SMALL: Setting = Setting {
 };
 
 /// All of them.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 15] = [
     SMALL,
     Setting {
         name: "two devices behind a bridge, one of them shares a region",
@@ -54,6 +55,12 @@ pub const SETTINGS: [Setting; 13] = [
         ..SMALL
     },
     Setting { name: "a physical function and its virtual ones", board: &boards::FUNCTIONS, ..SMALL },
+    Setting {
+        name: "two devices behind a bridge, one with a rejected region",
+        board: &boards::REJECTED,
+        ..SMALL
+    },
+    Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
     of("five devices, small regions, shared tables", &boards::PAGES, false),
     of("five devices, small regions, separate tables", &boards::PAGES, true),
     of("five devices, 2 MiB pages, one cut, shared tables", &boards::CUT, false),

@@ -42,6 +42,8 @@ pub struct Setting {
     pub board: &'static Board,
     /// The remapping unit.
     pub unit: Kind,
+    /// Whether the unit is switched on.
+    pub translates: bool,
     /// Whether domains have a table for devices beside that of the CPU.
     pub separate: bool,
     /// What is done with devices that PCI does not keep apart.
@@ -328,7 +330,9 @@ fn policy(
     let units = arena.slice(1, |_| unit.take().expect("the one unit")).ok()?;
     let driver = Vtd::new(units, machine);
     driver.start(&mut |_, error| panic!("{error}"));
-    driver.enable().ok()?;
+    if setting.translates {
+        driver.enable().ok()?;
+    }
     let setup = xen_iommu::Setup {
         registry,
         hardware: driver,

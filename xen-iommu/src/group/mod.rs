@@ -37,14 +37,13 @@ pub(crate) struct Grouping<'g, 'm, S> {
 impl<'m, S> Grouping<'_, 'm, S> {
     /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
-        self.join_but(device, device);
+        if !device.is_bridge() {
+            self.join_without(device, None);
+        }
     }
 
-    /// The same, where `gone` is still in the tables and is on its way out.
-    fn join_but(&self, device: &'m Device, gone: &'m Device) {
-        if device.is_bridge() {
-            return;
-        }
+    /// The same while one is on its way out, with which nothing is put together.
+    fn join_without(&self, device: &'m Device, gone: Option<&'m Device>) {
         let devices = &self.presence.devices;
         if let Some(requester) = self.presence.requesters.of(device) {
             match devices.at(requester.first_user.get()) {
@@ -53,8 +52,8 @@ impl<'m, S> Grouping<'_, 'm, S> {
             }
         }
         if self.isolation == Isolation::Require {
-            let stays = |other: &&'m Device| other.number != gone.number;
-            for other in devices.not_isolated_from(device).filter(stays) {
+            let is_gone = |other: &Device| gone.is_some_and(|gone| gone.number == other.number);
+            for other in devices.not_isolated_from(device).filter(|other| !is_gone(other)) {
                 self.bind(device, other);
             }
         }
@@ -108,7 +107,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
             member.bound.set(member.number);
         }
         for member in members().filter(|member| member.number != device.number) {
-            self.join_but(member, device);
+            self.join_without(member, Some(device));
         }
     }
 

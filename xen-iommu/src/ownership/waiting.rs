@@ -82,7 +82,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         blockable: bool,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
-        if device.is_quiesced() {
+        let requester = self.presence.requesters.of(device);
+        let is_blocked =
+            requester.is_some_and(|requester| requester.is_blocked() && requester.holder().is_none());
+        if device.is_quiesced() || is_blocked {
             return Ok(());
         }
         let sbdf = device.sbdf();
@@ -97,7 +100,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 }
                 let blocked = blockable && self.policy.block(self.presence, device, notes);
                 notes(Note::NotQuiesced { device: sbdf, why, blocked });
-                return Ok(());
+                if !blocked {
+                    return Ok(());
+                }
+                device.set_blocked_now();
             }
         }
         if device.part() == Part::Idle {
@@ -114,19 +120,20 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         self.first_quiesced = NONE;
     }
 
-    /// The move has failed: what it switched off is as it was.
-    pub(super) fn resume_quiesced(&mut self) {
+    /// The move has failed: what it switched off or had blocked is as it was.
+    pub(super) fn resume_quiesced(&mut self, notes: &mut dyn FnMut(Note)) {
         let others = self.presence.devices.list(self.first_quiesced);
-        for device in self.selected().chain(others).filter(|device| device.is_quiesced_now()) {
-            device.set_quiesced(false);
-            self.control.resume(device.sbdf());
-        }
-        self.first_quiesced = NONE;
-        for requester in self.moving().filter_map(|device| self.presence.requesters.of(device)) {
-            if requester.holder().is_some() {
-                requester.set_blocked(false);
+        for device in self.selected().chain(others) {
+            if device.is_quiesced_now() {
+                device.set_quiesced(false);
+                self.control.resume(device.sbdf());
+            }
+            if device.is_blocked_now() {
+                device.keep_quiesced();
+                self.policy.unblock(self.presence, device, notes);
             }
         }
+        self.first_quiesced = NONE;
     }
 }
 
@@ -150,6 +157,18 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 notes(Note::Suspect { source_id: device.sbdf(), error });
                 false
             }
+        }
+    }
+    /// Takes that back.
+    fn unblock(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
+        let Some(requester) = presence.requesters.of(device) else { return };
+        requester.set_blocked(false);
+        if requester.holder().is_some() || requester.is_suspect() {
+            return;
+        }
+        if let Err(error) = hardware::attach(&self.hardware, &presence.requesters, requester, None) {
+            requester.set_suspect(None);
+            notes(Note::Suspect { source_id: device.sbdf(), error });
         }
     }
 }

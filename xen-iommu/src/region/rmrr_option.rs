@@ -7,8 +7,6 @@
 //! option may be of any length, with any number of regions and devices; 00:00.0 does not end a list; a number that is missing or does not fit is an
 //! error; and a region may have up to [`MAX_PAGES`] pages.
 
-use core::fmt;
-
 use p2m::{Mfn, MfnRange};
 
 use crate::platform::Sbdf;
@@ -44,25 +42,31 @@ impl<'a> OptionRegion<'a> {
 }
 
 /// What is wrong with a region of the option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionErrorKind {
     /// A hexadecimal number should stand here.
+    #[error("a hexadecimal number is expected")]
     NumberExpected,
     /// The number is larger than this.
+    #[error("the number is larger than {max:#x}")]
     TooLarge {
         /// The largest number allowed here.
         max: u64,
     },
     /// This character should stand here.
+    #[error("`{0}` is expected")]
     Expected(char),
     /// The last page lies below the first.
+    #[error("the last page lies below the first")]
     Reversed,
     /// The region has more pages than [`MAX_PAGES`].
+    #[error("{pages} pages are more than the {MAX_PAGES} that a region may have")]
     TooManyPages {
         /// How many.
         pages: u64,
     },
     /// This device is in another segment than the first.
+    #[error("segment {this:#x} differs from the first device's, {first:#x}")]
     Segment {
         /// The first device's.
         first: u16,
@@ -72,33 +76,15 @@ pub enum OptionErrorKind {
 }
 
 /// A region of the option that does not count, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at character {}: {kind}", position.saturating_add(1))]
 pub struct OptionError {
     /// Where in the option's value, in bytes from its start.
     pub position: usize,
     /// What is wrong there.
+    #[source]
     pub kind: OptionErrorKind,
 }
-
-impl fmt::Display for OptionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at character {}: ", self.position.saturating_add(1))?;
-        match self.kind {
-            OptionErrorKind::NumberExpected => f.write_str("a hexadecimal number is expected"),
-            OptionErrorKind::TooLarge { max } => write!(f, "the number is larger than {max:#x}"),
-            OptionErrorKind::Expected(character) => write!(f, "`{character}` is expected"),
-            OptionErrorKind::Reversed => f.write_str("the last page lies below the first"),
-            OptionErrorKind::TooManyPages { pages } => {
-                write!(f, "{pages} pages are more than the {MAX_PAGES} that a region may have")
-            }
-            OptionErrorKind::Segment { first, this } => {
-                write!(f, "segment {this:#x} differs from the first device's, {first:#x}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for OptionError {}
 
 /// Reads the value of one `rmrr=` option (what follows the first `=`), region by region.
 pub fn regions(value: &str) -> impl Iterator<Item = Result<OptionRegion<'_>, OptionError>> {

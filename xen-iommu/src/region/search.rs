@@ -5,7 +5,7 @@ use core::slice;
 use p2m::{Mfn, MfnRange};
 
 use super::record::{Devices, Region};
-use super::registry::{Registry, without_repeats};
+use super::registry::{Registry, runs_of, without_repeats};
 use super::unresolved;
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
@@ -197,7 +197,7 @@ impl<'m> Intervals<'m> {
         let is_one =
             |one: &OfInterval<'_>, other: &OfInterval<'_>| (one.first, one.last) == (other.first, other.last);
         let mut highest = Sbdf::from_raw(0);
-        let all = arena.collect(claims.chunk_by(is_one).filter_map(|claims| {
+        let all = arena.collect(runs_of(claims, is_one).filter_map(|claims| {
             let OfInterval { first, last, .. } = *claims.first()?;
             Some(Interval { first, last, highest_last: last, claims })
         }))?;

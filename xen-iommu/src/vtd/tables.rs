@@ -190,8 +190,12 @@ pub struct AtOnce(());
 impl AtOnce {
     /// Asks the CPU (leaf 1, ECX bit 13; Intel SDM Vol. 2, CPUID).
     #[must_use]
+    #[allow(unsafe_code, reason = "cpuid is unsafe up to Rust 1.93")]
+    #[allow(unused_unsafe, reason = "and safe after")]
     pub fn detect() -> Option<Self> {
-        (core::arch::x86_64::__cpuid(1).ecx & 1 << 13 != 0).then_some(Self(()))
+        // SAFETY: every x86-64 processor has `cpuid`, with leaf 1.
+        let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
+        (leaf.ecx & 1 << 13 != 0).then_some(Self(()))
     }
 
     /// Assembly, because without optimization core's `cmpxchg16b` becomes a call into a library that a hypervisor does not have.

@@ -1,5 +1,6 @@
 //! What must hold of a call: at each moment of it, and afterwards.
 
+use super::rule::Together;
 use super::{Breach, broken};
 use crate::calls::{Call, Step, name};
 use crate::hardware::bit;
@@ -26,7 +27,9 @@ pub struct Before {
     /// By requester id: the probes that it reached.
     reached: [u32; SOURCES],
     /// By domain: the top frame of the devices' table.
-    roots: [u128; DOMAINS],
+    pub(super) roots: [u128; DOMAINS],
+    /// Who belonged together.
+    pub(super) together: Together,
     /// The top frames of the tables that the requester ids were attached to.
     attached: [u128; SOURCES],
     /// Something cached was in doubt, or a requester locked away.
@@ -42,6 +45,7 @@ impl World {
             keys: self.keys(),
             owners,
             holders: self.holders(&owners),
+            together: self.together(&owners),
             region_owners: self.region_owners(),
             reached: self.surely_reached(),
             roots: [0, 1, 2].map(|domain| self.root_bit(domain)),
@@ -259,7 +263,7 @@ impl World {
                         || outcome.blocked[device]
                         || before.known.running[device]
                 };
-                if !carriers.clone().any(waits) || carriers.any(is_said) {
+                if !carriers.clone().any(waits) || carriers.any(is_said) || self.maps_itself(*frame) {
                     continue;
                 }
                 let mut guests = 1..DOMAINS;

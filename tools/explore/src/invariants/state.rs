@@ -18,6 +18,7 @@ impl World {
         self.judge_functions(&owners)?;
         self.judge_attached(&owners)?;
         self.judge_reach(&owners)?;
+        self.judge_told(&owners)?;
         for domain in 0..DOMAINS {
             self.judge_domain(domain, &owners)?;
         }

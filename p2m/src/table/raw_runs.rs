@@ -1,4 +1,4 @@
-//! Stretches of entries: the loops where the time goes, sixteen entries a round.
+//! Runs of raw entries: the loops where the time goes, sixteen entries a round.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ pub(super) fn entries(table: &TableFrame, level: u32, start: u64, end: u64) -> &
     rest.get(..count).unwrap_or(rest)
 }
 
-/// How many of `entries` say in turn what a stretch that begins with `first` and grows by `step` says, up to the bits of `marks`.
+/// How many of `entries` say in turn what a run that begins with `first` and grows by `step` says, up to the bits of `marks`.
 pub(super) fn alike(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
     // What the compiler knows takes an instruction less for each entry.
     match step {

@@ -1,4 +1,4 @@
-//! Frames that are not in the tree, on chains that are threaded through the frames themselves: no memory is needed to remember any number of them.
+//! Frames that are not in the tree, on lists that are threaded through the frames themselves: no memory is needed to remember any number of them.
 
 use crate::format::{LINK_ENTRIES, MACHINE_FRAMES};
 use crate::frame::{FrameSource, Mfn};
