@@ -188,16 +188,21 @@ fn explore(all: &[Break]) -> Result<usize, String> {
     for one in all {
         eprintln!("{} {}", paint("1", &one.name), quiet(&one.what));
         let started = Instant::now();
-        let outcome = bench.explore(one)?;
+        let outcome = bench.explore(one);
         let seconds = started.elapsed().as_secs();
         match outcome {
-            Outcome::Found(Find { breach, calls, states }) => {
+            Ok(Outcome::Found(Find { breach, calls, states })) => {
                 let calls = if calls == 1 { "1 call".into() } else { format!("{calls} calls") };
                 eprintln!("  {} in {seconds} s, in {states} states, after {calls}: {breach}", paint("32", "found"));
             }
-            Outcome::Overlooked => {
+            Ok(Outcome::Overlooked) => {
                 overlooked = overlooked.saturating_add(1);
                 eprintln!("  {} in {seconds} s, with {}", paint("1;31", "not found"), one.options);
+            }
+            // The others are worth a look all the same.
+            Err(reason) => {
+                overlooked = overlooked.saturating_add(1);
+                eprintln!("  {}: {reason}", paint("1;31", "not explored"));
             }
         }
     }
