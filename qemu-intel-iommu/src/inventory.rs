@@ -36,11 +36,11 @@ impl Inventory {
         let way = if self.pci.config().is_express() { "MCFG" } else { "ports" };
         log::info!(target: "pci", "{} functions, found through {way}", self.pci.functions().len());
         for function in self.pci.functions() {
-            match self.pci.requester(function.address) {
-                Ok(requester) if requester != function.address => {
-                    log::info!(target: "pci", "{function}, requests as {requester}");
-                }
-                _ => log::info!(target: "pci", "{function}"),
+            log::info!(target: "pci", "{function}");
+        }
+        for bar in self.pci.bars() {
+            if let Some(bar) = bar.decoded(self.pci.config()) {
+                log::debug!(target: "pci", "{} decodes [{:#x},{:#x}]", bar.device, bar.base, bar.limit);
             }
         }
     }

@@ -11,6 +11,7 @@ use acpi_dmar::HEADER_LENGTH;
 use anstream::AutoStream;
 use rdm::inspect::{Report, json, picture, text};
 use rdm::machine::{Machine, table_path};
+use xen_iommu::region::told::IommuState;
 
 use crate::arguments::{self, Arguments, HELP};
 use crate::complain;
@@ -101,9 +102,11 @@ fn read_table(mut from: impl Read) -> io::Result<Vec<u8>> {
 /// What it means that the machine's table cannot be read, and what to do.
 fn no_table(error: &io::Error) -> String {
     match error.kind() {
-        ErrorKind::NotFound => "it is not there: this machine has no Intel IOMMU, VT-d is switched off in its firmware setup, or this is not Linux; \
-             to read another machine's table, give its file"
-            .into(),
+        ErrorKind::NotFound => format!(
+            "{}: the machine has no Intel one, VT-d is switched off in its firmware setup, or this is not Linux; to read another machine's table, give its \
+             file",
+            IommuState::Absent
+        ),
         ErrorKind::PermissionDenied => "it is for root alone: try again with sudo".into(),
         _ => format!("cannot be read: {error}"),
     }

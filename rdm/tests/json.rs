@@ -70,15 +70,33 @@ type Name = String;
 /// First and last.
 type Pages = (u64, u64);
 
+/// Whether the table alone says where the device is.
+fn is_placed(scope: &Value) -> bool {
+    scope["kind"] != "bridge" && scope["path"].as_array().unwrap().len() == 1
+}
+
+/// What no table can place.
+fn naive_unplaced(structures: &[Value]) -> BTreeSet<Name> {
+    let rmrrs = structures.iter().filter(|structure| structure["kind"] == "rmrr");
+    let scopes = rmrrs.flat_map(|rmrr| {
+        let scopes = rmrr["scopes"].as_array().unwrap().iter().filter(|scope| !is_placed(scope));
+        scopes.map(|scope| json!([rmrr["segment"], scope["bus"], scope["path"]]).to_string())
+    });
+    scopes.collect()
+}
+
 /// Joins until nothing joins any more: slow, and plainly right.
 fn naive_groups(structures: &[Value]) -> BTreeSet<BTreeSet<Name>> {
     let mut sets: Vec<(Vec<Pages>, BTreeSet<Name>)> = Vec::new();
     for rmrr in structures.iter().filter(|structure| structure["kind"] == "rmrr") {
         let pages = (rmrr["base"].as_u64().unwrap() >> 12, rmrr["limit"].as_u64().unwrap() >> 12);
-        let names = rmrr["scopes"].as_array().unwrap().iter();
+        let names = rmrr["scopes"].as_array().unwrap().iter().filter(|scope| is_placed(scope));
         let names: BTreeSet<_> =
             names.map(|scope| json!([rmrr["segment"], scope["bus"], scope["path"]]).to_string()).collect();
-        sets.push((vec![pages], names));
+        // A region that nobody has joins nobody.
+        if !names.is_empty() {
+            sets.push((vec![pages], names));
+        }
     }
     'again: loop {
         for one in 0..sets.len() {
@@ -95,7 +113,8 @@ fn naive_groups(structures: &[Value]) -> BTreeSet<BTreeSet<Name>> {
         }
         break;
     }
-    sets.into_iter().map(|(_, names)| names).filter(|names| !names.is_empty()).collect()
+    let unplaced = naive_unplaced(structures).into_iter().map(|name| BTreeSet::from([name]));
+    sets.into_iter().map(|(_, names)| names).filter(|names| !names.is_empty()).chain(unplaced).collect()
 }
 
 #[test]
@@ -114,7 +133,9 @@ fn every_real_table_is_as_a_naive_reading_has_it() {
         assert_eq!(read["errors"], json!([]));
         assert_eq!(read["file"], path.to_string_lossy().as_ref());
         let keys: Vec<_> = read.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 7, "{keys:?}");
+        let unplaced = read["unplaced"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert_eq!(keys.len(), 7 + usize::from(!unplaced.is_empty()), "{keys:?}");
+        assert_eq!(unplaced.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), naive_unplaced(&naive));
         let groups: BTreeSet<BTreeSet<_>> = read["groups"]
             .as_array()
             .unwrap()

@@ -91,28 +91,46 @@ fn rejected_regions_refuse_their_devices_and_their_group() {
     has(&text, "R3   [0x5000, 0x5fff]  4 KiB  rejected: no device scope names a device for it");
     has(
         &text,
-        "0000:00:03.0 cannot be passed through, unless relaxed: R2 is rejected, as its limit 0x10000000fff is beyond the host address width of 39 bits.",
+        "0000:00:03.0 cannot be passed through, unless relaxed: region [0x10000000000, 0x10000000fff] of 0000:00:03.0 was rejected: its limit 0x10000000fff is beyond the host address width of 39 bits.",
     );
     has(&text, "0000:00:04.0 can be passed through alone; the guest gets R4 mapped 1:1.");
     assert!(!text.contains("R5, which"), "a rejected region joins nobody: {text}");
     let shared = table([rmrr(0x9000, 0x8fff, &[(1, 0)]), rmrr(0x7000, 0x7fff, &[(1, 0), (2, 0)])]);
     has(
         &self::text(&Report::new(&shared, None)),
-        "0000:00:02.0 cannot be passed through, unless relaxed: it must stay together with 0000:00:01.0, whose R1 is rejected, as its base 0x9000 is above its limit 0x8fff.",
+        "0000:00:02.0 cannot be passed through, unless relaxed: it must stay together with 0000:00:01.0, and region [0x9000, 0x8fff] of 0000:00:01.0 was rejected: its base 0x9000 is above its limit 0x8fff.",
     );
 }
 
 #[test]
-fn a_bridge_stands_for_what_is_below_it() {
+fn what_a_table_names_by_bridges_it_cannot_place() {
     let bytes = table([
         StructureBuilder::rmrr(0, 0x1000, 0x1fff).scope(ScopeBuilder::bridge(0, &[(0x1c, 0)])),
-        StructureBuilder::rmrr(0, 0x8000, 0x8fff).scope(ScopeBuilder::endpoint(0, &[(0x1c, 0), (3, 0)])),
-        StructureBuilder::rmrr(0, 0x9000, 0x9fff).scope(ScopeBuilder::endpoint(0, &[(0x1d, 0), (3, 0)])),
+        StructureBuilder::rmrr(0, 0x8000, 0x8fff)
+            .scope(ScopeBuilder::endpoint(0, &[(0x1c, 0), (3, 0)]))
+            .scope(ScopeBuilder::endpoint(0, &[(4, 0)])),
+        rmrr(0x1800, 0x2fff, &[(5, 0)]),
     ]);
     let report = Report::new(&bytes, None);
-    assert_eq!(groups(&report), [vec![0x1c, 3], vec![3]]);
+    assert_eq!(groups(&report), [vec![4], vec![5], vec![0x1c], vec![3]]);
     let text = text(&report);
-    has(&text, "0000:00:1c.0/03.0 is below the bridge 0000:00:1c.0, whose region is for all below it");
+    has(&text, "0000:00:1c.0 is a bridge: what is below it shows on its machine alone; R1 is kept for it.");
+    has(
+        &text,
+        "0000:00:1c.0/03.0 is below a bridge: which function it is shows on its machine alone; R2 is kept for it.",
+    );
+    has(
+        &text,
+        "0000:00:04.0 can be passed through alone; the guest gets R2 mapped 1:1; with 0000:00:1c.0/03.0 too, where that is there.",
+    );
+    has(
+        &text,
+        "0000:00:05.0 can be passed through alone; the guest gets R3 mapped 1:1; with what is below 0000:00:1c.0 too, where that is there.",
+    );
+    let mut object = Vec::new();
+    json::write(&report, "table", &mut object).unwrap();
+    let object: serde_json::Value = serde_json::from_slice(&object).unwrap();
+    assert_eq!(object["unplaced"], serde_json::json!([[0, 0, [[0x1c, 0]]], [0, 0, [[0x1c, 0], [3, 0]]]]));
 }
 
 #[test]
@@ -130,8 +148,14 @@ fn a_device_that_no_unit_translates_cannot_go() {
         .build();
     let text = text(&Report::new(&bytes, None));
     has(&text, "0000:00:02.0 can be passed through alone; the guest gets R1 mapped 1:1.");
-    has(&text, "0000:00:03.0 cannot be passed through: no IOMMU unit of the table translates its DMA.");
-    has(&text, "0000:00:1c.0/01.0 can be passed through alone; the guest gets R3 mapped 1:1.");
+    has(
+        &text,
+        "0000:00:03.0 cannot be passed through: no remapping unit translates the DMA of 0000:00:03.0.",
+    );
+    has(
+        &text,
+        "0000:00:1c.0/01.0 is below a bridge: which function it is shows on its machine alone; R3 is kept for it.",
+    );
 }
 
 #[test]
@@ -141,13 +165,27 @@ fn damage_is_told_and_costs_no_more_than_what_it_hits() {
     bytes[48 + 16 + 24 + 1] = 0;
     let report = Report::new(&bytes, None);
     assert_eq!(report.errors.len(), 2, "{:?}", report.errors);
+    // The policy works with no such table: it says why, and what it would be without that.
+    has(
+        &self::text(&report),
+        "No device can be passed through: the IOMMU cannot be used: no DMAR can be read: the bytes sum to 0xf8 modulo 256 and not to 0: the checksum is wrong.",
+    );
+    has(
+        &self::text(&report),
+        "0000:00:02.0 cannot be passed through: the IOMMU cannot be used: no DMAR can be read: the bytes sum to 0xf8 modulo 256 and not to 0: the checksum is wrong.",
+    );
+    let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    let mut mended = bytes.clone();
+    mended[9] = mended[9].wrapping_sub(sum);
+    let mended = Report::new(&mended, None);
+    assert_eq!(mended.errors.len(), 1, "{:?}", mended.errors);
     assert!(report.errors[0].contains("checksum"), "{:?}", report.errors);
     assert!(
         report.errors[1].contains("0x58") && report.errors[1].contains("length of 0"),
         "{:?}",
         report.errors
     );
-    let text = text(&report);
+    let text = text(&mended);
     has(&text, "error: at offset 0x58: endpoint scope has a length of 0, less than its fields' 6");
     has(&text, "0000:00:02.0 can be passed through alone; the guest gets R2 mapped 1:1.");
 }
@@ -187,6 +225,7 @@ fn machine() -> Machine {
             memory(0xf_0000, 0x10_0000, MemoryKind::Reserved),
             memory(0x10_0000, 0x8000_0000, MemoryKind::Ram),
         ]),
+        windows: Vec::new(),
         names: Names::parse("8086  Intel Corporation\n\t0166  Graphics\n"),
     }
 }
@@ -209,13 +248,16 @@ fn on_a_machine_paths_are_followed_and_memory_is_known() {
     );
     has(&text, "R4   [0xf3000, 0xf3fff]  4 KiB  dormant: no device of it is present");
     has(&text, "G1   0000:00:14.0, 0000:02:03.0, 0000:02:04.0");
-    has(&text, "the DMA of 0000:02:03.0 and 0000:02:04.0 carries one requester id, 0000:02:00.0");
+    has(&text, "the DMA of 0000:02:03.0 and 0000:02:04.0 may carry one requester id, 0000:02:00.0");
     has(
         &text,
         "0000:00:02.0 (Intel Corporation Graphics) can be passed through alone; the guest gets R1 mapped 1:1 (a display controller: such memory is what it shows pictures from).",
     );
     has(&text, "0000:00:15.0 is not present; R2 is kept for it.");
-    has(&text, "0000:00:1c.0 (Intel Corporation Graphics) is a bridge and stays with the host.");
+    has(
+        &text,
+        "0000:00:1c.0 (Intel Corporation Graphics) is a bridge, which stays with the hardware domain.",
+    );
     assert_eq!(picture_titles(&report), 4 + 3 + 3);
 }
 

@@ -76,11 +76,21 @@ pub enum AssignError {
     /// There is no such domain.
     #[error("there is no domain {0}")]
     UnknownDomain(DomId),
-    /// The device is not where it should be taken from.
+    /// Another domain has the device.
     #[error("{device} belongs to {owner}")]
     Elsewhere {
         /// The device.
         device: Sbdf,
+        /// Who has it.
+        owner: Owner,
+    },
+    /// The device is to be taken from a domain that does not have it.
+    #[error("{device} is not with {domain} but with {owner}")]
+    NotOwned {
+        /// The device.
+        device: Sbdf,
+        /// From whom it was to be taken.
+        domain: Owner,
         /// Who has it.
         owner: Owner,
     },

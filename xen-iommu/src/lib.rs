@@ -8,7 +8,7 @@
 //!    [`Policy::assign`], [`Policy::deassign`], all or nothing, with their regions mapped 1:1 where their DMA goes.
 //! 3. [`hypercall`] answers Xen's calls; [`abi`] is the crate with Xen's structures and numbers.
 //! 4. [`pci`] walks the buses: which functions there are, the requester ids that their DMA may carry, and who reaches whom beside the hardware.
-//! 5. [`vtd`] drives Intel's remapping hardware; [`RemappingHardware`] is for other drivers. [`coverage`] says what a DRHD's unit translates.
+//! 5. [`vtd`] drives Intel's remapping hardware; [`RemappingHardware`] is for other drivers. [`vtd::coverage`] says what a DRHD's unit translates.
 //!
 //! Objects live in memory that the hypervisor gives at boot ([`Arena`]); nothing here allocates or panics. Errors carry their cause ([`AssignError`],
 //! [`AddError`], [`DomainError`]), and what was done otherwise than one might think comes as a [`Note`].
@@ -19,6 +19,11 @@
 
 #[cfg(any(test, feature = "lock-order"))]
 extern crate std;
+
+// Its example is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod arena;
 mod control;

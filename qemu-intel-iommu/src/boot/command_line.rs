@@ -13,6 +13,11 @@ pub enum Word<'a> {
     Break(&'a str),
     /// `omit=uhci`: leave the UHCI's regions out of what is mapped.
     OmitUhci,
+    /// `iommu=off`: leave the remapping units alone.
+    IommuOff,
+    /// `isolation=report` or `isolation=require`: whether devices that PCI does not keep apart must stay
+    /// together.
+    RequireIsolation(bool),
     /// `scenario=NAME`.
     Scenario(&'a str),
     /// `stand-in-unit=ADDRESS`: the unit at this address stands in for every DRHD of the table.
@@ -57,6 +62,9 @@ impl<'a> Word<'a> {
             ("rmrr", Some(value)) => Some(Self::Rmrr(value)),
             ("break", Some(value)) => Some(Self::Break(value)),
             ("omit", Some("uhci")) => Some(Self::OmitUhci),
+            ("iommu", Some("off")) => Some(Self::IommuOff),
+            ("isolation", Some("report")) => Some(Self::RequireIsolation(false)),
+            ("isolation", Some("require")) => Some(Self::RequireIsolation(true)),
             ("scenario", Some(value)) => Some(Self::Scenario(value)),
             ("stand-in-unit", Some(value)) => parse_address(value).map(Self::StandInUnit),
             ("list-steps", None) => Some(Self::ListSteps),
@@ -126,6 +134,20 @@ impl<'a> Options<'a> {
     /// Whether the UHCI's regions are left out of what the hypervisor maps.
     pub fn omits_uhci(&self) -> bool {
         self.words().any(|word| word == Word::OmitUhci)
+    }
+
+    /// Whether the remapping units are to be left alone.
+    pub fn has_iommu_off(&self) -> bool {
+        self.words().any(|word| word == Word::IommuOff)
+    }
+
+    /// Whether devices that PCI does not keep apart must stay together; not unless it is said.
+    pub fn requires_isolation(&self) -> bool {
+        let told = self.words().rev().find_map(|word| match word {
+            Word::RequireIsolation(required) => Some(required),
+            _ => None,
+        });
+        told.unwrap_or(false)
     }
 
     /// The scenario's name, if one was given.

@@ -10,7 +10,7 @@ use pci_types::PciAddress;
 use super::error::DeviceError;
 use crate::memory::Mmio;
 use crate::pci::Pci;
-use crate::processor::interrupts::Vector;
+use crate::processor::interrupts::{self, Vector};
 
 /// Vendor and device id.
 pub const IDS: (u16, u16) = (0x1234, 0x11e8);
@@ -48,6 +48,8 @@ const COMMAND_INTERRUPT: u64 = 1 << 2;
 
 /// More than a transfer takes.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long to halt between two looks at a transfer.
+const INTERVAL: Duration = Duration::from_millis(1);
 
 /// Which way to transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,17 @@ impl Edu {
     /// As [`start`](Self::start).
     pub fn start_silently(&mut self, direction: Direction, bus: u64, len: u64) -> Result<(), DeviceError> {
         self.command(direction, bus, len, 0)
+    }
+
+    /// As [`transfer`](Self::transfer), without the interrupt: for a device that may not master the bus, whose
+    /// interrupts do not arrive either.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), or it does not end.
+    pub fn transfer_silently(&mut self, direction: Direction, bus: u64, len: u64) -> Result<(), DeviceError> {
+        self.start_silently(direction, bus, len)?;
+        interrupts::wait(PATIENCE, INTERVAL, || !self.is_busy())
+            .map_err(|error| DeviceError::TimedOut { what: "the end of edu's transfer", error })
     }
 
     /// Waits for the interrupt at the end of the transfer, and acknowledges it.

@@ -2,7 +2,7 @@
 
 use p2m::{Access, AddressSpace, Gfn, P2mType};
 use xen_iommu::DomId;
-use xen_iommu::abi::{self, Layout, Errno};
+use xen_iommu::abi::{self, Errno, Layout};
 use xen_iommu::hypercall::{self, GuestFault, GuestMemory};
 
 use super::setup::Policy;
@@ -30,23 +30,23 @@ impl Caller<'_> {
     }
 
     fn memory_op(&mut self, command: u64, argument: u64) -> Result<(), Errno> {
-        let start_extent = command >> abi::memory::MEMOP_EXTENT_SHIFT;
-        match command & ((1 << abi::memory::MEMOP_EXTENT_SHIFT) - 1) {
+        let (command, start_extent) = abi::memory::split_command(command);
+        match command {
             abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP => {
                 let caller = if self.domain == self.policy.hardware_domain() {
                     hypercall::Caller::Privileged
                 } else {
                     hypercall::Caller::Guest(self.domain)
                 };
-                let registry = self.policy.registry();
+                let policy = self.policy;
                 hypercall::reserved_device_memory_map(
-                    registry,
+                    policy.registry(),
                     self,
                     caller,
                     Layout::Native,
                     start_extent,
                     argument,
-                    |_| core::iter::empty(),
+                    |device| policy.inseparable(device),
                 )
             }
             _ => Err(Errno::ENOSYS),

@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, ReserveFrames};
-use p2m::{FrameSource, Mfn, TableFrame};
+use p2m::{FrameSource, Mfn, MfnRange, TableFrame};
+use xen_iommu::region::memory::{self as judged, FramesInUse, MemoryMap, MemoryRegion, ReserveFrames};
 
 use crate::memory::{self, MemoryKind};
 
@@ -44,17 +44,18 @@ impl MemoryMap for HostMemory {
             start: range.range.start,
             end: range.range.end,
             kind: match range.kind {
-                MemoryKind::Usable => acpi_dmar::verdict::MemoryKind::Ram,
-                MemoryKind::Reserved => acpi_dmar::verdict::MemoryKind::Reserved,
-                _ => acpi_dmar::verdict::MemoryKind::Other,
+                MemoryKind::Usable => judged::MemoryKind::Ram,
+                MemoryKind::Reserved => judged::MemoryKind::Reserved,
+                _ => judged::MemoryKind::Other,
             },
         })
     }
 }
 
 impl ReserveFrames for HostMemory {
-    fn take_out_of_ram(&mut self, pages: PageRange) -> Result<(), FramesInUse> {
-        let wanted = pages.start << p2m::PAGE_SHIFT..pages.end << p2m::PAGE_SHIFT;
+    fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse> {
+        let address = |frame: Mfn| frame.address().unwrap_or(u64::MAX);
+        let wanted = address(pages.start())..address(pages.end());
         let usable = memory::start_info().map.usable_pages();
         let parts: Vec<Range<u64>> = usable
             .map(|range| range.start.max(wanted.start)..range.end.min(wanted.end))

@@ -1,6 +1,7 @@
 //! The policy at work here: what it is given (memory, units), what it learns (regions, devices), and its
 //! calls.
 
+mod control;
 mod hypercall;
 mod memory;
 mod regions;

@@ -7,33 +7,24 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
-<<<<<<< HEAD
-use acpi_dmar::verdict::{FramesInUse, MemoryMap, MemoryRegion, PageRange, ReserveFrames, Verdict};
-use acpi_dmar::{Dmar, Structure};
-use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, LongMode, Mfn, P2m, P2mType, SecondLevel, Table};
-use pci_types::PciAddress;
-use xen_iommu::region::intake::Finding;
-use xen_iommu::region::registry::{Origin, RegistryBuilder};
-use xen_iommu::vtd::{Coverage, DomainSlot, Replacement, Setup, Unit, Vtd};
-use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf, Source, phantom_functions};
-=======
 use acpi_dmar::Dmar;
 use p2m::{Access, AddressSpace, OnConflict};
 use xen_iommu::region::registry::RegistryBuilder;
-use xen_iommu::vtd::{Unit, Vtd};
-use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Sbdf};
->>>>>>> image
+use xen_iommu::region::told::{IommuState, Unusable};
+use xen_iommu::vtd::Unit;
+use xen_iommu::{Arena, Capacity, DomId, Isolation, Sbdf};
 
-use super::regions::{self, Facts};
+use super::control::Control;
+use super::regions::{self, Facts, Judged};
 use super::space::{Space, map_ram, new_space};
-use super::tables::readable;
-use super::units::{Remapping, started};
+use super::tables;
+use super::units::{Remapping, places, started};
 use crate::check::text;
 use crate::inventory::Inventory;
 use crate::memory::{self, FrameCounts, Shared};
 
-/// The policy over the domains' spaces and the units.
-pub type Policy = xen_iommu::Policy<'static, Space, Remapping>;
+/// The policy over the domains' spaces, the units and the devices.
+pub type Policy = xen_iommu::Policy<'static, Space, Remapping, Control>;
 
 /// The hardware domain, which has every device until it is given away.
 pub const HARDWARE_DOMAIN: DomId = DomId(0);
@@ -41,6 +32,10 @@ pub const HARDWARE_DOMAIN: DomId = DomId(0);
 pub const UHCI: Sbdf = Sbdf::new(0, 0, 0x1d, 0);
 /// Frames of RAM that the hardware domain has for its devices to work with.
 const HARDWARE_DOMAIN_FRAMES: u64 = 64;
+/// Domains at one time.
+const DOMAINS: usize = 16;
+/// Functions that may come while the machine runs, and their requester ids.
+const HOT_PLUGGED: usize = 16;
 /// Bytes for the policy's objects.
 const ARENA: usize = 1 << 20;
 
@@ -50,8 +45,8 @@ pub struct Host {
     pub policy: Policy,
     /// What was read of the tables and options.
     pub facts: Vec<Facts>,
-    /// The DMARs that could be read.
-    pub dmars: Vec<Dmar<'static>>,
+    /// The DMAR that counts.
+    pub dmar: Option<Dmar<'static>>,
     /// RAM of the hardware domain, mapped 1:1.
     pub ram: Shared,
     /// Whether a unit translates.
@@ -72,24 +67,48 @@ impl Host {
         let mut arena = Arena::new(memory);
         let mut builder = RegistryBuilder::default();
         let mut facts = Vec::new();
-        let dmars = readable(inventory);
-        regions::read(inventory, &dmars, &mut builder, &mut arena, &mut facts)?;
+        let (table, mut iommu) = tables::read(inventory, &mut arena)?;
+        let places = places(inventory, table.as_ref());
+        if iommu == IommuState::Active && inventory.options.has_iommu_off() {
+            iommu = IommuState::Off;
+        }
+        let vtd = started(if iommu == IommuState::Active { &places } else { &[] });
+        if iommu == IommuState::Active && !vtd.units().iter().any(Unit::is_started) {
+            iommu = IommuState::Unusable(Unusable::Other("no remapping unit can be started"));
+        }
+        builder.set_iommu(iommu);
+        let judged = Judged { inventory, table: table.as_ref(), places: &places, vtd: &vtd };
+        regions::read(&judged, &mut builder, &mut arena, &mut facts)?;
         let registry = builder.freeze(&mut arena).map_err(text)?;
 
-        let vtd = started(inventory, &dmars);
         let ram = Shared::alloc(HARDWARE_DOMAIN_FRAMES).ok_or("no RAM for the hardware domain")?;
         let mut space = new_space().ok_or("no frames for the hardware domain's tables")?;
         map_ram(&mut space, ram.start(), &ram)?;
 
-        let count = inventory.pci.functions().len() + 16;
-        let capacity = Capacity { devices: count, requesters: count, domains: 16 };
-        let policy =
-            Policy::new(registry, GroupPolicy::Refuse, vtd, (HARDWARE_DOMAIN, space), capacity, &mut arena)
-                .map_err(text)?;
+        let functions = inventory.pci.functions();
+        let ids: usize = functions.iter().map(|function| function.policy.ids.len()).sum();
+        let required = inventory.options.requires_isolation();
+        let setup = xen_iommu::Setup {
+            registry,
+            hardware: vtd,
+            control: Control::new(&inventory.pci),
+            hardware_domain: (HARDWARE_DOMAIN, space),
+            isolation: if required { Isolation::Require } else { Isolation::Report },
+            capacity: Capacity {
+                devices: functions.len() + HOT_PLUGGED,
+                requester_ids: ids + HOT_PLUGGED,
+                domains: DOMAINS,
+            },
+        };
+        if required {
+            log::info!(target: "policy", "devices that PCI does not keep apart must stay together");
+        }
+        let policy = Policy::new(setup, &mut arena).map_err(text)?;
         let left = arena.left();
         log::info!(target: "policy", "{left} of {ARENA} bytes are left of the memory given at boot");
         let frames = memory::frames().counts();
-        let mut host = Self { policy, facts, dmars, ram, translates: false, frames };
+        let dmar = table.map(|table| table.dmar);
+        let mut host = Self { policy, facts, dmar, ram, translates: false, frames };
         host.add_devices(inventory);
         host.frames = memory::frames().counts();
         if inventory.options.omits_uhci() {
@@ -135,21 +154,36 @@ impl Host {
 
     fn add_devices(&mut self, inventory: &Inventory) {
         for function in inventory.pci.functions() {
-            let source = inventory.pci.source(function.address);
             let mut notes = |note| log::debug!(target: "policy", "{note}");
-            if let Err(error) = self.policy.add_device(function.address.into(), source, new_space, &mut notes)
-            {
+            if let Err(error) = self.policy.add_device(&function.policy, new_space, &mut notes) {
                 log::warn!(target: "policy", "{}: {error}", function.address);
             }
         }
     }
 
+    /// Has the units translate.
+    ///
+    /// # Errors
+    /// The hardware's.
+    pub fn switch_on(&self) -> Result<(), String> {
+        self.policy.hardware().enable().map_err(text)
+    }
+
+    /// Lets all DMA through, as before the units were set up.
+    ///
+    /// # Errors
+    /// The hardware's.
+    pub fn switch_off(&self) -> Result<(), String> {
+        self.policy.hardware().disable().map_err(text)
+    }
+
     fn enable(&mut self) {
-        if !self.policy.with_hardware(|vtd| vtd.units().iter().any(Unit::is_started)) {
-            log::warn!(target: "policy", "no IOMMU is usable: no assignment of devices");
+        let state = self.policy.registry().iommu();
+        if state != IommuState::Active {
+            log::warn!(target: "policy", "{state}: no assignment of devices");
             return;
         }
-        match self.policy.with_hardware(Vtd::enable) {
+        match self.switch_on() {
             Ok(()) => self.translates = true,
             Err(error) => {
                 log::error!(target: "vtd", "translation cannot be switched on: {error}; no assignment")
@@ -157,170 +191,3 @@ impl Host {
         }
     }
 }
-<<<<<<< HEAD
-
-/// Under which requester ids a function's DMA comes. A bridge that puts its own id in place of the function's knows no phantom functions.
-pub fn source(machine: &Machine, function: PciAddress) -> Source {
-    let id = machine.pci.requester(function).unwrap_or(function);
-    let phantoms = phantom_functions(function.into(), machine.pci.config()).filter(|_| id == function);
-    let phantom_stride = phantoms.and_then(|ids| u8::try_from(ids.stride).ok()).unwrap_or(0);
-    Source { id: id.into(), phantom_stride }
-}
-
-/// Maps a piece of RAM at guest address `at` of a space.
-pub fn map_ram(space: &mut Space, at: u64, ram: &Shared) -> Result<(), String> {
-    let gfns =
-        GfnRange::with_len(Gfn::containing(at), ram.size() >> p2m::PAGE_SHIFT).ok_or("beyond all memory")?;
-    let mfn = Some(Mfn::containing(ram.start()));
-    space.map(gfns, Entry { p2m_type: P2mType::RamRw, mfn, access: Access::READ_WRITE }).map_err(text)
-}
-
-/// The DMARs that may be trusted to be what they say.
-fn readable(machine: &Machine) -> Vec<Dmar<'static>> {
-    let found = &machine.tables.dmars;
-    match found.len() {
-        0 => log::warn!(target: "dmar", "the firmware has no DMAR: it tells of no IOMMU"),
-        1 => {}
-        count => log::warn!(
-            target: "dmar",
-            "the firmware has {count} DMARs where there should be one, not two or more: the regions of all are kept"
-        ),
-    }
-    let mut dmars = Vec::new();
-    for bytes in found {
-        match Dmar::parse(bytes) {
-            Ok(dmar) => dmars.push(dmar),
-            Err(error) => log::warn!(target: "dmar", "a DMAR of {} bytes is not used: {error}", bytes.len()),
-        }
-    }
-    dmars
-}
-
-fn read_regions(
-    machine: &Machine,
-    dmars: &[Dmar<'static>],
-    builder: &mut RegistryBuilder<'static>,
-    arena: &mut Arena<'static>,
-    facts: &mut Vec<Facts>,
-) -> Result<(), String> {
-    let width = dmars.iter().map(Dmar::host_address_width).min().unwrap_or(52);
-    let mut frames = HostMemory;
-    let mut host = xen_iommu::region::intake::Host {
-        pci: machine.pci.config(),
-        memory: &HostMemory,
-        frames: &mut frames,
-        address_width: width,
-    };
-    let mut take = |finding: Finding<'_, 'static>| {
-        let fact = fact(&finding);
-        let level = if fact.is_bad { log::Level::Warn } else { log::Level::Info };
-        log::log!(target: "dmar", level, "{}: {}", fact.origin, fact.verdict);
-        facts.push(fact);
-    };
-    // Xen reads its option after the table, and so it is here: findings come in that order.
-    for dmar in dmars {
-        host.read_dmar(dmar, builder, arena, &mut take).map_err(text)?;
-    }
-    for value in machine.options.rmrr() {
-        host.read_option(value, builder, arena, &mut take).map_err(text)?;
-    }
-    Ok(())
-}
-
-fn fact(finding: &Finding<'_, '_>) -> Facts {
-    let of = |origin: String, verdict: String, is_bad| Facts { origin, bytes: None, verdict, is_bad };
-    match finding {
-        Finding::Structure { offset, kind } => {
-            of(format!("DMAR offset {offset:#x}"), format!("{kind} accepted"), false)
-        }
-        Finding::BadStructure(error) => of(String::from("DMAR"), format!("rejected: {error}"), true),
-        Finding::BadScope { structure, error } => {
-            of(format!("DMAR offset {structure:#x}"), error.to_string(), true)
-        }
-        Finding::Unresolved { structure, scope, error } => {
-            of(format!("DMAR offset {structure:#x}"), format!("scope {scope}: {error}"), true)
-        }
-        Finding::Region(region) => {
-            let devices: Vec<String> = region.scopes().iter().map(ToString::to_string).collect();
-            let accepted = region.rejection().is_none();
-            Facts {
-                origin: region.origin().to_string(),
-                bytes: accepted.then(|| {
-                    let range = region.range();
-                    let end = range.end().address().unwrap_or(u64::MAX);
-                    (range.start().address().unwrap_or(u64::MAX), end.wrapping_sub(1))
-                }),
-                verdict: format!("region {region} of {}: {}", devices.join(" and "), region.verdict()),
-                is_bad: matches!(region.verdict(), Verdict::Rejected(_)),
-            }
-        }
-        Finding::BadOption(error) => {
-            let origin = Origin::Option { position: error.position };
-            of(origin.to_string(), format!("rmrr= {error}"), true)
-        }
-    }
-}
-
-/// The remapping units of which the firmware tells, those started that can be. They translate nothing yet.
-pub fn remapping(machine: &Machine) -> Remapping {
-    started(machine, &readable(machine))
-}
-
-fn started(machine: &Machine, dmars: &[Dmar<'static>]) -> Remapping {
-    let vtd = Vtd::new(Box::leak(units(machine, dmars).into_boxed_slice()), TableFrames);
-    vtd.start(&mut |_, error| log::warn!(target: "vtd", "{error}"));
-    vtd
-}
-
-/// A unit for each DRHD, or the one that stands in for all of them.
-fn units(machine: &Machine, dmars: &[Dmar<'static>]) -> Vec<Unit<'static, UnitRegisters>> {
-    let mut units = Vec::new();
-    let mut bases = Vec::new();
-    for dmar in dmars {
-        for structure in dmar.structures().filter_map(Result::ok) {
-            let Structure::Drhd(drhd) = structure else { continue };
-            let (base, segment, covered, window) = match machine.options.stand_in_unit() {
-                Some(base) => (base, 0, vec![Coverage::All { segment: 0 }], 4096),
-                None => {
-                    let mut covered = Vec::new();
-                    xen_iommu::coverage(
-                        &drhd,
-                        dmar,
-                        machine.pci.config(),
-                        &mut |coverage| covered.push(coverage),
-                        &mut |scope, error| log::warn!(target: "dmar", "DRHD {:#x}: scope {scope}: {error}", drhd.offset()),
-                    );
-                    (drhd.register_base(), drhd.segment(), covered, drhd.register_bytes())
-                }
-            };
-            if bases.contains(&base) {
-                continue;
-            }
-            bases.push(base);
-            match Mmio::map(base..base.saturating_add(window)) {
-                Ok(registers) => units.push(Unit::new(Setup {
-                    base,
-                    window: u32::try_from(window).unwrap_or(u32::MAX),
-                    registers: UnitRegisters(registers),
-                    segment,
-                    coverage: Box::leak(covered.into_boxed_slice()),
-                    domains: Vec::leak((0..SPACES).map(|_| DomainSlot::new()).collect()),
-                    device_tlbs: &mut [],
-                    polls: POLLS,
-                    queue: true,
-                    replacement: Replacement::AtOnce,
-                })),
-                Err(error) => {
-                    log::warn!(target: "vtd", "the registers at {base:#x} cannot be mapped: {error}")
-                }
-            }
-        }
-    }
-    units
-}
-
-fn text(error: impl core::fmt::Display) -> String {
-    error.to_string()
-}
-=======
->>>>>>> image

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use alloc::vec::Vec;
-use core::ops::RangeInclusive;
+use core::ops::{Range, RangeInclusive};
 
-use pci_types::{ConfigRegionAccess, PciAddress};
+use pci_types::{CommandRegister, ConfigRegionAccess, PciAddress, PciHeader};
 use spin::mutex::TicketMutex;
 use x86::io::{inl, outl};
 
@@ -26,6 +26,14 @@ pub struct Window {
     pub buses: RangeInclusive<u8>,
 }
 
+impl Window {
+    /// The physical addresses of its buses' registers.
+    fn memory(&self) -> Range<u64> {
+        let bus = |number: u64| self.base + number * BUS;
+        bus((*self.buses.start()).into())..bus(u64::from(*self.buses.end()) + 1)
+    }
+}
+
 /// Access to configuration space.
 pub struct Config {
     windows: Vec<(Window, Mmio)>,
@@ -40,11 +48,7 @@ impl Config {
     /// # Errors
     /// A window cannot be mapped.
     pub fn new(windows: &[Window]) -> Result<Self, MapError> {
-        let map = |window: &Window| {
-            let start = window.base + u64::from(*window.buses.start()) * BUS;
-            let end = window.base + (u64::from(*window.buses.end()) + 1) * BUS;
-            Ok((window.clone(), Mmio::map(start..end)?))
-        };
+        let map = |window: &Window| Ok((window.clone(), Mmio::map(window.memory())?));
         Ok(Self { windows: windows.iter().map(map).collect::<Result<_, _>>()? })
     }
 
@@ -54,6 +58,14 @@ impl Config {
             return alloc::vec![(0, 0..=u8::MAX)];
         }
         self.windows.iter().map(|(window, _)| (window.segment, window.buses.clone())).collect()
+    }
+
+    /// The memory of the windows: the first byte's address and the last's.
+    pub fn memory(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.windows.iter().map(|(window, _)| {
+            let range = window.memory();
+            (range.start, range.end - 1)
+        })
     }
 
     /// Whether the windows of MCFG are used.
@@ -96,6 +108,19 @@ impl Config {
         } else if let Some((window, at)) = self.place(address, offset) {
             window.write32(at, value);
         }
+    }
+
+    /// Whether the function may master the bus.
+    pub fn is_bus_master(&self, address: PciAddress) -> bool {
+        PciHeader::new(address).command(self).contains(CommandRegister::BUS_MASTER_ENABLE)
+    }
+
+    /// Lets the function master the bus, or keeps it from that.
+    pub fn set_bus_master(&self, address: PciAddress, on: bool) {
+        PciHeader::new(address).update_command(self, |mut command| {
+            command.set(CommandRegister::BUS_MASTER_ENABLE, on);
+            command
+        });
     }
 
     fn place(&self, address: PciAddress, offset: u16) -> Option<(Mmio, u64)> {

@@ -2,67 +2,11 @@
 
 use core::fmt;
 
-use pci_types::{HeaderType, PciAddress};
+use pci_types::{HeaderType, PciAddress, PciHeader};
+use xen_iommu::pci::PortType;
+use xen_iommu::{Sbdf, pci};
 
-/// The device/port type of a PCI Express function (PCI Express base specification, section 7.5.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortType {
-    /// An endpoint.
-    Endpoint,
-    /// A legacy endpoint.
-    LegacyEndpoint,
-    /// A root port.
-    RootPort,
-    /// A switch's upstream port.
-    Upstream,
-    /// A switch's downstream port.
-    Downstream,
-    /// A PCI Express to PCI or PCI-X bridge.
-    ExpressToPci,
-    /// A PCI or PCI-X to PCI Express bridge.
-    PciToExpress,
-    /// An endpoint in the root complex.
-    Integrated,
-    /// An event collector in the root complex.
-    EventCollector,
-    /// A reserved type.
-    Other(u8),
-}
-
-impl PortType {
-    /// The type with this number in the capability.
-    pub(super) fn from_bits(bits: u8) -> Self {
-        match bits {
-            0x0 => Self::Endpoint,
-            0x1 => Self::LegacyEndpoint,
-            0x4 => Self::RootPort,
-            0x5 => Self::Upstream,
-            0x6 => Self::Downstream,
-            0x7 => Self::ExpressToPci,
-            0x8 => Self::PciToExpress,
-            0x9 => Self::Integrated,
-            0xa => Self::EventCollector,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl fmt::Display for PortType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoint => f.write_str("PCIe endpoint"),
-            Self::LegacyEndpoint => f.write_str("PCIe legacy endpoint"),
-            Self::RootPort => f.write_str("PCIe root port"),
-            Self::Upstream => f.write_str("PCIe upstream port"),
-            Self::Downstream => f.write_str("PCIe downstream port"),
-            Self::ExpressToPci => f.write_str("PCIe to PCI bridge"),
-            Self::PciToExpress => f.write_str("PCI to PCIe bridge"),
-            Self::Integrated => f.write_str("PCIe root complex endpoint"),
-            Self::EventCollector => f.write_str("PCIe event collector"),
-            Self::Other(bits) => write!(f, "PCIe type {bits:#x}"),
-        }
-    }
-}
+use super::config::Config;
 
 /// The buses behind a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +18,7 @@ pub struct Bridge {
 }
 
 /// One function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Function {
     /// Where it is.
     pub address: PciAddress,
@@ -90,11 +34,34 @@ pub struct Function {
     pub bridge: Option<Bridge>,
     /// The type it has on PCI Express; `None` for conventional PCI.
     pub express: Option<PortType>,
-    /// The bridge that it is behind; `None` on a root bus.
-    pub parent: Option<PciAddress>,
+    /// What the policy needs to know of it: role, requester ids, isolation.
+    pub policy: pci::Function,
 }
 
 impl Function {
+    /// Reads the header of a function that the walk has found.
+    pub(super) fn read(policy: pci::Function, config: &Config) -> Self {
+        let address = PciAddress::from(policy.sbdf);
+        let header = PciHeader::new(address);
+        let (vendor, device) = header.id(config);
+        let (_, base, sub, interface) = header.revision_and_class(config);
+        let kind = header.header_type(config);
+        let bridge = (kind == HeaderType::PciPciBridge).then(|| {
+            let [_, secondary, subordinate, _] = config.read32(address, 0x18).to_le_bytes();
+            Bridge { secondary, subordinate }
+        });
+        Self {
+            address,
+            vendor,
+            device,
+            class: u32::from_be_bytes([0, base, sub, interface]),
+            header: kind,
+            bridge,
+            express: PortType::read(policy.sbdf, config),
+            policy,
+        }
+    }
+
     /// Vendor and device id.
     pub fn ids(&self) -> (u16, u16) {
         (self.vendor, self.device)
@@ -112,6 +79,13 @@ impl fmt::Display for Function {
         }
         if let Some(express) = self.express {
             write!(f, ", {express}")?;
+        }
+        let others = self.policy.ids.iter().filter(|id| *id != Sbdf::from(self.address));
+        for (index, id) in others.enumerate() {
+            write!(f, "{}{id}", if index == 0 { ", requests also as " } else { " or " })?;
+        }
+        if self.policy.isolation != self.policy.sbdf {
+            write!(f, ", isolated as {}", self.policy.isolation)?;
         }
         Ok(())
     }

@@ -29,6 +29,9 @@ const BRIDGE: Sbdf = Sbdf::new(0, 0, 6, 0);
 pub const BRIDGE_ID: Sbdf = Sbdf::new(0, 1, 0, 0);
 /// The NVMe controller, whose region the command line adds.
 pub const NVME: Sbdf = Sbdf::new(0, 0, 7, 0);
+/// The functions of the south bridge, one device without access control: LPC, SATA, SMBus.
+pub const SOUTH_BRIDGE: [Sbdf; 3] =
+    [Sbdf::new(0, 0, 0x1f, 0), Sbdf::new(0, 0, 0x1f, 2), Sbdf::new(0, 0, 0x1f, 3)];
 /// Every edu device.
 pub const EDUS: [Sbdf; 5] = [OWN, SHARED[0], SHARED[1], BEHIND[0], BEHIND[1]];
 
@@ -69,8 +72,11 @@ pub fn check(inventory: &Inventory) -> Outcome {
         "{bridge} instead of a PCI Express to PCI bridge to bus 1"
     );
     for behind in BEHIND {
-        let requester = pci.requester(behind.into()).map_err(text)?;
-        ensure!(requester == PciAddress::from(BRIDGE_ID), "{behind} makes requests as {requester}");
+        let function = pci.function(behind.into()).map_err(text)?;
+        ensure!(
+            function.policy.ids.contains(BRIDGE_ID),
+            "{function} instead of one that requests as {BRIDGE_ID}"
+        );
     }
     for (place, class) in [(NVME, nvme::CLASS), (UHCI, uhci::CLASS)] {
         let function = pci.function(place.into()).map_err(text)?;

@@ -113,8 +113,11 @@ impl<K: Kind> Walker for Iommu<K> {
         }
         let edu = Edu::open(&inventory.pci, PROBER.into()).map_err(text)?;
         let home = Shared::alloc(1).ok_or("no frame is left for the device")?;
-        let vtd = remapping(inventory);
-        ensure!(vtd.unit_of(PROBER).is_some_and(|unit| unit.is_started()), "no unit is there for {PROBER}");
+        let vtd = remapping(inventory)?;
+        ensure!(
+            vtd.unit_of(PROBER.into()).is_some_and(|unit| unit.is_started()),
+            "no unit is there for {PROBER}"
+        );
         ensure!(vtd.walks(K::LEVELS), "the unit walks no tables of {} levels", K::LEVELS);
         ensure!(
             vtd.has_snoop_control() == Self::FORMATS,

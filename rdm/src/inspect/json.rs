@@ -1,9 +1,16 @@
-//! A table as one JSON object a line, for programs. Every value is as in the table; what follows from it is in `groups` alone.
+//! A table as one JSON object a line, for programs. Every value is as in the table. What follows from it, by names of segment, bus and path:
+//!
+//! - `groups`: every device, each in one; those of several devices must stay together.
+//! - `required`: the groups of several devices that come to be where isolation is required (VFIO's way), as far as they are others. It is left out where
+//!   access control cannot be seen.
+//! - `unplaced`: those of the devices that the table cannot place without its machine: bridges, which stand for what is below them, and what is named by
+//!   way of bridges. Each is in a group of its own, which it may not have on its machine. It is left out where there are none.
 
 use acpi_dmar::{DeviceScope, Path, Structure, StructureKind};
 use serde::Serialize;
 
 use super::Report;
+use super::groups::Group;
 use crate::device::Device;
 
 /// The object of a file. Numbers are null where the header cannot be read.
@@ -16,6 +23,10 @@ struct File<'r> {
     errors: &'r [String],
     structures: Vec<Item>,
     groups: Vec<Vec<Name>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required: Option<Vec<Vec<Name>>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unplaced: Vec<Name>,
 }
 
 /// A structure: the fields that its kind has.
@@ -67,6 +78,9 @@ pub fn write(report: &Report<'_>, file: &str, out: impl std::io::Write) -> serde
     let dmar = report.dmar.as_ref();
     let structures = dmar.map(|dmar| dmar.structures().flatten().map(|structure| item(&structure)).collect());
     let devices = |numbers: &[usize]| numbers.iter().map(|&number| name(&report.devices[number])).collect();
+    let groups = |groups: &[Group]| groups.iter().map(|group| devices(&group.devices)).collect();
+    let unplaced = |&number: &usize| report.machine.is_none() && report.function(number).is_none();
+    let unplaced: Vec<_> = (0..report.devices.len()).filter(unplaced).collect();
     let object = File {
         file,
         length: dmar.map(|dmar| dmar.length()),
@@ -74,7 +88,9 @@ pub fn write(report: &Report<'_>, file: &str, out: impl std::io::Write) -> serde
         flags: dmar.map(|dmar| dmar.flags().bits()),
         errors: &report.errors,
         structures: structures.unwrap_or_default(),
-        groups: report.groups.iter().map(|group| devices(&group.devices)).collect(),
+        groups: groups(&report.groups),
+        required: report.required.as_deref().map(groups),
+        unplaced: devices(&unplaced),
     };
     serde_json::to_writer(out, &object)
 }

@@ -3,26 +3,30 @@
 //! [`Report::new`] reads a table, damaged or not; [`text`], [`json`] and [`picture`] show it.
 
 pub mod groups;
+mod hardware;
 pub mod json;
 pub mod picture;
+mod policy;
 mod read;
+pub mod reason;
 pub mod sentence;
 pub mod text;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use acpi_dmar::{Dmar, DrhdFlags, Rmrr, Structure};
-use p2m::MfnRange;
-use xen_iommu::Sbdf;
-use xen_iommu::region::forbidden::Window;
-use xen_iommu::region::intake::Host;
-use xen_iommu::region::memory::{FramesInUse, MemoryKind, MemoryRegion, ReserveFrames};
-use xen_iommu::region::record::{Devices, Origin, Record};
+use acpi_dmar::{Dmar, Drhd, DrhdFlags, Rmrr, Structure};
+use xen_iommu::pci::Function;
+use xen_iommu::region::choice::choose;
+use xen_iommu::region::record::Origin;
+use xen_iommu::region::told::IommuState;
 use xen_iommu::region::verdict::Verdict;
+use xen_iommu::{Isolation, RegionName, Sbdf};
 
 use crate::device::Device;
 use crate::machine::Machine;
 use groups::Group;
+pub use policy::Answers;
+use policy::View;
 use read::Named;
 
 /// A remapping unit and what it translates.
@@ -51,7 +55,9 @@ pub struct Region {
     pub base: u64,
     /// Physical address of the last byte, inclusive.
     pub limit: u64,
-    /// What becomes of it on the machine or, without one, by its bounds alone.
+    /// Where its structure is, in bytes from the table's start.
+    pub offset: u32,
+    /// What becomes of it on the machine or, without one, by the table alone.
     pub verdict: Verdict,
     /// The devices that use it, in the table's order, each once.
     pub devices: Vec<Device>,
@@ -82,18 +88,25 @@ pub struct Report<'a> {
     pub regions: Vec<Region>,
     /// Every device that has a region and, on a machine, every function that is there.
     pub devices: Vec<Device>,
-    /// Those that must stay together; a device alone is a group of one.
+    /// Whether there is an IOMMU that devices can be given away with.
+    pub iommu: IommuState,
+    /// Those that must stay together, where isolation is reported and not required (Xen's way); a device alone is a group of one.
     pub groups: Vec<Group>,
+    /// The groups of several devices that come to be where it is required (VFIO's way), as far as they are others; `None` where what access control there
+    /// is cannot be seen.
+    pub required: Option<Vec<Group>>,
     /// The machine that it was read for.
     pub machine: Option<&'a Machine>,
-    /// For each device, the regions that it uses and the unit that translates it, by number.
     places: Vec<Place>,
 }
 
-#[derive(Debug, Default)]
+/// What is known of a device.
+#[derive(Debug)]
 struct Place {
+    /// The regions that it uses, by number.
     regions: Vec<usize>,
-    unit: Option<usize>,
+    /// What it is, and what the policy says of it, where it is there.
+    function: Option<(Function, Answers)>,
 }
 
 impl<'a> Report<'a> {
@@ -108,12 +121,14 @@ impl<'a> Report<'a> {
             units: Vec::new(),
             regions: Vec::new(),
             devices: Vec::new(),
+            iommu: choose([bytes], &mut |_, _| {}).err().unwrap_or(IommuState::Active),
             groups: Vec::new(),
+            required: None,
             machine,
             places: Vec::new(),
         };
         if let Some(dmar) = dmar {
-            report.read(&dmar);
+            report.read(bytes, &dmar);
         }
         report
     }
@@ -126,7 +141,9 @@ impl<'a> Report<'a> {
         report
     }
 
-    fn read(&mut self, dmar: &Dmar<'_>) {
+    fn read(&mut self, bytes: &[u8], dmar: &Dmar<'_>) {
+        let view = View::of(bytes, dmar, self.machine, Isolation::Report);
+        let mut verdicts = view.verdicts.iter();
         for structure in dmar.structures() {
             let structure = match structure {
                 Ok(structure) => structure,
@@ -137,104 +154,78 @@ impl<'a> Report<'a> {
             };
             let wrong = structure.scopes().filter_map(Result::err);
             self.errors.extend(wrong.map(|error| error.to_string()));
+            let scopes = view.scopes.get(&structure.offset()).map_or(&[][..], Vec::as_slice);
+            let named = || Named::of(&structure, dmar, scopes, &view.functions);
             match structure {
-                Structure::Drhd(drhd) => self.units.push(
-                    Unit {
-                        base: drhd.register_base(),
-                        bytes: drhd.register_bytes(),
-                        segment: drhd.segment(),
-                        includes_all: drhd.flags().contains(DrhdFlags::INCLUDE_PCI_ALL),
-                        devices: BTreeSet::new(),
-                        bridges: BTreeSet::new(),
-                        others: Vec::new(),
-                    }
-                    .with(&Named::of(&structure, dmar, self.machine)),
-                ),
+                Structure::Drhd(drhd) => self.units.push(Unit::of(&drhd, named())),
                 Structure::Rmrr(rmrr) => {
-                    let named = Named::of(&structure, dmar, self.machine);
-                    let region = self.region(&rmrr, dmar.host_address_width(), named);
-                    self.regions.push(region);
+                    if let Some(verdict) = verdicts.next() {
+                        self.regions.push(self.region(&rmrr, *verdict, named()));
+                    }
                 }
                 _ => {}
             }
         }
         let mut devices: BTreeSet<_> =
             self.regions.iter().flat_map(|region| region.devices.iter().cloned()).collect();
-        if let Some(machine) = self.machine {
-            devices.extend(machine.pci.addresses().map(Device::at));
-        }
+        devices.extend(view.functions.keys().map(|function| Device::at((*function).into())));
+        // Virtual functions whose physical one cannot be asked are there too.
+        devices.extend(self.machine.iter().flat_map(|machine| machine.pci.addresses()).map(Device::at));
         self.devices = devices.into_iter().collect();
-        self.places = self.find_places();
-        self.groups = groups::groups(&self.devices, &self.regions, self.machine);
+        self.iommu = view.iommu;
+        self.places = self.devices.iter().map(|device| self.place(device, &view)).collect();
+        self.groups = self.groups_of(&view);
+        if self.machine.is_some_and(|machine| machine.pci.has_capabilities()) {
+            let required = View::of(bytes, dmar, self.machine, Isolation::Require);
+            self.required = Some(groups::further(self.groups_of(&required), &self.groups));
+        }
     }
 
-    fn region(&self, rmrr: &Rmrr<'_>, width: u8, named: Named) -> Region {
-        // Without a map only the bounds can be judged: all memory counts as reserved then.
-        let everything = [MemoryRegion { start: 0, end: u64::MAX, kind: MemoryKind::Reserved }];
-        let map = self.machine.and_then(|machine| machine.memory.as_deref()).unwrap_or(&everything);
-        let mut host = Host {
-            pci: &(),
-            memory: map,
-            frames: &mut GivesRam,
-            address_width: width,
-            windows: &[] as &[Window; 0],
-            unit_width: &|_| None,
-        };
-        // Whoever it is that a scope names.
-        let any = [Devices::Requesters { first: Sbdf::from_raw(0), last: Sbdf::from_raw(u32::MAX) }];
-        let devices = if rmrr.scopes().any(|scope| scope.is_ok()) { &any[..] } else { &[] };
-        let origin = Origin::Dmar { offset: rmrr.offset() };
-        let verdict = host.judge(&Record::identity(rmrr.base(), rmrr.limit(), origin, devices));
-        let all_absent = self.machine.is_some() && named.present.is_empty() && !named.devices.is_empty();
+    fn region(&self, rmrr: &Rmrr<'_>, verdict: Verdict, named: Named) -> Region {
         Region {
             base: rmrr.base(),
             limit: rmrr.limit(),
-            verdict: if all_absent { verdict.dormant() } else { verdict },
+            offset: rmrr.offset(),
+            // By the table alone nobody is known to be absent.
+            verdict: if self.machine.is_some() { verdict } else { verdict.awake() },
             devices: named.devices,
             bridges: named.bridges,
             remarks: named.remarks,
         }
     }
 
-    fn find_places(&self) -> Vec<Place> {
-        let mut users: HashMap<&Device, Vec<usize>> = HashMap::new();
-        let mut bridge_regions: HashMap<&Device, Vec<usize>> = HashMap::new();
-        for (number, region) in self.regions.iter().enumerate() {
-            region.devices.iter().for_each(|device| users.entry(device).or_default().push(number));
-            region.bridges.iter().for_each(|bridge| bridge_regions.entry(bridge).or_default().push(number));
-        }
-        let (mut named, mut bridges, mut all) = (HashMap::new(), HashMap::new(), HashMap::new());
-        for (number, unit) in self.units.iter().enumerate() {
-            for device in &unit.devices {
-                named.entry(device).or_insert(number);
-            }
-            for bridge in &unit.bridges {
-                bridges.entry(bridge).or_insert(number);
-            }
-            if unit.includes_all {
-                all.entry(unit.segment).or_insert(number);
-            }
-        }
-        let place = |device: &Device| {
-            let mut regions = users.get(device).cloned().unwrap_or_default();
-            let mut unit = named.get(device).copied();
-            // The nearest bridge is the most specific.
-            let above: Vec<_> = device.bridges().collect();
-            for bridge in above.iter().rev() {
-                regions.extend(bridge_regions.get(bridge).into_iter().flatten());
-                unit = unit.or_else(|| bridges.get(bridge).copied());
-            }
-            regions.sort_unstable();
-            regions.dedup();
-            Place { regions, unit: unit.or_else(|| all.get(&device.segment).copied()) }
-        };
-        self.devices.iter().map(place).collect()
+    fn place(&self, device: &Device, view: &View) -> Place {
+        let sbdf = device.address().map(Sbdf::from);
+        let regions = sbdf.and_then(|sbdf| view.regions_of.get(&sbdf)).cloned().unwrap_or_else(|| {
+            let regions = self.regions.iter().enumerate();
+            regions.filter(|(_, region)| region.devices.contains(device)).map(|(number, _)| number).collect()
+        });
+        let function = sbdf.and_then(|sbdf| Some((*view.functions.get(&sbdf)?, *view.answers.get(&sbdf)?)));
+        Place { regions, function }
     }
 
-    /// The unit that translates the device of a number: one that names it, else one that includes all of its segment.
+    fn groups_of(&self, view: &View) -> Vec<Group> {
+        let number_of = |sbdf: Sbdf| self.devices.binary_search(&Device::at(sbdf.into())).ok();
+        groups::groups(self.devices.len(), &view.groups, number_of)
+    }
+
+    /// The function that the device of a number is, where it is there; without a machine, where the table tells its address.
     #[must_use]
-    pub fn unit_of(&self, device: usize) -> Option<&Unit> {
-        self.units.get(self.places.get(device)?.unit?)
+    pub fn function(&self, device: usize) -> Option<&Function> {
+        self.places.get(device)?.function.as_ref().map(|(function, _)| function)
+    }
+
+    /// What the policy says of giving the device of a number away, where it is there.
+    #[must_use]
+    pub fn answers(&self, device: usize) -> Option<&Answers> {
+        self.places.get(device)?.function.as_ref().map(|(_, answers)| answers)
+    }
+
+    /// The number of the region that a name means.
+    #[must_use]
+    pub fn region_of_name(&self, name: RegionName) -> Option<usize> {
+        let Origin::Dmar { offset } = name.origin else { return None };
+        self.regions.binary_search_by_key(&offset, |region| region.offset).ok()
     }
 
     /// The regions of the device of a number, by number; also those of a bridge above it.
@@ -246,25 +237,21 @@ impl<'a> Report<'a> {
     /// Whether the machine has `device`; `None` where there is no machine to look at.
     #[must_use]
     pub fn is_present(&self, device: &Device) -> Option<bool> {
-        let machine = self.machine?;
-        Some(device.address().is_some_and(|address| machine.pci.has(address)))
+        let number = self.machine.and(self.devices.binary_search(device).ok())?;
+        Some(self.function(number).is_some())
     }
 }
 
 impl Unit {
-    fn with(mut self, named: &Named) -> Self {
-        self.devices.extend(named.devices.iter().cloned());
-        self.bridges.extend(named.bridges.iter().cloned());
-        self.others.extend(named.remarks.iter().cloned());
-        self
-    }
-}
-
-/// A hypervisor that can take any frames out of its RAM: what a tool can only suppose.
-struct GivesRam;
-
-impl ReserveFrames for GivesRam {
-    fn take_out_of_ram(&mut self, _: MfnRange) -> Result<(), FramesInUse> {
-        Ok(())
+    fn of(drhd: &Drhd<'_>, named: Named) -> Self {
+        Self {
+            base: drhd.register_base(),
+            bytes: drhd.register_bytes(),
+            segment: drhd.segment(),
+            includes_all: drhd.flags().contains(DrhdFlags::INCLUDE_PCI_ALL),
+            devices: named.devices.into_iter().collect(),
+            bridges: named.bridges,
+            others: named.remarks,
+        }
     }
 }

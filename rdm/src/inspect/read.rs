@@ -1,35 +1,53 @@
-//! What the scopes of a structure name: devices, on the machine's buses where there is a machine.
+//! What the scopes of a structure name, in the words of a report: the addresses that they led to or, where they led nowhere, the paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use acpi_dmar::resolve::{ResolveError, Resolved, resolve};
 use acpi_dmar::{DeviceScope, Dmar, ScopeKind, Structure};
+use xen_iommu::Sbdf;
+use xen_iommu::pci::Function;
+use xen_iommu::region::record::Devices;
+use xen_iommu::region::resolved::ResolvedScope;
 
 use crate::device::Device;
-use crate::machine::Machine;
 
 /// The devices that a structure names.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    /// In the table's order, each once; with a machine, what is below a bridge scope too.
+    /// In the table's order, each once, and what is below a bridge scope.
     pub(super) devices: Vec<Device>,
     /// Those that a bridge scope names.
     pub(super) bridges: BTreeSet<Device>,
-    /// Those that the machine has.
-    pub(super) present: BTreeSet<Device>,
     /// What is no PCI device, or is named wrongly.
     pub(super) remarks: Vec<String>,
     known: BTreeSet<Device>,
 }
 
 impl Named {
-    pub(super) fn of(structure: &Structure<'_>, dmar: &Dmar<'_>, machine: Option<&Machine>) -> Self {
+    /// By where the structure's readable scopes lead, and the functions that are there.
+    pub(super) fn of(
+        structure: &Structure<'_>,
+        dmar: &Dmar<'_>,
+        resolved: &[ResolvedScope],
+        functions: &BTreeMap<Sbdf, Function>,
+    ) -> Self {
         let mut named = Self::default();
         let segment = structure.segment().unwrap_or_default();
-        for scope in structure.scopes().filter_map(Result::ok) {
-            match machine {
-                None => named.by_path(segment, &scope, dmar),
-                Some(machine) => named.on_machine(segment, &scope, dmar, machine),
+        for (scope, resolved) in structure.scopes().filter_map(Result::ok).zip(resolved) {
+            let place = resolved.place.map(|place| place.devices);
+            match scope.kind() {
+                ScopeKind::PciEndpoint | ScopeKind::PciBridge => match place {
+                    Ok(devices) => named.add_found(devices, functions),
+                    Err(error) => named.add_path(segment, &scope, (!error.is_absence()).then_some(error)),
+                },
+                ScopeKind::AcpiNamespace => {
+                    let device = match place {
+                        Ok(Devices::Function(function)) => Some(Device::at(function.into())),
+                        _ => Device::of_scope(segment, &scope),
+                    };
+                    named.remarks.push(namespace_name(&scope, dmar, device.as_ref()));
+                    device.into_iter().for_each(|device| named.add(device));
+                }
+                _ => named.remarks.push(no_pci_device(&scope)),
             }
         }
         named
@@ -41,71 +59,28 @@ impl Named {
         }
     }
 
-    /// By the table alone: a path is the device's name.
-    fn by_path(&mut self, segment: u16, scope: &DeviceScope<'_>, dmar: &Dmar<'_>) {
-        let kind = scope.kind();
-        match (kind, Device::of_scope(segment, scope)) {
-            (ScopeKind::PciEndpoint | ScopeKind::PciBridge, Some(device)) => {
-                if let Some(hop) = scope.invalid_hop() {
-                    self.remarks.push(format!("{device}, a device that cannot exist: no bus can have {hop}"));
-                }
-                if kind == ScopeKind::PciBridge {
-                    self.bridges.insert(device.clone());
-                }
-                self.add(device);
+    fn add_found(&mut self, devices: Devices, functions: &BTreeMap<Sbdf, Function>) {
+        if let Some(function) = devices.function() {
+            self.add(Device::at(function.into()));
+        }
+        if let (Devices::Below { bridge, .. }, Some((first, last))) = (devices, devices.interval()) {
+            self.bridges.insert(Device::at(bridge.into()));
+            for below in functions.range(first..=last) {
+                self.add(Device::at((*below.0).into()));
             }
-            (ScopeKind::AcpiNamespace, device) => {
-                self.remarks.push(namespace_name(scope, dmar, device.as_ref()));
-                if let Some(device) = device {
-                    self.add(device);
-                }
-            }
-            _ => self.remarks.push(no_pci_device(scope)),
         }
     }
 
-    /// On a machine: a path leads to an address, through bridges.
-    fn on_machine(&mut self, segment: u16, scope: &DeviceScope<'_>, dmar: &Dmar<'_>, machine: &Machine) {
-        match resolve(segment, scope, dmar, &machine.pci) {
-            Ok(Resolved::Bridge { address, buses }) => {
-                self.bridges.insert(Device::at(address));
-                self.add_present(Device::at(address));
-                let below = machine.pci.addresses();
-                let below = below.filter(|below| below.segment() == segment && buses.contains(below.bus()));
-                below.for_each(|below| self.add_present(Device::at(below)));
-            }
-            Ok(Resolved::Endpoint { address, present: false }) => {
-                self.add(Device::of_scope(segment, scope).unwrap_or_else(|| Device::at(address)));
-            }
-            Ok(Resolved::Endpoint { address, .. } | Resolved::NotABridge(address)) => {
-                self.add_present(Device::at(address));
-            }
-            Ok(Resolved::Namespace { address, present, .. }) => {
-                let device = address.map(Device::at);
-                self.remarks.push(namespace_name(scope, dmar, device.as_ref()));
-                match device {
-                    Some(device) if present => self.add_present(device),
-                    Some(device) => self.add(device),
-                    None => {}
-                }
-            }
-            Ok(Resolved::IoApic { .. } | Resolved::Hpet { .. }) | Err(ResolveError::UnknownKind(_)) => {
-                self.remarks.push(no_pci_device(scope));
-            }
-            Err(error) => match Device::of_scope(segment, scope) {
-                None => self.remarks.push(no_pci_device(scope)),
-                Some(device) => {
-                    if !error.is_absence() {
-                        self.remarks.push(format!("{device}, which leads nowhere: {error}"));
-                    }
-                    self.add(device);
-                }
-            },
+    fn add_path(&mut self, segment: u16, scope: &DeviceScope<'_>, wrong: Option<impl std::fmt::Display>) {
+        let Some(device) = Device::of_scope(segment, scope) else {
+            self.remarks.push(no_pci_device(scope));
+            return;
+        };
+        match wrong {
+            Some(error) => self.remarks.push(format!("{device}, which leads nowhere: {error}")),
+            None if scope.kind() == ScopeKind::PciBridge => drop(self.bridges.insert(device.clone())),
+            None => {}
         }
-    }
-
-    fn add_present(&mut self, device: Device) {
-        self.present.insert(device.clone());
         self.add(device);
     }
 }

@@ -1,13 +1,12 @@
-//! For a device, one plain sentence on whether it can be passed through and with whom.
+//! For a device, one plain sentence on whether it can be passed through and with whom: the policy's answer, in its words where it refuses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use acpi_dmar::pci_types::PciAddress;
-use xen_iommu::DeviceClass;
-use xen_iommu::region::verdict::{Rejection, Verdict};
+use xen_iommu::pci::Role;
+use xen_iommu::{AssignError, DeviceClass};
 
-use super::Report;
-use super::groups::{Group, Reason};
+use super::groups::Group;
+use super::{Answers, Report};
 use crate::device::Device;
 
 /// How a device stands.
@@ -21,6 +20,8 @@ pub enum Standing {
     Refused,
     /// It stays with the host: a bridge, or a device that is not there.
     Stays,
+    /// Nobody can say: which function it is, or what that is, is not known.
+    Unknown,
 }
 
 /// More of the others are counted, not named.
@@ -33,167 +34,172 @@ pub struct Sentences<'r> {
     group: &'r Group,
     /// What a guest is given with the group.
     given: String,
-    /// The first rejected region, with its device.
-    rejected: Option<(usize, usize, Rejection)>,
+    /// What may belong to the group too, by the table alone.
+    perhaps: String,
 }
 
 impl<'r> Sentences<'r> {
     /// Of the devices in `group`.
     #[must_use]
     pub fn of(report: &'r Report<'_>, group: &'r Group) -> Self {
-        let mut regions: Vec<_> = group
+        let regions: BTreeSet<_> = group
             .devices
             .iter()
             .flat_map(|&device| report.regions_of(device))
             .filter(|(_, region)| region.verdict.pages().is_some())
             .map(|(number, _)| number)
             .collect();
-        regions.sort_unstable();
-        regions.dedup();
-        let names: Vec<_> = regions.into_iter().map(region_name).collect();
+        let names: Vec<_> = regions.iter().map(|region| region_name(*region)).collect();
         let given = match names.len() {
             0 => "; no reserved region comes with it".into(),
             1..=NAMED => format!("; the guest gets {} mapped 1:1", list(&names)),
             count => format!("; the guest gets {count} regions mapped 1:1"),
         };
-        let rejected = group.devices.iter().find_map(|&device| Some((device, rejected(report, device)?)));
-        let rejected = rejected.map(|(device, (region, why))| (device, region, why));
-        Self { report, group, given, rejected }
+        Self { report, group, given, perhaps: perhaps(report, &regions) }
     }
 
     /// What can be done with the device of number `number`, which is in the group, and why.
     #[must_use]
     pub fn sentence(&self, number: usize) -> (Standing, String) {
         let report = self.report;
-        let device = &report.devices[number];
-        if report.is_present(device) == Some(false) {
-            return (Standing::Stays, format!("is not present{}", regions_wait(report, number)));
+        let Some(answers) = report.answers(number) else { return unknown(report, number) };
+        if let Err(error @ AssignError::Bridge(device)) = answers.alone {
+            // It says of the device what we say of it.
+            let words = error.to_string();
+            let words = words.strip_prefix(&format!("{device} ")).unwrap_or(&words);
+            return (Standing::Stays, words.into());
         }
-        if self.is_bridge(device) {
-            return (Standing::Stays, "is a bridge and stays with the host".into());
-        }
-        if report.unit_of(number).is_none() {
-            let why = "no IOMMU unit of the table translates its DMA";
-            return (Standing::Refused, format!("cannot be passed through: {why}"));
-        }
-        if let Some((region, why)) = rejected(report, number) {
-            let region = region_name(region);
-            let sentence =
-                format!("cannot be passed through, unless relaxed: {region} is rejected, as {why}");
-            return (Standing::Refused, sentence);
-        }
-        if let Some((other, region, why)) = &self.rejected {
-            let (other, region) = (&report.devices[*other], region_name(*region));
-            let sentence = format!(
-                "cannot be passed through, unless relaxed: it must stay together with {other}, whose {region} is rejected, as {why}"
-            );
-            return (Standing::Refused, sentence);
-        }
-        let (given, hint) = (&self.given, hint(report, number));
-        let others: Vec<_> = self.group.devices.iter().filter(|&&other| other != number).collect();
-        match others.len() {
-            0 => (Standing::Alone, format!("can be passed through alone{given}{hint}")),
-            1..=NAMED => {
-                let names: Vec<_> = others.iter().map(|&&other| report.devices[other].to_string()).collect();
-                let names = list(&names);
-                (Standing::Together, format!("can be passed through only together with {names}{given}{hint}"))
+        let end = || {
+            format!(
+                "{}{}{}{}",
+                self.given,
+                self.perhaps,
+                role_condition(report, number),
+                hint(report, number)
+            )
+        };
+        let others = self.others(number);
+        match *answers {
+            Answers { alone: Ok(()), .. } => {
+                (Standing::Alone, format!("can be passed through alone{}", end()))
             }
-            count => {
-                let group = group_name(self.group);
-                let others = format!("the other {count} devices of {group}");
-                (
-                    Standing::Together,
-                    format!("can be passed through only together with {others}{given}{hint}"),
-                )
+            Answers { together: Ok(()), .. } => {
+                (Standing::Together, format!("can be passed through only together with {others}{}", end()))
+            }
+            Answers { alone: Err(alone), together: Err(together), alone_relaxed, together_relaxed } => {
+                let why = match alone {
+                    AssignError::Group(_) => {
+                        format!("it must stay together with {others}, and {}", words(&together))
+                    }
+                    _ => words(&alone),
+                };
+                let unless = match (alone_relaxed, together_relaxed) {
+                    (Ok(()), _) => ", unless relaxed".into(),
+                    (_, Ok(())) => format!(", unless relaxed and together with {others}"),
+                    _ => String::new(),
+                };
+                (Standing::Refused, format!("cannot be passed through{unless}: {why}"))
             }
         }
     }
 
-    fn is_bridge(&self, device: &Device) -> bool {
-        let known = self.report.machine.zip(device.address());
-        known.is_some_and(|(machine, address)| machine.pci.is_bridge(address))
+    /// The rest of the group.
+    fn others(&self, number: usize) -> String {
+        let others = self.group.devices.iter().filter(|&&other| other != number);
+        match others.clone().count() {
+            count @ 0..=NAMED => {
+                let names: Vec<_> = others.map(|&other| self.report.devices[other].to_string()).collect();
+                if count == 0 { "nobody".into() } else { list(&names) }
+            }
+            count => format!("the other {count} devices of {}", group_name(self.group)),
+        }
     }
 }
 
-/// Why the devices of a group are in it, a sentence for each region, pair of regions, bridge and requester id.
-#[must_use]
-pub fn reasons(report: &Report<'_>, group: &Group) -> Vec<String> {
-    let mut told = BTreeSet::new();
-    let mut requesters: BTreeMap<PciAddress, Vec<usize>> = BTreeMap::new();
-    let mut sentences = Vec::new();
-    for link in &group.links {
-        let (first, second) = (&report.devices[link.first], &report.devices[link.second]);
-        match link.reason {
-            Reason::SharedRegion(region) => {
-                if told.insert(region) {
-                    // Those that the table names; what is below a bridge is told of by itself.
-                    let named = report.regions[region].devices.iter();
-                    let mut users: Vec<_> = named
-                        .filter_map(|device| report.devices.binary_search(device).ok())
-                        .filter(|device| group.devices.binary_search(device).is_ok())
-                        .collect();
-                    users.sort_unstable();
-                    let users: Vec<_> =
-                        users.into_iter().map(|device| report.devices[device].to_string()).collect();
-                    sentences.push(format!("{} use {}", list(&users), region_name(region)));
-                }
-            }
-            Reason::Overlap(one, other) => {
-                let (a, b) = (&report.regions[one], &report.regions[other]);
-                let overlap = a.base <= b.limit && b.base <= a.limit;
-                let how = if overlap { "overlaps" } else { "shares a page with" };
-                let (one, other) = (region_name(one), region_name(other));
-                sentences.push(format!("{one}, which {first} uses, {how} {other}, which {second} uses"));
-            }
-            Reason::BelowBridge => {
-                sentences
-                    .push(format!("{second} is below the bridge {first}, whose region is for all below it"));
-            }
-            Reason::Requester(id) => {
-                requesters.entry(id).or_insert_with(|| vec![link.first]).push(link.second)
+/// The policy's words; where it names the device before a cause that stands for itself, those of the cause.
+fn words(error: &AssignError) -> String {
+    match error {
+        AssignError::Hardware { error, .. } => error.to_string(),
+        AssignError::NoIommu { state, .. } => state.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// Of a device that the policy does not know.
+fn unknown(report: &Report<'_>, number: usize) -> (Standing, String) {
+    let device = &report.devices[number];
+    let names: Vec<_> = report.regions_of(number).map(|(index, _)| region_name(index)).collect();
+    let kept = if names.is_empty() { String::new() } else { format!("; {} is kept for it", list(&names)) };
+    let is_shown = |device: &Device| {
+        report.machine.zip(device.address()).is_some_and(|(machine, address)| machine.pci.has(address))
+    };
+    if is_shown(device) {
+        let why = "answers no config read: a virtual function does so, and what its physical one says is for root to read";
+        (Standing::Unknown, format!("{why}{kept}"))
+    } else if report.machine.is_some() {
+        (Standing::Stays, format!("is not present{kept}"))
+    } else if device.path.iter().any(|hop| !hop.is_valid()) {
+        (Standing::Stays, format!("cannot be there, as no bus can have it{kept}"))
+    } else if report.regions_of(number).any(|(_, region)| region.bridges.contains(device)) {
+        (Standing::Unknown, format!("is a bridge: what is below it shows on its machine alone{kept}"))
+    } else {
+        (
+            Standing::Unknown,
+            format!("is below a bridge: which function it is shows on its machine alone{kept}"),
+        )
+    }
+}
+
+/// Those that the table cannot place, and whose regions meet these: they are in the group where they are there.
+fn perhaps(report: &Report<'_>, regions: &BTreeSet<usize>) -> String {
+    if report.machine.is_some() {
+        return String::new();
+    }
+    let pages: Vec<_> = regions.iter().filter_map(|region| report.regions[*region].verdict.pages()).collect();
+    let mut names = BTreeSet::new();
+    for region in &report.regions {
+        let meets =
+            region.verdict.pages().is_some_and(|range| pages.iter().any(|other| other.overlaps(&range)));
+        for device in region.devices.iter().filter(|_| meets) {
+            let number = report.devices.binary_search(device).ok();
+            if number.is_some_and(|number| report.function(number).is_none()) {
+                names.insert((device, region.bridges.contains(device)));
             }
         }
     }
-    for (id, devices) in requesters {
-        let names: Vec<_> = devices.iter().map(|&device| report.devices[device].to_string()).collect();
-        sentences.push(format!("the DMA of {} carries one requester id, {id}", list(&names)));
+    let count = names.len();
+    let names: Vec<_> = names
+        .into_iter()
+        .map(
+            |(device, is_bridge)| {
+                if is_bridge { format!("what is below {device}") } else { device.to_string() }
+            },
+        )
+        .collect();
+    match count {
+        0 => String::new(),
+        1..=NAMED => format!("; with {} too, where that is there", list(&names)),
+        _ => format!("; with {count} others that the table cannot place too, where they are there"),
     }
-    sentences
 }
 
-/// `G1` for the first group of several devices.
-#[must_use]
-pub fn group_name(group: &Group) -> String {
-    group.number.map(|number| format!("G{number}")).unwrap_or_default()
-}
-
-/// `R1` for the first region.
-#[must_use]
-pub fn region_name(number: usize) -> String {
-    format!("R{}", number + 1)
-}
-
-/// The first region of a device that is rejected, and why.
-fn rejected(report: &Report<'_>, device: usize) -> Option<(usize, Rejection)> {
-    report.regions_of(device).find_map(|(number, region)| match region.verdict {
-        Verdict::Rejected(why) => Some((number, why)),
-        _ => None,
-    })
-}
-
-fn regions_wait(report: &Report<'_>, device: usize) -> String {
-    let names: Vec<_> = report.regions_of(device).map(|(index, _)| region_name(index)).collect();
-    if names.is_empty() { String::new() } else { format!("; {} is kept for it", list(&names)) }
+/// What a device's virtual or physical functions make of it.
+fn role_condition(report: &Report<'_>, number: usize) -> String {
+    match report.function(number).map(|function| function.role) {
+        Some(Role::Physical) => "; only while its virtual functions are disabled".into(),
+        Some(Role::Virtual { physical }) => {
+            format!("; only while its physical function {physical} is the host's")
+        }
+        _ => String::new(),
+    }
 }
 
 /// What the device's class says of its region.
 fn hint(report: &Report<'_>, number: usize) -> &'static str {
-    let device = &report.devices[number];
-    let class = report.machine.zip(device.address()).map(|(machine, address)| machine.pci.class(address));
-    if report.regions_of(number).next().is_none() {
+    if report.machine.is_none() || report.regions_of(number).next().is_none() {
         return "";
     }
-    match class {
+    match report.function(number).map(|function| function.class) {
         Some(DeviceClass::Usb) => {
             " (a USB controller: firmware uses such memory for its own keyboard and mouse until the OS takes over)"
         }
@@ -202,8 +208,26 @@ fn hint(report: &Report<'_>, number: usize) -> &'static str {
     }
 }
 
+/// `G1` for the first group of several devices.
+#[must_use]
+pub fn group_name(group: &Group) -> String {
+    group.number.map(|number| format!("G{number}")).unwrap_or_default()
+}
+
+/// `V1` for the first of the groups that VFIO's way makes.
+#[must_use]
+pub fn required_name(group: &Group) -> String {
+    group.number.map(|number| format!("V{number}")).unwrap_or_default()
+}
+
+/// `R1` for the first region.
+#[must_use]
+pub fn region_name(number: usize) -> String {
+    format!("R{}", number + 1)
+}
+
 /// `a`, `a and b`, `a, b and c`.
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),

@@ -4,10 +4,12 @@ use std::io::{self, Write};
 
 use acpi_dmar::Size;
 use anstyle::{AnsiColor, Style};
+use xen_iommu::region::told::IommuState;
 use xen_iommu::region::verdict::{Repairs, Verdict};
 
 use super::groups::Group;
-use super::sentence::{Sentences, Standing, group_name, reasons, region_name};
+use super::reason::reasons;
+use super::sentence::{Sentences, Standing, group_name, region_name, required_name};
 use super::{Region, Report, Unit};
 use crate::device::Device;
 
@@ -34,6 +36,9 @@ pub fn write(report: &Report<'_>, file: &str, out: &mut impl Write) -> io::Resul
     }
     writeln!(out)?;
     writeln!(out, "{QUIET}{}{QUIET:#}", judged_by(report))?;
+    if report.iommu != IommuState::Active {
+        writeln!(out, "{BAD}No device can be passed through: {}.{BAD:#}", report.iommu)?;
+    }
 
     heading(out, "IOMMU units", report.units.len())?;
     for unit in &report.units {
@@ -46,7 +51,13 @@ pub fn write(report: &Report<'_>, file: &str, out: &mut impl Write) -> io::Resul
     let together: Vec<_> = report.groups.iter().filter(|group| group.devices.len() > 1).collect();
     heading(out, "Groups of devices that must stay together", together.len())?;
     for group in &together {
-        self::group(report, group, out)?;
+        self::group(report, group, &group_name(group), out)?;
+    }
+    if let Some(required) = &report.required {
+        heading(out, "Groups where isolation is required, as for VFIO, that are others", required.len())?;
+        for group in required {
+            self::group(report, group, &required_name(group), out)?;
+        }
     }
     heading(out, "Devices", report.devices.len())?;
     for group in &report.groups {
@@ -58,16 +69,22 @@ pub fn write(report: &Report<'_>, file: &str, out: &mut impl Write) -> io::Resul
     Ok(())
 }
 
-fn judged_by(report: &Report<'_>) -> &'static str {
-    match report.machine {
-        None => {
-            "Judged by the table alone: without a PCI tree and a memory map nobody can say which devices are there, or whether a region is RAM."
-        }
-        Some(machine) if machine.memory.is_none() => {
-            "Judged on this machine's PCI tree; its memory map (/sys/firmware/memmap) is not shown, so that nobody can say whether a region is RAM."
-        }
+/// What it is judged by, and what nobody can say for want of that.
+fn judged_by(report: &Report<'_>) -> String {
+    let Some(machine) = report.machine else {
+        return "Judged by the table alone: without a PCI tree and a memory map nobody can say which devices are there, which are below bridges, whose DMA \
+                looks alike, or whether a region is RAM."
+            .into();
+    };
+    let mut sentence = match machine.memory {
+        None => "Judged on this machine's PCI tree; its memory map (/sys/firmware/memmap) is not shown, so that nobody can say whether a region is RAM.",
         Some(_) => "Judged on this machine's PCI tree and memory map.",
     }
+    .to_string();
+    if !machine.pci.has_capabilities() {
+        sentence += " Of config space no more than headers is shown: whose DMA looks alike, what is isolated and which functions are virtual is for root to see.";
+    }
+    sentence
 }
 
 fn heading(out: &mut impl Write, text: &str, count: usize) -> io::Result<()> {
@@ -141,9 +158,9 @@ const fn verdict_style(verdict: &Verdict) -> Style {
     }
 }
 
-fn group(report: &Report<'_>, group: &Group, out: &mut impl Write) -> io::Result<()> {
+fn group(report: &Report<'_>, group: &Group, name: &str, out: &mut impl Write) -> io::Result<()> {
     let names: Vec<_> = group.devices.iter().map(|&number| report.devices[number].to_string()).collect();
-    writeln!(out, "  {:<4} {}", group_name(group), names.join(", "))?;
+    writeln!(out, "  {name:<4} {}", names.join(", "))?;
     for reason in reasons(report, group) {
         writeln!(out, "       {reason}")?;
     }
@@ -162,7 +179,7 @@ fn device(
         Standing::Alone => GOOD,
         Standing::Together => CAREFUL,
         Standing::Refused => BAD,
-        Standing::Stays => QUIET,
+        Standing::Stays | Standing::Unknown => QUIET,
     };
     writeln!(out, "  {device}{} {style}{sentence}.{style:#}", named(report, device))
 }

@@ -3,10 +3,12 @@
 mod memory;
 mod names;
 pub mod pci;
+mod windows;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::memory::MemoryRegion;
 
 pub use names::Names;
@@ -19,6 +21,8 @@ pub struct Machine {
     pub pci: PciTree,
     /// Its memory map as firmware gave it (`/sys/firmware/memmap`); `None` where the kernel does not show it.
     pub memory: Option<Vec<MemoryRegion>>,
+    /// What decodes as something else than memory, beside the units' registers: BARs and configuration space, as far as they are shown.
+    pub windows: Vec<Window>,
     /// The names of devices, from pci.ids; empty where that is not installed.
     pub names: Names,
 }
@@ -29,8 +33,10 @@ impl Machine {
     /// # Errors
     /// Those of reading the PCI tree, other than its absence.
     pub fn read(root: &Path) -> io::Result<Self> {
+        let devices = root.join("sys/bus/pci/devices");
         Ok(Self {
-            pci: PciTree::read(&root.join("sys/bus/pci/devices"))?,
+            pci: PciTree::read(&devices)?,
+            windows: windows::read(&devices, &root.join("sys/firmware/acpi/tables/MCFG")),
             memory: memory::read(&root.join("sys/firmware/memmap")),
             names: Names::read(root),
         })

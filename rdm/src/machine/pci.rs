@@ -1,20 +1,21 @@
-//! The PCI functions of a machine, from `/sys/bus/pci/devices`: their config space, the bridges above them, and their requester ids.
+//! The PCI functions of a machine, from `/sys/bus/pci/devices`: a copy of their config space, on which the library's walk of PCI works.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress, PciHeader, PciPciBridgeHeader};
-use xen_iommu::{BridgeKind, DeviceClass, Sbdf, UpstreamBridge, requester_id};
+use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress, PciHeader};
+use xen_iommu::pci::BusRange;
 
-/// The base class of bridges (PCI Code and ID Assignment Specification 1.11, section 1).
-const CLASS_BRIDGE: u8 = 0x06;
+/// Who is not root is shown so much of a function's config space: its header, and none of its capabilities.
+const HEADER: usize = 64;
 
-/// The functions that are there, each with the start of its config space: 64 bytes for everybody, all of it for root.
+/// The functions that are there, each with the start of its config space. What is beyond that answers all ones, as do functions that are not there.
 #[derive(Debug, Default)]
 pub struct PciTree {
-    functions: BTreeMap<PciAddress, Vec<u8>>,
+    functions: RefCell<BTreeMap<PciAddress, Vec<u8>>>,
 }
 
 impl PciTree {
@@ -34,23 +35,29 @@ impl PciTree {
                 functions.insert(address, config);
             }
         }
-        Ok(Self { functions })
+        Ok(Self::of(functions))
     }
 
     /// Functions with the config space given.
     pub fn of(functions: impl IntoIterator<Item = (PciAddress, Vec<u8>)>) -> Self {
-        Self { functions: functions.into_iter().collect() }
+        Self { functions: RefCell::new(functions.into_iter().collect()) }
+    }
+
+    /// The same once more, to be written to.
+    pub(crate) fn copy(&self) -> Self {
+        Self { functions: self.functions.clone() }
     }
 
     /// The addresses of all functions, lowest first.
-    pub fn addresses(&self) -> impl Iterator<Item = PciAddress> + '_ {
-        self.functions.keys().copied()
+    pub fn addresses(&self) -> impl Iterator<Item = PciAddress> {
+        let all: Vec<_> = self.functions.borrow().keys().copied().collect();
+        all.into_iter()
     }
 
-    /// Whether there is a function at `address`.
+    /// Whether the system shows a function at `address`; a virtual one is shown, and answers no config read.
     #[must_use]
     pub fn has(&self, address: PciAddress) -> bool {
-        self.functions.contains_key(&address)
+        self.functions.borrow().contains_key(&address)
     }
 
     /// Vendor and device id.
@@ -59,70 +66,45 @@ impl PciTree {
         PciHeader::new(address).id(self)
     }
 
-    /// What the function is, as far as its regions are concerned.
+    /// Whether capabilities can be read: those who are not root are shown headers alone.
     #[must_use]
-    pub fn class(&self, address: PciAddress) -> DeviceClass {
-        DeviceClass::read(address.into(), self)
+    pub fn has_capabilities(&self) -> bool {
+        self.functions.borrow().values().all(|config| config.len() > HEADER)
     }
 
-    /// Whether the function is a bridge of any kind; one to another bus, or to what is no PCI bus.
+    /// All buses of the segments that have a function.
     #[must_use]
-    pub fn is_bridge(&self, address: PciAddress) -> bool {
-        let (_, base, ..) = PciHeader::new(address).revision_and_class(self);
-        base == CLASS_BRIDGE
-    }
-
-    /// The requester id that the function's DMA carries.
-    #[must_use]
-    pub fn requester(&self, address: PciAddress) -> PciAddress {
-        let source = requester_id(Sbdf::from(address), self.above(address));
-        PciAddress::new(source.segment(), source.bus(), source.device(), source.function())
-    }
-
-    /// The bridges above a function, nearest first.
-    fn above(&self, address: PciAddress) -> Vec<UpstreamBridge> {
-        let mut bridges: Vec<_> = self
-            .addresses()
-            .filter(|bridge| bridge.segment() == address.segment())
-            .filter_map(|bridge| {
-                let header = PciPciBridgeHeader::from_header(PciHeader::new(bridge), self)?;
-                let (secondary, subordinate) =
-                    (header.secondary_bus_number(self), header.subordinate_bus_number(self));
-                let holds = bridge.bus() < secondary && (secondary..=subordinate).contains(&address.bus());
-                holds.then(|| UpstreamBridge {
-                    address: bridge.into(),
-                    secondary_bus: secondary,
-                    kind: BridgeKind::read(bridge.into(), self),
-                })
-            })
-            .collect();
-        bridges.sort_unstable_by_key(|bridge| std::cmp::Reverse(bridge.secondary_bus));
-        bridges
-    }
-
-    fn dword(&self, address: PciAddress, offset: u16) -> u32 {
-        let bytes =
-            self.functions.get(&address).and_then(|config| config.get(offset.into()..)?.first_chunk());
-        bytes.map_or(u32::MAX, |bytes| u32::from_le_bytes(*bytes))
+    pub fn bus_ranges(&self) -> Vec<BusRange> {
+        let mut segments: Vec<_> = self.addresses().map(|address| address.segment()).collect();
+        segments.dedup();
+        segments.into_iter().map(|segment| BusRange { segment, first: 0, last: 0xff }).collect()
     }
 }
 
 #[expect(
     unsafe_code,
-    reason = "the trait's functions are unsafe for those who read hardware; these read a copy"
+    reason = "the trait's functions are unsafe for those who touch hardware; these touch a copy"
 )]
 impl ConfigRegionAccess for PciTree {
     // SAFETY: any address and offset will do: this is a copy.
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        self.dword(address, offset)
+        let functions = self.functions.borrow();
+        let bytes = functions.get(&address).and_then(|config| config.get(offset.into()..)?.first_chunk());
+        bytes.map_or(u32::MAX, |bytes| u32::from_le_bytes(*bytes))
     }
 
     // SAFETY: any address and offset will do: this is a copy.
-    unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
+    unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
+        let mut functions = self.functions.borrow_mut();
+        let config = functions.get_mut(&address);
+        if let Some(bytes) = config.and_then(|config| config.get_mut(offset.into()..)?.first_chunk_mut()) {
+            *bytes = value.to_le_bytes();
+        }
+    }
 }
 
 /// `0000:00:1d.0`
-fn address(name: &str) -> Option<PciAddress> {
+pub(super) fn address(name: &str) -> Option<PciAddress> {
     let (segment, rest) = name.split_once(':')?;
     let (bus, rest) = rest.split_once(':')?;
     let (device, function) = rest.split_once('.')?;

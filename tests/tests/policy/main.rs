@@ -8,13 +8,4 @@
     reason = "a test that fails ends in a panic"
 )]
 
-mod bridges;
-mod calls;
-mod failures;
-mod functions;
-mod hotplug;
-mod relax;
 mod sequences;
-mod threads;
-mod uncertain;
-mod world;

@@ -1,65 +1,88 @@
-//! Random calls, with random failures, checked after each.
+//! Random calls, with random failures, checked after each, and beside a model of the rule of ownership.
 
 use proptest::prelude::*;
-use xen_iommu::{GroupPolicy, Mode, Sbdf};
-
-use crate::calls::{Call, Failure, run};
-use crate::world::DEVICES;
+use testkit::world::calls::{Call, Failure, run};
+use testkit::world::devices::{A, ALL, B, C, D, E, F, G, H, J, P, PF, VF1, VF2, X, Y};
+use xen_iommu::{DomId, Isolation, Mode, Sbdf};
 
 fn devices() -> impl Strategy<Value = Vec<Sbdf>> {
-    let all: Vec<Sbdf> = DEVICES.iter().map(|(device, _)| *device).collect();
     prop_oneof![
-        prop::sample::subsequence(all.clone(), 1..=3),
+        2 => prop::sample::subsequence(ALL.to_vec(), 1..=3),
+        3 => prop::sample::subsequence(ALL.to_vec(), 1..=1),
         // Whole groups, so that many calls go through.
-        prop::sample::select(vec![
-            vec![all[0]],
-            vec![all[1], all[2], all[3]],
-            vec![all[4], all[5]],
-            vec![all[6]],
-            vec![all[7]],
+        3 => prop::sample::select(vec![
+            vec![A], vec![B, C, D], vec![E, F, J], vec![E, F], vec![G], vec![H], vec![P], vec![PF], vec![VF1, VF2],
+            vec![X, Y],
         ]),
     ]
 }
 
-fn call(relaxed: bool) -> impl Strategy<Value = Call> {
-    let mode = if relaxed {
-        prop_oneof![Just(Mode::Strict), Just(Mode::Relaxed)].boxed()
-    } else {
-        Just(Mode::Strict).boxed()
-    };
+fn domain() -> impl Strategy<Value = DomId> {
     prop_oneof![
-        5 => (devices(), 0_u16..3, mode).prop_map(|(devices, domain, mode)| Call::Assign(devices, domain, mode)),
-        3 => (devices(), 0_u16..3).prop_map(|(devices, domain)| Call::Deassign(devices, domain)),
-        1 => (0_u16..3).prop_map(Call::Create),
-        1 => (0_u16..3).prop_map(Call::Destroy),
-        1 => (0..DEVICES.len()).prop_map(Call::Add),
-        1 => (0..DEVICES.len()).prop_map(Call::Remove),
+        2 => Just(DomId::IO),
+        1 => Just(DomId(0)),
+        4 => (1_u16..3).prop_map(DomId),
+        1 => Just(DomId(3)),
+    ]
+}
+
+fn call(relaxed: bool) -> impl Strategy<Value = Call> {
+    let mode = prop_oneof![3 => Just(Mode::Strict), 2 => Just(Mode::Relaxed)];
+    let assign =
+        (devices(), domain(), mode, any::<bool>()).prop_map(move |(devices, domain, mode, whole)| {
+            // What goes to quarantine goes relaxed, as toolstacks do it.
+            let mode = if relaxed || domain == DomId::IO { mode } else { Mode::Strict };
+            Call::Assign(devices, domain, mode, whole)
+        });
+    prop_oneof![
+        10 => assign,
+        5 => (devices(), domain()).prop_map(|(devices, domain)| Call::Deassign(devices, domain)),
+        1 => (1_u16..4).prop_map(|id| Call::Create(DomId(id))),
+        1 => (1_u16..4).prop_map(|id| Call::Destroy(DomId(id))),
+        2 => (0..ALL.len()).prop_map(Call::Add),
+        2 => (0..ALL.len()).prop_map(Call::Remove),
+        1 => (0_u16..4).prop_map(|id| Call::Flush(DomId(id))),
+        1 => (any::<u16>(), any::<u16>()).prop_map(|(some, others)| Call::Stubborn(some & others)),
     ]
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
     prop_oneof![
-        3 => Just(Failure::None),
+        4 => Just(Failure::None),
         1 => (0_u64..12).prop_map(Failure::Frames),
-        1 => (0_u64..8).prop_map(Failure::Hardware),
+        1 => (0_u64..12).prop_map(Failure::Hardware),
     ]
 }
 
+fn calls(relaxed: bool) -> impl Strategy<Value = Vec<(Call, Failure)>> {
+    prop::collection::vec((call(relaxed), failure()), 1..40)
+}
+
+fn config() -> ProptestConfig {
+    // Shrinking goes on as long as there is something to leave out, which is long where each try is slow.
+    ProptestConfig { failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::with_cases(96) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn strict_calls(calls in prop::collection::vec((call(false), failure()), 1..40)) {
-        run(GroupPolicy::Refuse, true, &calls);
+    fn strict_calls(calls in calls(false)) {
+        run(Isolation::Report, &calls);
     }
 
     #[test]
-    fn strict_calls_that_move_whole_groups(calls in prop::collection::vec((call(false), failure()), 1..40)) {
-        run(GroupPolicy::MoveWhole, true, &calls);
+    fn strict_calls_where_isolation_is_required(calls in calls(false)) {
+        run(Isolation::Require, &calls);
     }
 
     #[test]
-    fn relaxed_calls(calls in prop::collection::vec((call(true), failure()), 1..40)) {
-        run(GroupPolicy::Refuse, false, &calls);
+    fn relaxed_calls(calls in calls(true)) {
+        run(Isolation::Report, &calls);
+    }
+
+    #[test]
+    fn relaxed_calls_where_isolation_is_required(calls in calls(true)) {
+        run(Isolation::Require, &calls);
     }
 }

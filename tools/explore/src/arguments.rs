@@ -3,7 +3,6 @@
 use lexopt::prelude::*;
 
 use crate::search::Bounds;
-use crate::settings::SETTINGS;
 
 /// The help text, from which `cargo xtask` knows the options too.
 pub const USAGE: &str = include_str!("usage.txt");
@@ -12,7 +11,7 @@ pub const USAGE: &str = include_str!("usage.txt");
 pub enum Command {
     /// Explore.
     Explore {
-        /// How far, in each setting.
+        /// How far.
         bounds: Bounds,
         /// How many settings at a time.
         jobs: usize,
@@ -30,13 +29,14 @@ pub fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
 }
 
 fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
-    let mut bounds = Bounds { states: 1_050_000, depth: u32::MAX, failures: 3 };
+    let mut bounds = Bounds { states: 1_050_000, depth: u32::MAX, failures: 3, only: "" };
     let mut jobs = std::thread::available_parallelism().map_or(1, Into::into);
     while let Some(word) = parser.next()? {
         match word {
             Long("states") => bounds.states = parser.value()?.parse()?,
             Long("depth") => bounds.depth = parser.value()?.parse()?,
             Long("failures") => bounds.failures = parser.value()?.parse()?,
+            Long("only") => bounds.only = Box::leak(parser.value()?.string()?.into_boxed_str()),
             Long("jobs") => jobs = parser.value()?.parse()?,
             Long("list-breaks" | "break" | "breaks") => {
                 return Err("copies of the code are broken and explored by cargo xtask explore".into());
@@ -45,6 +45,5 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             _ => return Err(word.unexpected()),
         }
     }
-    bounds.states = bounds.states.div_ceil(SETTINGS.len());
     Ok(Command::Explore { bounds, jobs })
 }

@@ -36,11 +36,15 @@
 )]
 
 pub mod arguments;
+pub mod boards;
 pub mod calls;
 pub mod hardware;
 pub mod invariants;
+mod late;
 pub mod machine;
+pub mod make;
 pub mod memory;
+pub mod rules;
 pub mod search;
 pub mod settings;
 pub mod state;

@@ -46,15 +46,8 @@ fn run(bounds: Bounds, jobs: usize) -> bool {
         }
         Event::Done(explored) => {
             progress.done(index);
-            let Explored { count, time, found } = *explored;
-            progress.say(&format!(
-                "{}: {} states, {} calls, up to {} in a row, {:.1} s",
-                SETTINGS[index],
-                count.states,
-                count.calls,
-                count.depth,
-                time.as_secs_f64()
-            ));
+            progress.say(&format!("{}: {}", SETTINGS[index], explored.show()));
+            let Explored { count, found, .. } = *explored;
             total.add(&count);
             if let Some(found) = &found {
                 holds = false;
@@ -75,7 +68,7 @@ fn run(bounds: Bounds, jobs: usize) -> bool {
     if holds {
         let more = if total.complete { "there are no more" } else { "there are more" };
         println!(
-            "all held; bounds: {} states in each setting ({more}), failures in states of fewer than {} calls",
+            "all held; bounds: {} states in the settings that do not end ({more}), failures there in states of fewer than {} calls",
             bounds.states, bounds.failures
         );
     }

@@ -5,6 +5,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicU64;
 
 use p2m::TableFrame;
 
@@ -17,6 +18,8 @@ const FRAME_WORDS: usize = 512;
 #[repr(C, align(4096))]
 struct Bytes {
     frames: [TableFrame; FRAMES],
+    /// What a unit sees in the frames that does not snoop.
+    shadows: [TableFrame; FRAMES],
     objects: [u64; WORDS],
 }
 
@@ -24,19 +27,31 @@ struct Bytes {
 #[derive(Clone, Copy)]
 pub struct Block {
     start: *mut Bytes,
+    /// Whether the shadows are used.
+    has_shadows: bool,
+}
+
+/// The word beside a word of a frame that says what a unit sees there that does not snoop.
+pub(crate) fn shadow(word: usize) -> &'static AtomicU64 {
+    let distance = std::mem::offset_of!(Bytes, shadows) - std::mem::offset_of!(Bytes, frames);
+    let place: *const AtomicU64 = std::ptr::with_exposed_provenance(word + distance);
+    // SAFETY: the caller has the address of a word in a frame of some block, whose address was exposed when it was made; no block is ever given back, and
+    // each has a shadow at that distance, made of atomics.
+    unsafe { &*place }
 }
 
 impl Block {
-    /// A block of zeros.
+    /// A block of zeros, with shadows for a unit that does not snoop.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(has_shadows: bool) -> Self {
         let layout = Layout::new::<Bytes>();
         // SAFETY: the layout's size is not zero.
         let start: *mut Bytes = unsafe { alloc_zeroed(layout) }.cast();
         if start.is_null() {
             handle_alloc_error(layout);
         }
-        Self { start }
+        start.expose_provenance();
+        Self { start, has_shadows }
     }
 
     /// The frames.
@@ -66,6 +81,8 @@ impl Block {
         match part {
             // SAFETY: the index is that of a frame.
             Part::Frame(index) => (unsafe { (&raw mut (*self.start).frames[index]).cast() }, FRAME_WORDS),
+            // SAFETY: the same.
+            Part::Shadow(index) => (unsafe { (&raw mut (*self.start).shadows[index]).cast() }, FRAME_WORDS),
             // SAFETY: a place in the block; nothing is read.
             Part::Objects(words) => (unsafe { (&raw mut (*self.start).objects).cast() }, words),
         }
@@ -90,15 +107,10 @@ impl Block {
     }
 }
 
-impl Default for Block {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[derive(Clone, Copy)]
 enum Part {
     Frame(usize),
+    Shadow(usize),
     /// The first so many words.
     Objects(usize),
 }
@@ -107,14 +119,24 @@ enum Part {
 #[derive(Clone)]
 pub struct Image {
     frames: Box<[u64]>,
+    shadows: Box<[u64]>,
     objects: Box<[u64]>,
+}
+
+fn frame(index: usize) -> std::ops::Range<usize> {
+    index * FRAME_WORDS..(index + 1) * FRAME_WORDS
 }
 
 impl Image {
     /// What is in the block, so many words of objects among it.
     #[must_use]
     pub fn of(block: &Block, used: usize) -> Self {
-        let mut image = Self { frames: vec![0; FRAMES * FRAME_WORDS].into(), objects: vec![0; used].into() };
+        let shadows = if block.has_shadows { FRAMES * FRAME_WORDS } else { 0 };
+        let mut image = Self {
+            frames: vec![0; FRAMES * FRAME_WORDS].into(),
+            shadows: vec![0; shadows].into(),
+            objects: vec![0; used].into(),
+        };
         image.take_down(block, u128::MAX);
         image
     }
@@ -123,7 +145,10 @@ impl Image {
     pub fn take_down(&mut self, block: &Block, frames: u128) {
         block.take_down(Part::Objects(self.objects.len()), &mut self.objects);
         for index in bits(frames) {
-            block.take_down(Part::Frame(index), self.frame_mut(index));
+            block.take_down(Part::Frame(index), &mut self.frames[frame(index)]);
+            if let Some(shadow) = self.shadows.get_mut(frame(index)) {
+                block.take_down(Part::Shadow(index), shadow);
+            }
         }
     }
 
@@ -131,13 +156,11 @@ impl Image {
     pub fn put_back(&self, block: &Block, frames: u128) {
         block.put_back(Part::Objects(self.objects.len()), &self.objects);
         for index in bits(frames) {
-            let at = index * FRAME_WORDS;
-            block.put_back(Part::Frame(index), &self.frames[at..at + FRAME_WORDS]);
+            block.put_back(Part::Frame(index), &self.frames[frame(index)]);
+            if let Some(shadow) = self.shadows.get(frame(index)) {
+                block.put_back(Part::Shadow(index), shadow);
+            }
         }
-    }
-
-    fn frame_mut(&mut self, index: usize) -> &mut [u64] {
-        &mut self.frames[index * FRAME_WORDS..(index + 1) * FRAME_WORDS]
     }
 
     /// The image in little room: the words that are not as the two before lead one to expect, of the objects and these frames.
@@ -146,7 +169,10 @@ impl Image {
         let mut packed = vec![frames as u64, (frames >> 64) as u64];
         pack(&self.objects, &mut packed);
         for index in bits(frames) {
-            pack(&self.frames[index * FRAME_WORDS..(index + 1) * FRAME_WORDS], &mut packed);
+            pack(&self.frames[frame(index)], &mut packed);
+            if let Some(shadow) = self.shadows.get(frame(index)) {
+                pack(shadow, &mut packed);
+            }
         }
         packed.into()
     }
@@ -156,7 +182,10 @@ impl Image {
         let frames = u128::from(packed[0]) | u128::from(packed[1]) << 64;
         let mut rest = unpack(&packed[2..], &mut self.objects);
         for index in bits(frames) {
-            rest = unpack(rest, self.frame_mut(index));
+            rest = unpack(rest, &mut self.frames[frame(index)]);
+            if let Some(shadow) = self.shadows.get_mut(frame(index)) {
+                rest = unpack(rest, shadow);
+            }
         }
         frames
     }

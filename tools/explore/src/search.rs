@@ -5,19 +5,21 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use crate::calls::{Call, Step, calls};
-use crate::hardware::Failure;
+use crate::hardware::{Failure, Seen};
 use crate::invariants::{Before, Breach};
 use crate::world::{Saved, Setting, World};
 
 /// How far to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// No more states than these.
+    /// No more states than these, in all settings that do not come to an end.
     pub states: usize,
     /// No more calls in a row.
     pub depth: u32,
     /// Failures in states of up to so many calls; beyond, calls do not fail.
     pub failures: u32,
+    /// Only settings whose names have this in them.
+    pub only: &'static str,
 }
 
 /// How far it has got.
@@ -55,10 +57,11 @@ pub struct Found {
     /// What does not hold.
     pub breach: Breach,
     /// The calls, from boot on.
-    pub steps: Vec<Step>,
+    pub steps: Vec<String>,
 }
 
 /// What an exploration came to.
+#[derive(Clone, Debug)]
 pub struct Explored {
     /// The figures.
     pub count: Count,
@@ -66,6 +69,17 @@ pub struct Explored {
     pub time: Duration,
     /// A breach, which ended it.
     pub found: Option<Found>,
+}
+
+impl Explored {
+    /// The figures in words.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let Count { states, calls, depth, .. } = self.count;
+        let end = if self.count.complete && self.found.is_none() { " and no more" } else { "" };
+        let time = self.time.as_secs_f64();
+        format!("{states} states{end}, {calls} calls, up to {depth} in a row, {time:.1} s")
+    }
 }
 
 /// Keys are hashes already.
@@ -92,6 +106,7 @@ impl Hasher for Same {
 const REPLAY_EVERY: usize = 250;
 
 struct Search<'p> {
+    setting: Setting,
     world: World,
     /// A second machine, for replaying.
     replay: World,
@@ -106,12 +121,13 @@ struct Search<'p> {
     progress: &'p mut dyn FnMut(&Count),
 }
 
-/// Explores.
+/// Explores one setting, with bounds that are its own.
 pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count)) -> Explored {
     let start = std::time::Instant::now();
     let (mut world, mut replay) = (World::new(setting), World::new(setting));
     let boot = [world.save(), replay.save()];
     let mut search = Search {
+        setting,
         world,
         replay,
         boot,
@@ -132,7 +148,7 @@ impl Search<'_> {
         self.world.load(&self.boot[0]);
         let key = self.world.keys().number();
         self.reach(key, 0, 0, None)?;
-        let calls = calls();
+        let calls = calls(&self.setting);
         while let Some((number, depth, saved)) = self.queue.pop_front() {
             self.world.load(&saved);
             if depth >= self.bounds.depth {
@@ -157,24 +173,29 @@ impl Search<'_> {
         if depth >= self.bounds.failures {
             return Ok(());
         }
-        for at in 0..seen.0 {
-            self.step(number, depth, Step { call, failure: Failure::Frames(at) }, before)?;
+        let mut failures: Vec<_> = (0..seen.allocations).map(Failure::Frames).collect();
+        for at in 0..seen.invalidations {
+            failures.extend([Failure::TimeOut(at), Failure::TimeOuts(at), Failure::QueueError(at)]);
         }
-        for at in 0..seen.1 {
-            for failure in [Failure::TimeOut(at), Failure::TimeOuts(at), Failure::QueueError(at)] {
-                self.step(number, depth, Step { call, failure }, before)?;
-            }
+        failures.extend((0..seen.quiesces).map(Failure::Quiesce));
+        if seen.invalidations > 0 && self.setting.board.devices.iter().any(|device| device.ats) {
+            failures.extend([Failure::Silence(false), Failure::Silence(true)]);
+        }
+        for failure in failures {
+            self.step(number, depth, Step { call, failure }, before)?;
         }
         Ok(())
     }
 
-    /// One step from the state that is loaded, and back. Gives how many allocations and invalidations there were.
-    fn step(&mut self, number: u32, depth: u32, step: Step, before: &Before) -> Result<(u32, u32), Found> {
+    /// One step from the state that is loaded, and back. Gives what hardware saw.
+    fn step(&mut self, number: u32, depth: u32, step: Step, before: &Before) -> Result<Seen, Found> {
         let outcome = self.world.make(step, before.owners);
         self.count.calls += 1;
+        let judged = self.world.judge_rule(before, step.call, &outcome);
+        judged.map_err(|breach| self.found(breach, number, Some(step)))?;
         if outcome.quiet && self.world.region_owners() == before.region_owners {
             self.world.back();
-            return Ok((0, 0));
+            return Ok(Seen::default());
         }
         let keys = self.world.keys();
         let judged = self.world.judge_call(before, step, &outcome, &keys);
@@ -184,7 +205,7 @@ impl Search<'_> {
             self.reach(key, depth + 1, number, Some(step))?;
         }
         self.world.back();
-        Ok((outcome.seen.allocations, outcome.seen.invalidations))
+        Ok(outcome.seen)
     }
 
     /// A state for the first time.
@@ -233,6 +254,7 @@ impl Search<'_> {
     fn found(&self, breach: Breach, from: u32, step: Option<Step>) -> Found {
         let mut steps = self.way(from);
         steps.extend(step);
+        let steps = steps.into_iter().map(|step| step.show(self.setting.board).to_string()).collect();
         Found { breach, steps }
     }
 }

@@ -1,33 +1,85 @@
-//! What is explored: both ways with groups, both kinds of tables, both places for the regions.
+//! What is explored: machines with what there is to be found on each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use xen_iommu::GroupPolicy;
+use xen_iommu::Isolation;
 
-use crate::machine::Layout;
+use crate::boards;
+use crate::hardware::Kind;
+use crate::machine::Board;
 use crate::search::{Bounds, Count, Explored, explore};
-use crate::world::Setting;
+use crate::world::{Calls, Setting};
+
+const COHERENT: Kind = Kind { caching: false, incoherent: false, by_words: false };
+const ALL: Calls = Calls { relaxed: true, groups: true, presence: true, toolstack: true };
+const STRICT: Calls = Calls { relaxed: false, ..ALL };
+
+const fn of(name: &'static str, board: &'static Board, separate: bool) -> Setting {
+    Setting {
+        name,
+        board,
+        unit: COHERENT,
+        translates: true,
+        separate,
+        isolation: Isolation::Report,
+        guests: 2,
+        calls: ALL,
+        failures: None,
+        ends: false,
+    }
+}
+
+const SMALL: Setting = Setting {
+    calls: Calls { toolstack: false, ..ALL },
+    failures: Some(0),
+    ends: true,
+    ..of("two devices share a region, a third is alone", &boards::PAIR, false)
+};
 
 /// All of them.
-pub const SETTINGS: [Setting; 8] = {
-    const fn of(groups: GroupPolicy, separate: bool, layout: Layout) -> Setting {
-        Setting { groups, separate, layout }
-    }
-    use GroupPolicy::{MoveWhole, Refuse};
-    use Layout::{Cut, Pages};
-    [
-        of(Refuse, false, Pages),
-        of(Refuse, true, Pages),
-        of(MoveWhole, false, Pages),
-        of(MoveWhole, true, Pages),
-        of(Refuse, false, Cut),
-        of(Refuse, true, Cut),
-        of(MoveWhole, false, Cut),
-        of(MoveWhole, true, Cut),
-    ]
-};
+pub const SETTINGS: [Setting; 15] = [
+    SMALL,
+    Setting {
+        name: "two devices behind a bridge, one of them shares a region",
+        board: &boards::BEHIND,
+        ..SMALL
+    },
+    Setting {
+        name: "a phantom function and a shared region, one guest, every failure",
+        board: &boards::PHANTOM,
+        guests: 1,
+        failures: Some(u32::MAX),
+        calls: Calls { groups: false, ..SMALL.calls },
+        ..SMALL
+    },
+    Setting { name: "a physical function and its virtual ones", board: &boards::FUNCTIONS, ..SMALL },
+    Setting {
+        name: "two devices behind a bridge, one with a rejected region",
+        board: &boards::REJECTED,
+        ..SMALL
+    },
+    Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
+    of("five devices, small regions, shared tables", &boards::PAGES, false),
+    of("five devices, small regions, separate tables", &boards::PAGES, true),
+    of("five devices, 2 MiB pages, one cut, shared tables", &boards::CUT, false),
+    of("five devices, 2 MiB pages, one cut, separate tables", &boards::CUT, true),
+    Setting { calls: STRICT, ..of("a late scope and a rejected region, strict", &boards::LATE, false) },
+    of("a late scope and a rejected region, separate tables", &boards::LATE, true),
+    Setting {
+        isolation: Isolation::Require,
+        ..of("devices that are not isolated stay together", &boards::TOGETHER, false)
+    },
+    Setting {
+        unit: Kind { caching: true, ..COHERENT },
+        ..of("a device with a TLB of its own, caching mode", &boards::DEVICE_TLB, true)
+    },
+    Setting {
+        unit: Kind { incoherent: true, by_words: true, ..COHERENT },
+        ..of("a unit that does not snoop, entries replaced by words", &boards::PAIR, false)
+    },
+];
 
 /// What happens while settings are explored, each by its index.
 pub enum Event {
@@ -37,7 +89,21 @@ pub enum Event {
     Done(Box<Explored>),
 }
 
-/// Explores all settings, so many at a time; `hear` returns whether to go on with those that were not begun.
+/// Who asks for fewer states than these in all wants no setting explored to its end.
+const ENOUGH: usize = 100_000;
+
+impl Bounds {
+    /// What these bounds for all settings mean for one: those that come to an end have no bound, and the others share the states.
+    fn of(self, setting: &Setting) -> Self {
+        let is_meant = |setting: &&Setting| setting.name.contains(self.only);
+        let sharing = SETTINGS.iter().filter(is_meant).filter(|setting| !setting.ends).count();
+        let to_the_end = setting.ends && self.states >= ENOUGH;
+        let states = if to_the_end { usize::MAX } else { self.states.div_ceil(sharing.max(1)) };
+        Self { states, failures: setting.failures.unwrap_or(self.failures), ..self }
+    }
+}
+
+/// Explores all settings, so many at a time. `hear` returns whether to go on with those that were not begun.
 pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Event) -> bool) {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
@@ -48,9 +114,12 @@ pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Even
                 while let Some((index, setting)) =
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, *SETTINGS.get(at)?)))
                 {
+                    if !setting.name.contains(bounds.only) {
+                        continue;
+                    }
                     // Nobody may listen any more.
                     let mut tell = |count: &Count| drop(send.send((index, Event::Progress(*count))));
-                    let explored = explore(setting, bounds, &mut tell);
+                    let explored = explore(setting, bounds.of(&setting), &mut tell);
                     drop(send.send((index, Event::Done(Box::new(explored)))));
                 }
             });

@@ -2,7 +2,7 @@
 //! lists in memory.
 
 use crate::hardware::child;
-use crate::machine::{DEVICES, DOMAINS, REQUESTERS, sbdf};
+use crate::machine::DOMAINS;
 use crate::memory::FRAMES;
 use crate::world::World;
 
@@ -51,9 +51,9 @@ pub struct FrameHash {
 /// A state as numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// Who owns what, and what is mapped.
+    /// Who owns what, whose DMA is off, and what is mapped.
     pub view: Hash,
-    /// Where the requesters' context entries lead.
+    /// Where the requester ids' context entries lead.
     pub contexts: Hash,
     /// Caches that are behind.
     pub doubt: Hash,
@@ -71,7 +71,8 @@ impl Keys {
         hash.hash(self.contexts);
         hash.hash(self.doubt);
         hash.word(self.frames);
-        self.held.iter().for_each(|held| hash.word(*held));
+        // How many wait for a flush makes no difference to anybody until there are no more.
+        self.held.iter().for_each(|held| hash.word(u64::from(*held != 0)));
         hash.number()
     }
 }
@@ -79,7 +80,7 @@ impl Keys {
 impl World {
     /// The state as numbers.
     pub fn keys(&mut self) -> Keys {
-        for frame in crate::memory::bits(self.machine.take_changed()) {
+        for frame in crate::memory::bits(self.pool.take_changed()) {
             self.hashes[frame].known = false;
         }
         let mut view = Hash::default();
@@ -89,8 +90,16 @@ impl World {
         for owner in self.region_owners() {
             view.word(owner.map_or(99, |owner| owner as u64));
         }
+        view.word(u64::from(self.machine.quiesced()));
         let known = &self.known;
-        let flags = [&[known.torn][..], &known.lacks[..]].concat();
+        let flags = [
+            &[known.torn, known.resolved][..],
+            &known.lacks,
+            &known.running,
+            &known.blocked,
+            &known.unprovided,
+        ]
+        .concat();
         let flags = flags.iter().chain(known.lingers.iter().flatten());
         view.word(flags.fold(1, |word, flag| word << 1 | u64::from(*flag)));
         view.word(known.own.iter().flatten().fold(1, |word, own| word << 2 | *own as u64));
@@ -108,21 +117,25 @@ impl World {
         let mut contexts = Hash::default();
         let mut doubt = Hash::default();
         doubt.word(u64::from(self.machine.in_doubt()));
-        for device in 0..DEVICES {
-            contexts.word(u64::from(self.policy.is_uncertain(sbdf(device))));
+        for device in self.board.devices {
+            contexts.word(u64::from(self.policy.is_suspect(device.sbdf)));
         }
-        for requester in 0..REQUESTERS {
-            contexts.word(u64::from(self.known.uncertain[requester]));
-            let context = self.machine.context(requester);
-            self.hash_context(context, &roots, &mut contexts);
-            if let Some(stale) = self.machine.stale_context(requester) {
-                doubt.word(requester as u64);
-                self.hash_context(stale, &roots, &mut doubt);
+        for source in 0..self.board.sources.len() {
+            contexts.word(u64::from(self.known.uncertain[source]));
+            let context = self.machine.context(source);
+            contexts.word(context.map_or(0, |entry| u64::from(entry.low.translation_type()) + 1));
+            let levels = context.map_or(0, |entry| u32::from(entry.high.width()) + 2);
+            self.hash_root(self.machine.root(source).map(|root| (root, levels)), &roots, &mut contexts);
+            if let Some(stale) = self.machine.stale_context(source) {
+                doubt.word(source as u64);
+                // A cached entry may lead to a table whose levels are not looked up again; its domain says enough.
+                let domain = stale.map(|root| self.domain_of_root(root).map_or(7, |domain| domain as u64));
+                doubt.word(domain.unwrap_or(8));
             }
-            for probe in 0..self.setting.layout.probes().len() {
-                let reach = self.machine.reach(requester, probe);
+            for probe in 0..self.board.probes.len() {
+                let reach = self.machine.reach(source, probe);
                 if reach.is_stale() {
-                    doubt.word(1 << 32 | (requester << 8 | probe) as u64);
+                    doubt.word(1 << 32 | (source << 8 | probe) as u64);
                     reach.others().iter().for_each(|other| doubt.word(other.unwrap_or(0)));
                 }
             }
@@ -132,18 +145,18 @@ impl World {
             let waiting = |space: &mut crate::world::Space| space.held_frames();
             held[domain] = self.policy.with_space(xen_iommu::DomId(domain as u16), waiting).unwrap_or(0);
         }
-        let frames = self.machine.allocated() & !self.machine.unit_frames();
+        let frames = self.pool.allocated() & !self.machine.unit_frames();
         let frames = u64::from(frames.count_ones()) - held.iter().sum::<u64>();
         Keys { view, contexts, doubt, frames, held }
     }
 
-    fn hash_context(
+    fn hash_root(
         &mut self,
-        context: crate::hardware::Context,
+        root: Option<(usize, u32)>,
         roots: &[Option<[(usize, u32); 2]>; DOMAINS],
         into: &mut Hash,
     ) {
-        let Some(root) = context.root().filter(|_| context.present()) else {
+        let Some((root, levels)) = root else {
             into.word(0);
             return;
         };
@@ -153,7 +166,7 @@ impl World {
             Some(domain) => into.word(domain as u64),
             // A quarantine's, or one that should not be.
             None => {
-                let hash = self.table(root, context.levels());
+                let hash = self.table(root, levels);
                 into.hash(hash);
             }
         }
@@ -176,7 +189,7 @@ impl World {
 
     fn frame(&self, frame: usize, levels: u32) -> FrameHash {
         let mut hash = FrameHash { known: true, ..FrameHash::default() };
-        for (index, word) in self.machine.words(frame).iter().enumerate() {
+        for (index, word) in self.pool.words(frame).iter().enumerate() {
             let word = word.load(std::sync::atomic::Ordering::Relaxed);
             if word == 0 {
                 continue;

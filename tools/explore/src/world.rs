@@ -1,13 +1,18 @@
 //! The machine with the real policy, the real tables and the real driver on it; and what the exploration itself knows of a state.
 
-use acpi_dmar::verdict::{PageRange, Verdict};
-use p2m::{AddressSpace, Domain, Ept, PageSize, SecondLevel, Table};
-use xen_iommu::region::registry::{Origin, RegionInfo, RegistryBuilder, Scope};
-use xen_iommu::vtd::{Coverage, DeviceTlbSlot, DomainSlot, Replacement, Setup, Unit, Vtd};
-use xen_iommu::{Arena, Capacity, DomId, GroupPolicy, Owner, Policy};
+use p2m::{AddressSpace, Domain, Ept, Mfn, MfnRange, PageSize, SecondLevel, Table};
+use xen_iommu::region::intake::Host;
+use xen_iommu::region::memory::KeepRam;
+use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::registry::{Registry, RegistryBuilder};
+use xen_iommu::region::resolved::ResolvedScopes;
+use xen_iommu::region::verdict::{Rejection, Verdict};
+use xen_iommu::vtd::{Coverage, DeviceTlbSlot, DomainSlot, Replacement, Unit, Vtd};
+use xen_iommu::{Arena, Capacity, DomId, Isolation, Owner, Policy};
 
-use crate::hardware::{IDS, Machine, bit, frame_index};
-use crate::machine::{DEVICES, DOMAINS, Layout, PLACES, REGIONS, REQUESTERS, requester, sbdf, source, users};
+use crate::hardware::{Control, IDS, Kind, Machine, Pool, bit, frame_index};
+use crate::late::{Buses, dmar};
+use crate::machine::{self, Board, DEVICES, DOMAINS, PLACES, REGIONS, SOURCES, Set};
 use crate::memory::{Block, FRAMES, Image, bits};
 use crate::state::FrameHash;
 
@@ -15,29 +20,47 @@ use crate::state::FrameHash;
 pub type Space = Domain<Ept, SecondLevel, &'static Machine>;
 type Driver = Vtd<'static, &'static Machine, &'static Machine>;
 
+/// Which calls are made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Calls {
+    /// Relaxed assignments too.
+    pub relaxed: bool,
+    /// Those that move whole groups.
+    pub groups: bool,
+    /// Devices come and go.
+    pub presence: bool,
+    /// Toolstacks map and unmap by themselves.
+    pub toolstack: bool,
+}
+
 /// What is explored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Setting {
-    /// What is done with groups.
-    pub groups: GroupPolicy,
+    /// What it is called.
+    pub name: &'static str,
+    /// The machine.
+    pub board: &'static Board,
+    /// The remapping unit.
+    pub unit: Kind,
+    /// Whether the unit is switched on.
+    pub translates: bool,
     /// Whether domains have a table for devices beside that of the CPU.
     pub separate: bool,
-    /// Where the regions are.
-    pub layout: Layout,
+    /// What is done with devices that PCI does not keep apart.
+    pub isolation: Isolation,
+    /// How many domains there may be beside the hardware domain.
+    pub guests: u8,
+    /// What is done.
+    pub calls: Calls,
+    /// Calls fail in states of fewer calls than these; as the command line says if `None`.
+    pub failures: Option<u32>,
+    /// It comes to an end, so that it is explored without a limit.
+    pub ends: bool,
 }
 
 impl std::fmt::Display for Setting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let groups = match self.groups {
-            GroupPolicy::Refuse => "refuse parts of groups",
-            GroupPolicy::MoveWhole => "move whole groups",
-        };
-        let tables = if self.separate { "separate" } else { "shared" };
-        let layout = match self.layout {
-            Layout::Pages => "small regions",
-            Layout::Cut => "2 MiB pages, one cut",
-        };
-        write!(f, "{groups}, {tables} tables, {layout}")
+        f.write_str(self.name)
     }
 }
 
@@ -56,16 +79,24 @@ pub enum Own {
 /// What the exploration knows of a state beside what it can look up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Relaxed moves have left A, B and C in several places.
+    /// The late scopes are resolved.
+    pub resolved: bool,
+    /// A relaxed move, or a late scope, has left a group with two owners.
     pub torn: bool,
-    /// By device: its move was reported to have left its region out, or part of it.
+    /// By device: its move was reported to have left its regions out, or part of them.
     pub lacks: [bool; DEVICES],
+    /// By device: reported that it waits with its DMA going on, or blocked.
+    pub running: [bool; DEVICES],
+    /// See `running`.
+    pub blocked: [bool; DEVICES],
+    /// By device: there was no memory to keep a late region for it in quarantine.
+    pub unprovided: [bool; DEVICES],
     /// By domain and place.
     pub own: [[Own; PLACES]; DOMAINS],
     /// By domain and region: reported to linger.
     pub lingers: [[bool; REGIONS]; DOMAINS],
-    /// By requester: a switch of it was not confirmed, and it may be elsewhere than its devices' owner.
-    pub uncertain: [bool; REQUESTERS],
+    /// By requester id: a switch of it was not confirmed, and it may be elsewhere than its devices' owner.
+    pub uncertain: [bool; SOURCES],
 }
 
 /// A state that can be gone back to.
@@ -78,12 +109,18 @@ pub struct Saved {
 pub struct World {
     /// What this is.
     pub setting: Setting,
+    /// What it is made of.
+    pub board: &'static Board,
     /// Frames and remapping unit.
     pub machine: &'static Machine,
+    /// Its frames.
+    pub pool: &'static Pool,
     /// The code under test.
-    pub policy: &'static Policy<'static, Space, Driver>,
+    pub policy: &'static Policy<'static, Space, Driver, Control>,
     /// See [`Known`].
     pub known: Known,
+    /// By device: its requester ids.
+    pub(crate) ids: [Set; DEVICES],
     pub(crate) hashes: Box<[FrameHash; FRAMES]>,
     block: Block,
     /// The state that [`back`](Self::back) goes back to.
@@ -111,25 +148,44 @@ impl World {
     /// When that does not come about.
     #[must_use]
     pub fn new(setting: Setting) -> Self {
-        let block = Block::new();
+        let block = Block::new(setting.unit.incoherent);
         let mut arena = Arena::new(block.objects());
-        let Ok(machine) = arena.object(Machine::new(&block, setting.layout)) else { panic!("a small block") };
+        let board = setting.board;
+        let Ok(pool) = arena.object(Pool::new(&block)) else { panic!("a small block") };
+        let pool: &'static Pool = pool;
+        let Ok(machine) = arena.object(Machine::new(pool, board, setting.unit)) else {
+            panic!("a small block")
+        };
         let machine: &'static Machine = machine;
-        let policy = Self::policy(machine, setting, &mut arena).expect("a machine that boots");
+        let policy = policy(machine, setting, &mut arena).expect("a machine that boots");
         let Ok(policy) = arena.object(policy) else { panic!("a small block") };
         let policy: &'static _ = policy;
-        for device in 0..DEVICES {
+        let mut present = 0;
+        for (index, device) in board.devices.iter().enumerate().filter(|(_, device)| device.at_boot) {
             policy
-                .add_device(sbdf(device), source(requester(device)), || space(machine, false), &mut |_| {})
+                .add_device(&device.function(), || space(machine, false), &mut |_| {})
                 .expect("a device that can be added");
+            present |= 1 << index;
+        }
+        machine.set_present(present);
+        for device in board.devices.iter().filter(|device| device.ats) {
+            let used = policy.hardware().use_device_tlb(device.sbdf.into(), 0);
+            assert_eq!(used, Ok(true), "the unit knows device TLBs");
+        }
+        let mut ids = [0; DEVICES];
+        for (device, ids) in ids.iter_mut().enumerate().take(board.devices.len()) {
+            *ids = board.sources_of(device);
         }
         let base = Image::of(&block, Block::used_words(arena.left()));
         let hashes: Box<[FrameHash; FRAMES]> = Box::new([FrameHash::default(); FRAMES]);
         Self {
             setting,
+            board,
             machine,
+            pool,
             policy,
             known: Known::default(),
+            ids,
             hashes: hashes.clone(),
             block,
             scratch: base.clone(),
@@ -139,53 +195,10 @@ impl World {
         }
     }
 
-    fn policy(
-        machine: &'static Machine,
-        setting: Setting,
-        arena: &mut Arena<'static>,
-    ) -> Option<Policy<'static, Space, Driver>> {
-        let mut registry = RegistryBuilder::default();
-        for (region, (start, end)) in setting.layout.regions().into_iter().enumerate() {
-            let verdict = Verdict::Accepted(PageRange { start, end });
-            let info = RegionInfo {
-                base: start << 12,
-                limit: (end << 12) - 1,
-                origin: Origin::Dmar { offset: 48 },
-                verdict,
-            };
-            let scopes = users(region).iter().map(|device| Scope::Function(sbdf(*device)));
-            registry.add(arena, info, scopes).ok()?;
-        }
-        let registry = registry.freeze(arena).ok()?;
-        let unit = Unit::new(Setup {
-            base: 0xfed9_0000,
-            window: 0x1000,
-            registers: machine,
-            segment: 0,
-            coverage: arena.slice(1, |_| Coverage::All { segment: 0 }).ok()?,
-            domains: arena.slice(IDS, |_| DomainSlot::new()).ok()?,
-            device_tlbs: arena.slice(0, |_| DeviceTlbSlot::new()).ok()?,
-            polls: 1,
-            queue: true,
-            replacement: Replacement::AtOnce,
-        });
-        let mut unit = Some(unit);
-        let units = arena.slice(1, |_| unit.take()).ok()?;
-        let units: &'static mut [Option<Unit<'static, &'static Machine>>] = units;
-        let mut started = units.iter_mut().filter_map(Option::take);
-        let units = arena.slice(1, |_| started.next().expect("the one unit")).ok()?;
-        let driver = Vtd::new(units, machine);
-        driver.start(&mut |_, error| panic!("{error}"));
-        driver.enable().ok()?;
-        let hardware_domain = (DomId(0), space(machine, setting.separate)?);
-        let capacity = Capacity { devices: DEVICES, requesters: REQUESTERS, domains: DOMAINS };
-        Policy::new(registry, setting.groups, driver, hardware_domain, capacity, arena).ok()
-    }
-
     /// Takes the state down.
     #[must_use]
     pub fn save(&mut self) -> Saved {
-        let frames = self.machine.allocated();
+        let frames = self.pool.allocated();
         self.scratch.take_down(&self.block, frames);
         Saved { packed: self.scratch.pack(frames), known: self.known }
     }
@@ -194,8 +207,8 @@ impl World {
     pub fn load(&mut self, saved: &Saved) {
         let frames = self.base.unpack(&saved.packed);
         self.base.put_back(&self.block, frames);
-        self.machine.take_touched();
-        self.machine.take_changed();
+        self.pool.take_touched();
+        self.pool.take_changed();
         self.known = saved.known;
         self.base_known = saved.known;
         self.hashes.fill(FrameHash::default());
@@ -206,7 +219,7 @@ impl World {
 
     /// Undoes all calls since the last [`load`](Self::load).
     pub fn back(&mut self) {
-        let touched = self.machine.take_touched();
+        let touched = self.pool.take_touched();
         self.base.put_back(&self.block, touched);
         for frame in bits(touched) {
             self.hashes[frame] = self.base_hashes[frame];
@@ -233,8 +246,8 @@ impl World {
     #[must_use]
     pub fn owners(&self) -> [Option<usize>; DEVICES] {
         let mut owners = [None; DEVICES];
-        self.policy.for_each_device(|device, _, owner| {
-            if let Some(index) = (0..DEVICES).find(|index| sbdf(*index) == device) {
+        self.policy.for_each_device(|device, owner| {
+            if let Some(index) = self.board.device_at(device) {
                 owners[index] = Some(match owner {
                     Owner::Domain(id) => usize::from(id.0),
                     Owner::Quarantine => QUARANTINE,
@@ -248,9 +261,8 @@ impl World {
     #[must_use]
     pub fn region_owners(&self) -> [Option<usize>; REGIONS] {
         let mut owners = [None; REGIONS];
-        let layout = self.setting.layout.regions();
         for region in self.policy.registry().regions() {
-            if let Some(index) = layout.iter().position(|(start, _)| *start == region.range().start().raw()) {
+            if let Some(index) = self.board.region_at(region.name().base) {
                 owners[index] = region.owner().map(|id| usize::from(id.0));
             }
         }
@@ -263,31 +275,25 @@ impl World {
         (0..DOMAINS).find(|domain| self.roots(*domain).is_some_and(|[_, (device, _)]| device == root))
     }
 
-    /// By requester: the probes that it reaches now.
+    /// By requester id: the probes that it reaches now.
     #[must_use]
-    pub fn reached(&self) -> [u32; REQUESTERS] {
-        let mut reached = [0; REQUESTERS];
-        for (requester, bits) in reached.iter_mut().enumerate() {
-            for (probe, gfn) in self.setting.layout.probes().iter().enumerate() {
-                if self.machine.reach(requester, probe).now == Some(*gfn) {
-                    *bits |= 1 << probe;
-                }
-            }
-        }
-        reached
+    pub fn reached(&self) -> [u32; SOURCES] {
+        self.reaches(false)
     }
 
     /// The same, where nothing cached leads elsewhere.
     #[must_use]
-    pub fn surely_reached(&self) -> [u32; REQUESTERS] {
-        let mut reached = self.reached();
-        for (requester, bits) in reached.iter_mut().enumerate() {
-            if self.machine.stale_context(requester).is_some() {
-                *bits = 0;
-            }
-            for probe in 0..self.setting.layout.probes().len() {
-                if self.machine.reach(requester, probe).is_stale() {
-                    *bits &= !(1 << probe);
+    pub fn surely_reached(&self) -> [u32; SOURCES] {
+        self.reaches(true)
+    }
+
+    fn reaches(&self, surely: bool) -> [u32; SOURCES] {
+        let mut reached = [0; SOURCES];
+        for (source, bits) in reached.iter_mut().enumerate().take(self.board.sources.len()) {
+            for (probe, gfn) in self.board.probes.iter().enumerate() {
+                let reach = self.machine.reach(source, probe);
+                if reach.now == Some(*gfn) && !(surely && reach.is_stale()) {
+                    *bits |= 1 << probe;
                 }
             }
         }
@@ -299,6 +305,75 @@ impl World {
     pub fn root_bit(&self, domain: usize) -> u128 {
         self.roots(domain).map_or(0, |[_, (device, _)]| bit(device))
     }
+}
+
+fn policy(
+    machine: &'static Machine,
+    setting: Setting,
+    arena: &mut Arena<'static>,
+) -> Option<Policy<'static, Space, Driver, Control>> {
+    let registry = registry(setting.board, arena)?;
+    let slots = setting.board.devices.iter().filter(|device| device.ats).count();
+    let unit = Unit::new(xen_iommu::vtd::Setup {
+        base: 0xfed9_0000,
+        window: 0x1000,
+        registers: machine,
+        segment: 0,
+        coverage: arena.slice(1, |_| Coverage::All { segment: 0 }).ok()?,
+        domains: arena.slice(IDS, |_| DomainSlot::new()).ok()?,
+        device_tlbs: arena.slice(slots, |_| DeviceTlbSlot::new()).ok()?,
+        polls: 1,
+        queue: true,
+        replacement: if setting.unit.by_words { Replacement::ByWords } else { Replacement::AtOnce },
+    });
+    let mut unit = Some(unit);
+    let units = arena.slice(1, |_| unit.take().expect("the one unit")).ok()?;
+    let driver = Vtd::new(units, machine);
+    driver.start(&mut |_, error| panic!("{error}"));
+    if setting.translates {
+        driver.enable().ok()?;
+    }
+    let setup = xen_iommu::Setup {
+        registry,
+        hardware: driver,
+        control: Control(machine),
+        hardware_domain: (DomId(0), space(machine, setting.separate)?),
+        isolation: setting.isolation,
+        capacity: Capacity {
+            devices: setting.board.devices.len(),
+            requester_ids: setting.board.sources.len(),
+            domains: 1 + usize::from(setting.guests),
+        },
+    };
+    Policy::new(setup, arena).ok()
+}
+
+fn registry(board: &'static Board, arena: &mut Arena<'static>) -> Option<Registry<'static>> {
+    let mut builder = RegistryBuilder::default();
+    for machine::Region { start, end, users, kind } in board.regions {
+        let verdict = match kind {
+            machine::Kind::Accepted => Verdict::Accepted(MfnRange::new(Mfn::new(*start), Mfn::new(*end))?),
+            machine::Kind::Rejected => Verdict::Rejected(Rejection::NoScope),
+            machine::Kind::Late => continue,
+        };
+        let users: Vec<_> = users.iter().map(|user| Devices::Function(board.devices[*user].sbdf)).collect();
+        let record = Record::identity(start << 12, (end << 12) - 1, Origin::Hypervisor, &users);
+        builder.add(arena, &record, verdict).ok()?;
+    }
+    if board.regions.iter().any(|region| region.kind == machine::Kind::Late) {
+        let (dmar, pci) = (dmar(board), Buses { has_bridge: false });
+        let scopes = ResolvedScopes::read(&dmar, &pci, arena).ok()?;
+        let mut host = Host {
+            pci: &pci,
+            memory: &[],
+            frames: &mut KeepRam,
+            address_width: 39,
+            windows: &[],
+            unit_width: &|_| None,
+        };
+        host.read_dmar(&dmar, &scopes, &mut builder, arena, &mut |_| {}).ok()?;
+    }
+    builder.freeze(arena).ok()
 }
 
 /// Stands for quarantine where domains are numbered.

@@ -9,10 +9,9 @@ fn run(bounds: Bounds) -> Vec<(usize, u64, u32)> {
     let mut figures = vec![(0, 0, 0); SETTINGS.len()];
     explore_all(bounds, 2, &mut |index, event| {
         if let Event::Done(explored) = event {
-            let found = explored.found.map(|found| {
-                let steps: Vec<_> = found.steps.iter().map(ToString::to_string).collect();
-                format!("{}: {} after {steps:#?}", SETTINGS[index], found.breach)
-            });
+            let found = explored
+                .found
+                .map(|found| format!("{}: {} after {:#?}", SETTINGS[index], found.breach, found.steps));
             assert_eq!(found, None);
             figures[index] = (explored.count.states, explored.count.calls, explored.count.depth);
         }
@@ -24,12 +23,12 @@ fn run(bounds: Bounds) -> Vec<(usize, u64, u32)> {
 #[test]
 fn all_holds() {
     // So many that one is reached anew from boot.
-    let figures = run(Bounds { states: 400, depth: u32::MAX, failures: 1 });
-    assert!(figures.iter().all(|(states, calls, _)| *states == 400 && *calls > 10_000), "{figures:?}");
+    let figures = run(Bounds { states: 400 * 9, depth: u32::MAX, failures: 1, only: "" });
+    assert!(figures.iter().all(|(states, calls, _)| *states > 200 && *calls > 1000), "{figures:?}");
 }
 
 #[test]
 fn the_figures_are_the_same_each_time() {
-    let bounds = Bounds { states: 100, depth: 3, failures: 1 };
+    let bounds = Bounds { states: 900, depth: 3, failures: 1, only: "" };
     assert_eq!(run(bounds), run(bounds));
 }

@@ -5,6 +5,7 @@
 //!
 //! With the feature `machine`, which is on unless switched off (p2m's tests do without, and so need not build what is above p2m):
 //! - [`bus`]: PCI configuration space of made-up devices and bridges.
+//! - [`world`]: devices, regions and owners under the real policy.
 //! - [`vtd`]: a remapping unit in software, register by register.
 #![allow(
     clippy::arithmetic_side_effects,
@@ -21,3 +22,5 @@ pub mod frames;
 pub mod tables;
 #[cfg(feature = "machine")]
 pub mod vtd;
+#[cfg(feature = "machine")]
+pub mod world;

@@ -93,10 +93,18 @@ struct Bench {
     build: PathBuf,
 }
 
+/// A breach that a break has led to.
+struct Find {
+    breach: String,
+    /// How many calls led to it.
+    calls: usize,
+    /// After how many states, in the tool's words.
+    states: String,
+}
+
 /// What became of a break.
 enum Outcome {
-    /// The breach, and how many calls led to it.
-    Found(String, usize),
+    Found(Find),
     Overlooked,
 }
 
@@ -111,7 +119,9 @@ impl Bench {
         apply(&one.patch, self.tree.folder(), false)?;
         let mut command = cargo();
         command.current_dir(self.tree.folder()).env("CARGO_TARGET_DIR", &self.build);
-        command.args(["run", "--quiet", "--release", "--package", "explore", "--"]);
+        // What a break leaves without a use is no matter here.
+        command.env("RUSTFLAGS", "-Awarnings");
+        command.args(["run", "--quiet", "--profile", "breaks", "--package", "explore", "--"]);
         command.args(one.options.split_whitespace()).stdout(Stdio::piped());
         let output = command.spawn().and_then(std::process::Child::wait_with_output);
         let output = output.map_err(|error| format!("cannot start cargo: {error}"))?;
@@ -127,7 +137,11 @@ fn outcome(code: Option<i32>, text: &str) -> Result<Outcome, String> {
         (Some(0), _) => Ok(Outcome::Overlooked),
         (Some(1), Some(breach)) => {
             let steps = text.lines().skip_while(|line| !line.starts_with("after boot")).skip(1);
-            Ok(Outcome::Found(breach.to_owned(), steps.take_while(|line| line.starts_with("  ")).count()))
+            let calls = steps.take_while(|line| line.starts_with("  ")).count();
+            // The last line is of all settings.
+            let states = text.lines().rev().find_map(|line| Some(line.split_once(" states, ")?.0));
+            let (breach, states) = (breach.to_owned(), states.unwrap_or("?").to_owned());
+            Ok(Outcome::Found(Find { breach, calls, states }))
         }
         (Some(code), _) => {
             Err(format!("it does not build, or the exploration ended with {code} and found nothing"))
@@ -177,9 +191,12 @@ fn explore(all: &[Break]) -> Result<usize, String> {
         let outcome = bench.explore(one)?;
         let seconds = started.elapsed().as_secs();
         match outcome {
-            Outcome::Found(breach, calls) => {
+            Outcome::Found(Find { breach, calls, states }) => {
                 let calls = if calls == 1 { "1 call".into() } else { format!("{calls} calls") };
-                eprintln!("  {} in {seconds} s, after {calls}: {breach}", paint("32", "found"));
+                eprintln!(
+                    "  {} in {seconds} s, in {states} states, after {calls}: {breach}",
+                    paint("32", "found")
+                );
             }
             Outcome::Overlooked => {
                 overlooked = overlooked.saturating_add(1);
@@ -246,10 +263,9 @@ mod tests {
 
     #[test]
     fn only_a_breach_is_a_find() {
-        let text = "setting: 3 states\n\nbroken: a frame is reachable\nafter boot\n  1. create d1\n  2. assign\n\nrest";
-        assert!(
-            matches!(outcome(Some(1), text).unwrap(), Outcome::Found(breach, 2) if breach == "a frame is reachable")
-        );
+        let text = "setting: 3 states, 9 calls\n\nbroken: a frame is reachable\nafter boot\n  1. create d1\n  2. assign\n\n7 states, 9 calls";
+        assert!(matches!(outcome(Some(1), text).unwrap(), Outcome::Found(Find { breach, calls: 2, states })
+                if breach == "a frame is reachable" && states == "7"));
         assert!(matches!(outcome(Some(0), "all held").unwrap(), Outcome::Overlooked));
         for code in [Some(1), Some(2), Some(101), None] {
             assert!(outcome(code, "error: it does not build").is_err());

@@ -5,14 +5,11 @@
 //! Within a group some are *bound* to each other, which no relaxed assignment may tear apart: by a requester id or for want of isolation.
 
 mod link;
-pub(crate) mod ring;
-
-use core::sync::atomic::Ordering;
 
 pub use link::Link;
 
 use crate::platform::Sbdf;
-use crate::present::{Device, Presence};
+use crate::present::{Device, Presence, ring};
 use crate::region::record::{NONE, Region};
 use crate::region::registry::Registry;
 
@@ -37,6 +34,11 @@ pub(crate) struct Grouping<'g, 'm, S> {
 impl<'m, S> Grouping<'_, 'm, S> {
     /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
+        self.join_but(device, device);
+    }
+
+    /// The same, where `gone` is still in the tables and is on its way out.
+    fn join_but(&self, device: &'m Device, gone: &'m Device) {
         if device.is_bridge() {
             return;
         }
@@ -48,15 +50,21 @@ impl<'m, S> Grouping<'_, 'm, S> {
             }
         }
         if self.isolation == Isolation::Require {
-            for other in devices.not_isolated_from(device) {
+            let stays = |other: &&'m Device| other.number != gone.number;
+            for other in devices.not_isolated_from(device).filter(stays) {
                 self.bind(device, other);
             }
         }
         for region in self.accepted_regions_of(device.sbdf()) {
-            let Some(cluster) = self.registry.cluster(region) else { continue };
-            match devices.at(cluster.first_user.load(Ordering::Relaxed)) {
-                Some(other) => ring::unite(devices, device, other),
-                None => cluster.first_user.store(device.number, Ordering::Relaxed),
+            if let Some(other) = devices.at(region.first_user()) {
+                ring::unite(devices, device, other);
+                continue;
+            }
+            region.set_first_user(device.number);
+            // Not by way of regions whose devices are all absent: these join nobody.
+            let users = self.registry.overlapping_with(region);
+            for other in users.filter_map(|overlapping| devices.at(overlapping.first_user())) {
+                ring::unite(devices, device, other);
             }
         }
     }
@@ -86,9 +94,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
         let mut list = NONE;
         for member in self.members(device) {
             for region in self.registry.regions_of(member.sbdf()) {
-                if let Some(cluster) = self.registry.cluster(region) {
-                    cluster.first_user.store(NONE, Ordering::Relaxed);
-                }
+                region.set_first_user(NONE);
             }
             if let Some(requester) = self.presence.requesters.of(member) {
                 requester.first_user.set(NONE);
@@ -102,7 +108,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
             member.bound.set(member.number);
         }
         for member in members().filter(|member| member.number != device.number) {
-            self.join(member);
+            self.join_but(member, device);
         }
     }
 

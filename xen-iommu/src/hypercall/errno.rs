@@ -31,7 +31,9 @@ impl From<&HardwareError> for Errno {
 impl From<&AssignError> for Errno {
     fn from(error: &AssignError) -> Self {
         match error {
-            AssignError::UnknownDevice(_) | AssignError::NoIommu { .. } => Self::ENODEV,
+            // As Xen's `deassign_device` and `iommu_do_domctl` answer.
+            AssignError::UnknownDevice(_) | AssignError::NotOwned { .. } => Self::ENODEV,
+            AssignError::NoIommu { .. } => Self::EOPNOTSUPP,
             AssignError::UnknownDomain(_) => Self::ESRCH,
             AssignError::Elsewhere { .. }
             | AssignError::ReachedBy { .. }

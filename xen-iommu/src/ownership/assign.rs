@@ -72,7 +72,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
             Ok(()) => self.commit(devices, notes),
             Err(_) => {
                 self.withdraw(notes);
-                self.resume_quiesced();
+                self.resume_quiesced(notes);
             }
         }
         self.unmark(|_| {});

@@ -87,16 +87,17 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AddError> {
         let sbdf = device.sbdf();
-        self.fill_quarantine(presence, device, new_space)?;
         self.grouping(presence).join(device);
+        if device.owner() == Owner::Quarantine
+            && let (_, Some((other, holder))) = self.owner_for(presence, device)
+        {
+            notes(Note::Newcomer { device: sbdf, other, holder });
+            self.cut_off(control, presence, device, notes);
+            self.keep_cut_off(presence, device);
+        }
+        self.fill_quarantine(presence, device, new_space)?;
         match device.owner() {
-            Owner::Quarantine => {
-                if let (_, Some((other, holder))) = self.owner_for(presence, device) {
-                    notes(Note::Newcomer { device: sbdf, other, holder });
-                    self.cut_off(control, presence, device, notes);
-                }
-                self.attach_again(presence, device)
-            }
+            Owner::Quarantine => self.attach_again(presence, device),
             Owner::Domain(domain) if domain != self.hardware_domain => {
                 if region.owner() != Some(domain) {
                     notes(Note::Unprovided { device: sbdf, region: region.name(), domain });
@@ -112,13 +113,19 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                         .and_then(|transfer| transfer.run(&[sbdf], false, notes));
                     if let Err(error) = moved {
                         notes(Note::NotMoved { device: sbdf, error });
+                        if device.is_quiesced() {
+                            device.set_quiesced(false);
+                            control.resume(sbdf);
+                        }
                     }
+                    self.keep_cut_off(presence, device);
                     Ok(())
                 }
                 _ => self.map_where_owned(presence, device, self.domain(domain), notes),
             },
         }
     }
+
     /// A device in quarantine may have had no tables until now.
     fn attach_again(&self, presence: &Presence<'m, S>, device: &'m Device) -> Result<(), AddError> {
         let requester = presence.requesters.of(device).filter(|requester| requester.is_translated());

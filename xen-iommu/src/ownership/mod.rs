@@ -309,7 +309,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         for sbdf in devices {
             let owner = presence.devices.find(*sbdf).ok_or(AssignError::UnknownDevice(*sbdf))?.owner();
             if owner != from {
-                return Err(AssignError::Elsewhere { device: *sbdf, owner });
+                return Err(AssignError::NotOwned { device: *sbdf, domain: from, owner });
             }
         }
         let (target, mode) = match from {

@@ -33,17 +33,23 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.grouping(&presence).join(device);
         let (owner, newcomer) = self.owner_for(&presence, device);
         presence.devices.set_owner(device, owner);
-        let added = self.fill_quarantine(&presence, device, new_space).and_then(|()| {
-            if let Some((other, holder)) = newcomer {
-                notes(Note::Newcomer { device: function.sbdf, other, holder });
-                self.cut_off(&mut control, &presence, device, notes);
-            }
-            self.settle(&presence, device, notes)
-        });
-        let Err(error) = added else { return Ok(owner) };
-        if device.is_quiesced() {
-            control.resume(function.sbdf);
+        // Before anything is mapped where its DMA may go already, by an id that others have too.
+        if let Some((other, holder)) = newcomer {
+            notes(Note::Newcomer { device: function.sbdf, other, holder });
+            self.cut_off(&mut control, &presence, device, notes);
         }
+        let added = self
+            .fill_quarantine(&presence, device, new_space)
+            .and_then(|()| self.settle(&presence, device, notes));
+        let Err(error) = added else {
+            self.keep_cut_off(&presence, device);
+            return Ok(owner);
+        };
+        for mate in self.grouping(&presence).of_requester(device).filter(|mate| mate.is_quiesced_now()) {
+            mate.set_quiesced(false);
+            control.resume(mate.sbdf());
+        }
+        self.empty_quarantine(&presence, device, notes);
         self.grouping(&presence).leave(device);
         drop(presence);
         self.forget(device, Some(known));
@@ -51,7 +57,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         if let Owner::Domain(id) = owner
             && let Some(domain) = self.domain(id)
         {
-            self.release(&self.presence.read(), (function.sbdf, false), domain.number, notes);
+            let presence = self.presence.read();
+            let mates = presence.devices.all().filter(|mate| mate.requester.get() == device.requester.get());
+            for mate in mates.map(Device::sbdf).chain([function.sbdf]) {
+                self.release(&presence, (mate, false), domain.number, notes);
+            }
         }
         Err(error)
     }
@@ -98,8 +108,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let count = if device.is_bridge() { &requester.bridges } else { &requester.users };
         count.set(count.get().saturating_sub(1));
         let is_unused = requester.users.get() == 0 && requester.bridges.get() == 0;
-        // What the hardware may still use stays.
-        if is_unused && !requester.is_suspect() {
+        // What the hardware may still use stays, and with it the ids by which it is found again.
+        if requester.is_suspect() {
+            return;
+        }
+        if is_unused {
             drop(presence.requesters.remove(requester));
         } else if let Some(known) = known {
             presence.requesters.truncate_ids(requester, known);
@@ -133,7 +146,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         (owner, None)
     }
 
-    /// Switches the DMA of a newcomer off or, where that fails, has it blocked.
+    /// Switches the DMA of a newcomer off or, where that fails, has it blocked; and that of those that wait and cannot be told from it, as they reach what
+    /// it reaches. They are marked as switched off just now.
     pub(super) fn cut_off(
         &self,
         control: &mut C,
@@ -141,19 +155,29 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         device: &'m Device,
         notes: &mut dyn FnMut(Note),
     ) {
-        match control.quiesce(device.sbdf()) {
-            Ok(()) => {
-                device.set_quiesced(true);
-                device.keep_quiesced();
-            }
-            Err(why) => {
-                let is_alone = self.grouping(presence).of_requester(device).count() == 1;
-                if let Some(requester) = presence.requesters.of(device).filter(|_| is_alone) {
-                    requester.set_blocked(true);
+        let grouping = self.grouping(presence);
+        let waits = |mate: &&'m Device| {
+            let is_newcomer = mate.number == device.number;
+            is_newcomer || (mate.owner() == Owner::Quarantine && !mate.is_quiesced())
+        };
+        for mate in grouping.of_requester(device).filter(waits) {
+            match control.quiesce(mate.sbdf()) {
+                Ok(()) => mate.set_quiesced(true),
+                Err(why) => {
+                    let is_alone = grouping.of_requester(device).count() == 1;
+                    if let Some(requester) = presence.requesters.of(device).filter(|_| is_alone) {
+                        requester.set_blocked(true);
+                    }
+                    notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked: is_alone });
                 }
-                notes(Note::NotQuiesced { device: device.sbdf(), why, blocked: is_alone });
             }
         }
+    }
+
+    /// What [`cut_off`](Self::cut_off) has switched off stays so.
+    pub(super) fn keep_cut_off(&self, presence: &Presence<'m, S>, device: &'m Device) {
+        let mates = self.grouping(presence);
+        mates.of_requester(device).filter(|mate| mate.is_quiesced_now()).for_each(Device::keep_quiesced);
     }
 
     /// Maps the device's regions in its requester's quarantine.
@@ -175,8 +199,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             none => none.insert(new_space().ok_or(AddError::NoSpace)?),
         };
         for region in regions() {
-            // What else this quarantine holds is for other devices of the requester. What was mapped for this one may stay when a later one fails: they
-            // cannot be told apart, and it goes with the last of them.
+            // What else this quarantine holds is for other devices of the requester.
             space
                 .map_identity(region.range(), region.access(), OnConflict::Refuse, &mut |_| {})
                 .map_err(|error| AddError::Map { region: region.name(), error })?;
@@ -186,6 +209,33 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             space.confirm_flush(owed);
         }
         Ok(())
+    }
+
+    /// Unmaps the regions of a device that goes from its requester's quarantine: who stays and cannot be told from it would reach them there, while a guest may
+    /// have them. What shares memory with regions of those stays for them.
+    fn empty_quarantine(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
+        let grouping = self.grouping(presence);
+        let others = || grouping.of_requester(device).filter(|other| other.number != device.number);
+        let Some(requester) = presence.requesters.of(device) else { return };
+        let Some(quarantine) = presence.requesters.quarantine(requester) else { return };
+        let mut quarantine = quarantine.lock();
+        let Some(space) = quarantine.as_mut() else { return };
+        for region in self.registry.regions_of(device.sbdf()).filter(|region| region.rejection().is_none()) {
+            let mut theirs = others().flat_map(|other| self.registry.regions_of(other.sbdf()));
+            if theirs.all(|other| other.rejection().is_some() || !other.range().overlaps(&region.range())) {
+                // Installed as it stands, so that taking it needs no frame.
+                let _ = space.unmap_identity(region.range());
+            }
+        }
+        let Some(owed) = space.take_flush() else { return };
+        match self.hardware.flush(requester.space_id(), &owed) {
+            Ok(()) => space.confirm_flush(owed),
+            Err(error) => {
+                // Those that stay may reach what they should not, until they are attached anew.
+                requester.set_suspect(None);
+                notes(Note::Suspect { source_id: device.sbdf(), error });
+            }
+        }
     }
 
     /// Maps the device's regions at its owner and sends its requester where that belongs.
@@ -204,9 +254,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             Owner::Domain(id) => self.domain(id),
             Owner::Quarantine => None,
         };
-        let settled = self.map_where_owned(presence, device, owned, notes).and_then(|()| {
-            attach(&self.hardware, &presence.requesters, requester, domain).map_err(AddError::Hardware)
-        });
+        // Those that wait, and cannot be told from it, are translated as it is from now on.
+        let grouping = self.grouping(presence);
+        let mut come =
+            grouping.of_requester(device).filter(|mate| mate.number == device.number || holder != before);
+        let settled =
+            come.try_for_each(|mate| self.map_where_owned(presence, mate, owned, notes)).and_then(|()| {
+                attach(&self.hardware, &presence.requesters, requester, domain).map_err(AddError::Hardware)
+            });
         match settled {
             Ok(()) => {
                 requester.set_certain();
@@ -302,6 +357,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 false,
                 notes,
             )?;
+        }
+        if users > 0 || bridges > 0 {
+            self.empty_quarantine(&presence, place, notes);
         }
         let (left, was_alone) = (requester.holder(), place.is_alone());
         self.grouping(&presence).leave(place);

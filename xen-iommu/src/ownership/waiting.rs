@@ -34,10 +34,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                     continue;
                 }
                 let presence = self.presence;
+                let grouping = self.policy.grouping(presence);
                 for other in self.policy.registry.overlapping_with(region) {
                     for user in self.policy.devices_of(presence, other) {
-                        if user.part() == Part::Idle && user.owner() == Owner::Quarantine {
-                            self.quiesce(user, true, notes)?;
+                        // Who cannot be told from it reaches what it reaches.
+                        for waiting in grouping.of_requester(user) {
+                            if waiting.part() == Part::Idle && waiting.owner() == Owner::Quarantine {
+                                self.quiesce(waiting, true, notes)?;
+                            }
                         }
                     }
                 }
@@ -48,10 +52,12 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
     fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
-        for device in self.moving().filter(|device| !device.is_alone()) {
+        let grouping = self.policy.grouping(self.presence);
+        // Those that go along to quarantine reach there what the one that moves reaches.
+        for device in self.selected().filter(|device| !device.is_alone()) {
             let mate = self.stays_with(device);
             let with_guest = mate.is_some_and(|mate| mate != self.policy.hardware_domain);
-            if with_guest || self.reaches_kept(device) {
+            if with_guest || grouping.of_requester(device).any(|mate| self.reaches_kept(mate)) {
                 self.quiesce(device, mate.is_none(), notes)?;
             }
         }
@@ -76,7 +82,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         blockable: bool,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
-        if device.is_quiesced() {
+        let requester = self.presence.requesters.of(device);
+        let is_blocked =
+            requester.is_some_and(|requester| requester.is_blocked() && requester.holder().is_none());
+        if device.is_quiesced() || is_blocked {
             return Ok(());
         }
         let sbdf = device.sbdf();
@@ -91,7 +100,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 }
                 let blocked = blockable && self.policy.block(self.presence, device, notes);
                 notes(Note::NotQuiesced { device: sbdf, why, blocked });
-                return Ok(());
+                if !blocked {
+                    return Ok(());
+                }
+                device.set_blocked_now();
             }
         }
         if device.part() == Part::Idle {
@@ -108,19 +120,20 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         self.first_quiesced = NONE;
     }
 
-    /// The move has failed: what it switched off is as it was.
-    pub(super) fn resume_quiesced(&mut self) {
+    /// The move has failed: what it switched off or had blocked is as it was.
+    pub(super) fn resume_quiesced(&mut self, notes: &mut dyn FnMut(Note)) {
         let others = self.presence.devices.list(self.first_quiesced);
-        for device in self.selected().chain(others).filter(|device| device.is_quiesced_now()) {
-            device.set_quiesced(false);
-            self.control.resume(device.sbdf());
-        }
-        self.first_quiesced = NONE;
-        for requester in self.moving().filter_map(|device| self.presence.requesters.of(device)) {
-            if requester.holder().is_some() {
-                requester.set_blocked(false);
+        for device in self.selected().chain(others) {
+            if device.is_quiesced_now() {
+                device.set_quiesced(false);
+                self.control.resume(device.sbdf());
+            }
+            if device.is_blocked_now() {
+                device.keep_quiesced();
+                self.policy.unblock(self.presence, device, notes);
             }
         }
+        self.first_quiesced = NONE;
     }
 }
 
@@ -144,6 +157,18 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 notes(Note::Suspect { source_id: device.sbdf(), error });
                 false
             }
+        }
+    }
+    /// Takes that back.
+    fn unblock(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
+        let Some(requester) = presence.requesters.of(device) else { return };
+        requester.set_blocked(false);
+        if requester.holder().is_some() || requester.is_suspect() {
+            return;
+        }
+        if let Err(error) = hardware::attach(&self.hardware, &presence.requesters, requester, None) {
+            requester.set_suspect(None);
+            notes(Note::Suspect { source_id: device.sbdf(), error });
         }
     }
 }

@@ -4,9 +4,9 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
+use super::ring::Ring;
 use super::{Number, numbered};
 use crate::arena::{Arena, OutOfMemory};
-use crate::group::ring::Ring;
 use crate::index::Index;
 use crate::owner::{Owner, QUARANTINE};
 use crate::pci::{Function, Role};
@@ -55,6 +55,8 @@ const INCOMPLETE: u8 = 1 << 6;
 const RELAXABLE: u8 = 1 << 3;
 /// Its DMA is off until it moves.
 const QUIESCED: u8 = 1 << 4;
+/// The move under way has it blocked, as it could not be switched off.
+const BLOCKED_NOW: u8 = 1 << 7;
 /// The move under way switched it off.
 const QUIESCED_NOW: u8 = 1 << 5;
 
@@ -116,9 +118,18 @@ impl Device {
         self.set(QUIESCED_NOW, quiesced);
     }
 
-    /// It stays so beyond the move.
+    /// Whether the move under way has its DMA blocked.
+    pub(crate) fn is_blocked_now(&self) -> bool {
+        self.has(BLOCKED_NOW)
+    }
+
+    pub(crate) fn set_blocked_now(&self) {
+        self.set(BLOCKED_NOW, true);
+    }
+
+    /// What the move did about its DMA stays beyond the move.
     pub(crate) fn keep_quiesced(&self) {
-        self.set(QUIESCED_NOW, false);
+        self.set(QUIESCED_NOW | BLOCKED_NOW, false);
     }
 
     pub(crate) fn part(&self) -> Part {

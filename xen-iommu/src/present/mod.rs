@@ -5,6 +5,7 @@
 
 mod devices;
 mod requesters;
+pub(crate) mod ring;
 
 pub(crate) use devices::{Device, Devices, Part};
 pub(crate) use requesters::{Requester, Requesters, Taken};

@@ -37,13 +37,15 @@ pub(crate) struct Requester {
     /// Where it was before the move under way.
     pub(crate) left: Number,
     /// The number of a domain that its DMA may reach beside that of its holder; [`NONE`] where all is certain, [`NO_DOMAIN`] where it may reach another
-    /// place that is no domain's.
+    /// place that is no domain's, [`ANY_DOMAIN`] where it may reach several.
     stray: Number,
     flags: AtomicU8,
 }
 
 /// See [`Requester::set_suspect`].
 const NO_DOMAIN: u32 = NONE - 1;
+/// It may reach several.
+const ANY_DOMAIN: u32 = NONE - 2;
 
 /// Switched by the move under way, to be switched back if that fails.
 const SWITCHED: u8 = 1 << 0;
@@ -105,12 +107,18 @@ impl Requester {
 
     /// Whether it may reach the domain of this number by a move that failed.
     pub(crate) fn may_reach(&self, domain: u32) -> bool {
-        self.stray.get() == domain
+        [domain, ANY_DOMAIN].contains(&self.stray.get())
     }
 
-    /// From now on it may reach the domain of this number, or some quarantine, beside where its devices are.
+    /// From now on it may reach the domain of this number, or some quarantine, beside where its devices are and what it may reach already.
     pub(crate) fn set_suspect(&self, domain: Option<u32>) {
-        self.stray.set(domain.unwrap_or(NO_DOMAIN));
+        let stray = match (self.stray.get(), domain) {
+            (NONE | NO_DOMAIN, domain) => domain.unwrap_or(NO_DOMAIN),
+            (before, None) => before,
+            (before, Some(domain)) if before == domain => before,
+            _ => ANY_DOMAIN,
+        };
+        self.stray.set(stray);
     }
 
     pub(crate) fn set_certain(&self) {

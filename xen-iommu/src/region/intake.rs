@@ -1,5 +1,5 @@
 //! From what firmware, the administrator and the hypervisor state to registered regions: what of it is accepted, and why not the rest. A bad entry costs
-//! one entry (DESIGN: what must hold, 1).
+//! one entry (docs/design.md, rule 1).
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::resolve::{self, ResolveError};

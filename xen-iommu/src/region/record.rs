@@ -184,6 +184,7 @@ pub struct Region<'m> {
     cluster: AtomicU32,
     highest_end: AtomicU64,
     owner: AtomicU32,
+    first_user: AtomicU32,
     stage: AtomicU8,
 }
 
@@ -213,6 +214,7 @@ impl<'m> Region<'m> {
             cluster: AtomicU32::new(NONE),
             highest_end: AtomicU64::new(0),
             owner: AtomicU32::new(NOBODY),
+            first_user: AtomicU32::new(NONE),
             stage: AtomicU8::new(Stage::Idle as u8),
         }
     }
@@ -282,6 +284,15 @@ impl<'m> Region<'m> {
 
     pub(crate) fn set_owner(&self, owner: Option<DomId>) {
         self.owner.store(owner.map_or(NOBODY, |id| u32::from(id.0)), Ordering::Relaxed);
+    }
+
+    /// A present device of it that is in a group, by its number in the ownership's table; [`NONE`] while all are absent.
+    pub(crate) fn first_user(&self) -> u32 {
+        self.first_user.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_first_user(&self, number: u32) {
+        self.first_user.store(number, Ordering::Relaxed);
     }
 
     pub(crate) fn stage(&self) -> Stage {

@@ -1,15 +1,13 @@
 //! The machine's reserved regions: which frames, for which devices, accepted or not.
 //!
 //! Built once at boot from whatever states regions, then frozen: readers need no lock. Two things change later and stand in atomics, written under the
-//! ownership lock alone: which domain a region is mapped in, and where a cluster's present devices begin. So does what is found out later: which devices
+//! ownership lock alone: which domain a region is mapped in, and where a region's present devices begin. So does what is found out later: which devices
 //! a scope means that led through an absent bridge.
-
-use core::sync::atomic::AtomicU32;
 
 use intrusive_collections::SinglyLinkedList;
 use p2m::{Mfn, MfnRange};
 
-use super::record::{Devices, NONE, Record, Region, Regions};
+use super::record::{Devices, Record, Region, Regions};
 use super::told::IommuState;
 use super::verdict::Verdict;
 use super::{search, unresolved};
@@ -23,8 +21,6 @@ pub(crate) struct Cluster<'m> {
     pub(crate) range: MfnRange,
     /// Lowest first.
     pub(crate) regions: &'m [&'m Region<'m>],
-    /// A present device of a region in it, by its number in the ownership's table; [`NONE`] while all are absent.
-    pub(crate) first_user: AtomicU32,
 }
 
 /// Collects the regions at boot.
@@ -104,7 +100,7 @@ impl<'m> RegistryBuilder<'m> {
         let clusters = runs_of(by_start, |one, other| one.cluster() == other.cluster());
         let clusters = arena.collect(clusters.map(|regions| {
             let hull = regions.iter().map(|region| region.range()).reduce(|range, other| range.hull(&other));
-            Cluster { range: hull.unwrap_or_default(), regions, first_user: AtomicU32::new(NONE) }
+            Cluster { range: hull.unwrap_or_default(), regions }
         }))?;
         let starts = search::Starts::new(by_start, arena)?;
         let by_function = search::by_function(all, arena)?;

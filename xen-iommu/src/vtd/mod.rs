@@ -187,8 +187,8 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
     }
 
     /// To be called before a device gets its own TLB switched on (PCIe ATS); `false` when that has to stay off: its unit has no support for it, no
-    /// queue, or no room. Such a device is trusted to use only translations that it was given, and forgets them when its TLB is switched on. Its own id is meant: `device.id` is that of a physical
-    /// function, or a virtual one's, whose physical function is `device.unit_of`.
+    /// queue, or no room. Such a device is trusted to use only translations that it was given, and forgets them when its TLB is switched on. Its own id
+    /// is meant: `device.id` is that of a physical function, or a virtual one's, whose physical function is `device.unit_of`.
     ///
     /// Takes the unit's lock, and waits for the unit.
     ///

@@ -3,7 +3,7 @@
 use alloc::format;
 
 use xen_iommu::abi::Errno;
-use xen_iommu::{AssignError, Link, Mode, Owner};
+use xen_iommu::{AssignError, HardwareError, Holder, Link, Mode, Owner, Together};
 
 use super::dma::{LEN, one_blocked_write, sentences};
 use super::world::{GUEST, GUEST_RAM, World};
@@ -67,11 +67,18 @@ pub fn shared_alone(world: &mut World) -> Outcome {
     let _ram = world.guest(GUEST_RAM, 4)?;
     let mode = if world.broken("shared-alone") { Mode::Relaxed } else { Mode::Strict };
     match world.assign(&[alone], mode) {
-        Ok(notes) => Err(format!("{alone} was assigned alone: {}", notes.join("; "))),
-        Err(error @ AssignError::Group { device, other: named, link: Link::SharedRegion(region), .. }) => {
+        Ok(notes) => Err(format!("{alone} was assigned alone: {notes:?}")),
+        Err(
+            error @ AssignError::Group(Together {
+                device,
+                other: named,
+                holder: Holder::HardwareDomain(HARDWARE_DOMAIN),
+                link: Link::SharedRegion(region),
+                ..
+            }),
+        ) => {
             ensure!(device == alone && named == other, "{device} and {named} are named");
-            let start = region.range().start().address();
-            ensure!(start == Some(SHARED_REGION), "region {region} is named");
+            ensure!(region.base == SHARED_REGION, "region {region} is named");
             ensure!(Errno::from(&error) == Errno::EPERM, "it is {:?}", Errno::from(&error));
             ensure!(!world.is_mapped(GUEST, SHARED_REGION)?, "the region is mapped for it all the same");
             Ok(format!("EPERM: {error}"))
@@ -106,7 +113,7 @@ pub fn behind_bridge(world: &mut World) -> Outcome {
     world.load(other, 0x44)?;
     let _ram = world.guest(GUEST_RAM, 4)?;
     match world.assign(&[device], Mode::Relaxed) {
-        Err(AssignError::Group { other: named, link: Link::RequesterId(source), .. }) => {
+        Err(AssignError::Group(Together { other: named, link: Link::RequesterId(source), .. })) => {
             ensure!(named == other && source == BRIDGE_ID, "{named} and {source} are named");
         }
         Err(error) => return Err(format!("refused for another reason: {error}")),
@@ -144,4 +151,30 @@ pub fn nvme(world: &mut World) -> Outcome {
     ensure!(faults.is_empty(), "its DMA faults: {}", sentences(&faults));
     ensure!(serial.trim_ascii_end() == b"rdm", "the serial number is {}", serial.escape_ascii());
     Ok(format!("{NVME} wrote its identity to guest address {bus:#x}"))
+}
+
+/// NotTranslating, naming the unit; with translation on again it is given.
+pub fn translation_off(world: &mut World) -> Outcome {
+    world.load(OWN, 0xab)?;
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    if !world.broken("translation-off") {
+        // What runs goes on: the hardware domain's memory is where its devices look for it.
+        world.switches_on_again = true;
+        world.host.switch_off()?;
+    }
+    let refused = match world.assign(&[OWN], Mode::Strict) {
+        Err(error @ AssignError::Hardware { device: OWN, error: HardwareError::NotTranslating { .. } }) => {
+            error
+        }
+        Err(error) => return Err(format!("refused for another reason: {error}")),
+        Ok(_) => return Err(format!("{OWN} was given to {GUEST}")),
+    };
+    ensure!(!world.is_mapped(GUEST, OWN_REGION)?, "the region is mapped all the same");
+    let owner = world.host.policy.owner(OWN);
+    ensure!(owner == Some(Owner::Domain(HARDWARE_DOMAIN)), "{OWN} belongs to {owner:?}");
+    world.switches_on_again = false;
+    world.host.switch_on()?;
+    world.assign(&[OWN], Mode::Strict).map_err(text)?;
+    world.write_arrives(OWN, OWN_REGION, 0xab)?;
+    Ok(format!("{refused}; with translation on it is given"))
 }

@@ -61,8 +61,11 @@ pub fn call(
             | u32::from(query.device.devfn()) << 24,
     );
     let mut caller = Caller { policy: &world.host.policy, domain, ram };
-    let result =
-        caller.hypercall(abi::HYPERVISOR_MEMORY_OP, abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP, base + ARGUMENT);
+    let result = caller.hypercall(
+        abi::HYPERVISOR_MEMORY_OP,
+        abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP,
+        base + ARGUMENT,
+    );
     let count = ram.read32(ARGUMENT + 4);
     let written = count.min(query.room).min(ROOM);
     let entry = |index: u32| {

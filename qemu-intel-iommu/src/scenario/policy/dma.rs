@@ -30,6 +30,22 @@ impl World {
         self.edu(device)?.transfer(Direction::ToMemory, bus, LEN).map_err(text)
     }
 
+    /// As [`write`](Self::write), of a device that may not master the bus, so that it cannot tell when it is done.
+    pub fn write_silently(&mut self, device: Sbdf, bus: u64) -> Result<(), String> {
+        self.edu(device)?.transfer_silently(Direction::ToMemory, bus, LEN).map_err(text)
+    }
+
+    /// Lets a device that waits with its DMA off write to a region at `bus`, and looks that nothing arrives.
+    pub fn write_is_off(&mut self, device: Sbdf, bus: u64) -> Result<(), String> {
+        let region = Shared::kept_by_firmware(bus..bus + LEN).map_err(text)?;
+        region.fill(0, LEN, 0xee);
+        self.write_silently(device, bus)?;
+        let same = region.is_filled(0, LEN, 0xee);
+        region.fill(0, LEN, 0);
+        ensure!(same, "the DMA of {device} to {bus:#x} arrived, though it waits in quarantine");
+        Ok(())
+    }
+
     /// Lets a device write its buffer, loaded with `byte`, into a region at `bus`, and looks whether it
     /// arrives without a fault.
     pub fn write_arrives(&mut self, device: Sbdf, bus: u64, byte: u8) -> Result<(), String> {

@@ -5,14 +5,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use xen_iommu::Link;
+use xen_iommu::{Isolation, Link, Sbdf};
 
 use super::dma::sentences;
 use super::world::World;
 use crate::check::{ensure, text};
 use crate::devices::uhci::Uhci;
 use crate::host::UHCI;
-use crate::scenario::layout::{BEHIND, NVME, OWN, SHARED};
+use crate::scenario::layout::{BEHIND, NVME, OWN, SHARED, SOUTH_BRIDGE};
 use crate::scenario::step::{Context, Outcome};
 
 /// The regions of the machine's DMAR: first and last byte.
@@ -54,22 +54,19 @@ pub fn option(world: &mut World) -> Outcome {
     Ok(format!("{device} has region [{:#x}, {:#x}] by rmrr=", OPTION_REGION.0, OPTION_REGION.1))
 }
 
-/// The group of the sharing pair, that behind the bridge, and nobody else together.
+/// The group of the sharing pair, that behind the bridge, and nobody else together; where isolation is
+/// required also those that the machine's south bridge is made of.
 pub fn groups(world: &mut World) -> Outcome {
     let policy = &world.host.policy;
     let mut found = Vec::new();
     let mut reasons = Vec::new();
     for device in world.devices() {
-        let mut members = Vec::new();
         policy.for_each_in_group(device, |member, link| {
-            members.push(member);
             if let Some(link) = link.filter(|_| device < member) {
                 reasons.push(format!("{device} and {member}: {link}"));
             }
-            let is_region = matches!(link, Some(Link::SharedRegion(_)));
-            let is_requester = matches!(link, Some(Link::RequesterId(_)));
             if device < member {
-                found.push((device, member, is_region, is_requester));
+                found.push((device, member, link));
             }
         });
     }
@@ -79,9 +76,19 @@ pub fn groups(world: &mut World) -> Outcome {
     if world.broken("groups") {
         found.pop();
     }
-    let pair = (SHARED[0], SHARED[1], true, false);
-    let behind = (BEHIND[0], BEHIND[1], false, true);
-    ensure!(found == [pair, behind], "the groups are {found:?}");
+    let is_expected = |(device, member, link): &(Sbdf, Sbdf, Option<Link>)| match link {
+        Some(Link::SharedRegion(_)) => [*device, *member] == SHARED,
+        Some(Link::RequesterId(_)) => [*device, *member] == BEHIND,
+        Some(Link::NotIsolated(at)) => {
+            policy.isolation() == Isolation::Require
+                && SOUTH_BRIDGE.contains(device)
+                && *at == SOUTH_BRIDGE[0]
+        }
+        _ => false,
+    };
+    let of_bridge = SOUTH_BRIDGE.len() * (SOUTH_BRIDGE.len() - 1) / 2;
+    let count = 2 + if policy.isolation() == Isolation::Require { of_bridge } else { 0 };
+    ensure!(found.len() == count && found.iter().all(is_expected), "the groups are {found:?}");
     Ok(reasons.join("; "))
 }
 

@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use pci_types::PciAddress;
-use xen_iommu::{AddError, AssignError, Link, Mode, Owner, Sbdf};
+use xen_iommu::{AssignError, Holder, Link, Mode, Note, Owner, Sbdf, Together};
 
 use super::dma::{LEN, sentences};
 use super::world::{GUEST, GUEST_RAM, World};
 use crate::check::{ensure, text};
-use crate::devices::edu;
+use crate::devices::edu::{self, Direction};
 use crate::devices::monitor::Monitor;
 use crate::host::{HARDWARE_DOMAIN, new_space};
 use crate::memory::Shared;
@@ -56,7 +56,7 @@ fn plug(world: &mut World) -> Result<(), String> {
     pci.set_slot_power(PORT.into(), true).map_err(text)?;
     wait(world, true, &said)?;
     let pci = &mut world.inventory.pci;
-    pci.find_again();
+    pci.find_behind(PORT.into());
     let ids = pci.function(HOT.into()).map(|function| (function.vendor, function.device)).map_err(text)?;
     ensure!(ids == edu::IDS, "{HOT} is {ids:04x?}");
     pci.place_behind(PORT.into(), HOT.into(), 0).map_err(text)
@@ -68,18 +68,26 @@ fn unplug(world: &mut World) -> Result<(), String> {
     world.inventory.pci.set_slot_power(PORT.into(), false).map_err(text)?;
     wait(world, false, &said)?;
     world.inventory.pci.find_again();
+    world.forget_edu(HOT);
     Ok(())
 }
 
-fn add(world: &World) -> Result<Owner, AddError<'static>> {
+fn add(world: &World) -> Result<(Owner, Vec<Note>), String> {
+    let mut notes = Vec::new();
+    let mut take = |note: Note| {
+        log::info!(target: "policy", "{note}");
+        notes.push(note);
+    };
+    let (policy, pci) = (&world.host.policy, &world.inventory.pci);
+    policy.with_control(|control| control.learn(pci));
     // A scope that led through the port, had it had no bus at boot, would mean something now.
-    for dmar in &world.host.dmars {
-        world.host.policy.resolve_scopes(dmar, world.inventory.pci.config(), &mut |late| {
-            log::info!(target: "policy", "{late:?}");
-        });
+    if let Some(dmar) = &world.host.dmar {
+        let mut report = |late| log::info!(target: "policy", "{late:?}");
+        policy.resolve_scopes(dmar, pci.config(), new_space, &mut report, &mut take);
     }
-    let source = world.inventory.pci.source(HOT.into());
-    world.host.policy.add_device(HOT, source, new_space, &mut |note| log::debug!(target: "policy", "{note}"))
+    let function = pci.function(HOT.into()).map_err(text)?;
+    let owner = policy.add_device(&function.policy, new_space, &mut take).map_err(text)?;
+    Ok((owner, notes))
 }
 
 /// The region is known, and nobody's.
@@ -99,14 +107,14 @@ pub fn empty_slot(world: &mut World) -> Outcome {
 pub fn hot_add(world: &mut World) -> Outcome {
     plug(world)?;
     if !world.broken("hot-add") {
-        let owner = add(world).map_err(text)?;
+        let (owner, _) = add(world)?;
         ensure!(owner == Owner::Domain(HARDWARE_DOMAIN), "it belongs to {owner}");
     }
     let policy = &world.host.policy;
     let group = companions(world, OTHER);
     if world.broken("hot-add") {
         // The steps that follow have a device all the same.
-        add(world).map_err(text)?;
+        add(world)?;
     }
     ensure!(group == [HOT], "{OTHER} is together with {group:?}");
     let region = policy.registry().regions_of(HOT).next().ok_or("the device has no region")?;
@@ -120,7 +128,9 @@ pub fn hot_alone(world: &mut World) -> Outcome {
     let _ram = world.guest(GUEST_RAM, 4)?;
     let mode = if world.broken("hot-alone") { Mode::Relaxed } else { Mode::Strict };
     match world.assign(&[OTHER], mode) {
-        Err(error @ AssignError::Group { other: HOT, link: Link::Overlap(..), .. }) => Ok(text(error)),
+        Err(error @ AssignError::Group(Together { other: HOT, link: Link::Overlap(..), .. })) => {
+            Ok(text(error))
+        }
         Err(error) => Err(format!("refused for another reason: {error}")),
         Ok(_) => Err(format!("{OTHER} was assigned without {HOT}")),
     }
@@ -178,26 +188,29 @@ fn alone(world: &mut World) -> Outcome {
     Ok(format!("{HOT} has gone; {OTHER} is assigned alone"))
 }
 
-/// The reason names who has the other; once that is back, the device is let in.
-pub fn hot_refused(world: &mut World) -> Outcome {
-    let seen = refused(world)?;
-    world.restore()?;
-    let owner = add(world).map_err(text)?;
-    ensure!(owner == Owner::Domain(HARDWARE_DOMAIN), "later it belongs to {owner}");
-    Ok(seen)
-}
-
-fn refused(world: &mut World) -> Outcome {
-    let _ram = world.guest(GUEST_RAM, 4)?;
-    if !world.broken("hot-refused") {
+/// It waits, cut off, and goes to the guest once that has given up the other.
+pub fn hot_newcomer(world: &mut World) -> Outcome {
+    world.load(OTHER, 0x9b)?;
+    let ram = world.guest(GUEST_RAM, 4)?;
+    if !world.broken("hot-newcomer") {
         world.assign(&[OTHER], Mode::Strict).map_err(text)?;
     }
     plug(world)?;
-    match add(world) {
-        Err(error @ AddError::Group { device: HOT, other: OTHER, owner: Owner::Domain(GUEST), .. }) => {
-            Ok(text(error))
-        }
-        Err(error) => Err(format!("refused for another reason: {error}")),
-        Ok(owner) => Err(format!("it was let in, and belongs to {owner}")),
-    }
+    // Its driver lets it master the bus, before the policy knows it.
+    world.edu(HOT)?;
+    let (owner, notes) = add(world)?;
+    ensure!(owner == Owner::Quarantine, "it belongs to {owner}");
+    let newcomer = Note::Newcomer { device: HOT, other: OTHER, holder: Holder::Guest(GUEST) };
+    ensure!(notes.contains(&newcomer), "nothing says why it waits: {notes:?}");
+    ensure!(world.is_off(HOT), "{HOT} waits, and may master the bus");
+    world.write_is_off(HOT, REGION)?;
+    world.write_arrives(OTHER, REGION, 0x9b)?;
+
+    world.host.policy.deassign(&[OTHER], GUEST, &mut |_| {}).map_err(text)?;
+    world.assign(&[HOT], Mode::Strict).map_err(text)?;
+    ram.fill(0, LEN, 0x9c);
+    world.edu(HOT)?.transfer(Direction::FromMemory, GUEST_RAM, LEN).map_err(text)?;
+    world.write_arrives(HOT, REGION, 0x9c)?;
+    ensure!(world.is_off(OTHER), "{OTHER} waits now, and may master the bus");
+    Ok(format!("{newcomer}; once {GUEST} has given up {OTHER}, {HOT} is assigned, and its DMA arrives"))
 }

@@ -10,6 +10,7 @@ mod occupied;
 mod query;
 mod release;
 mod table;
+mod toolstack;
 mod world;
 
 use alloc::format;
@@ -58,9 +59,19 @@ pub const DEVICES: &[Step<World>] = &[
         run: assign::shared_together,
     },
     Step {
+        name: "assignable-add",
+        title: "a toolstack gives both one by one, by way of quarantine; the one that waits does no DMA",
+        run: toolstack::assignable_add,
+    },
+    Step {
         name: "behind-bridge",
         title: "devices behind a PCIe-to-PCI bridge go together, under the bridge's requester id",
         run: assign::behind_bridge,
+    },
+    Step {
+        name: "isolation",
+        title: "a device that nothing keeps apart from its neighbours goes with a note, or not at all",
+        run: toolstack::isolation,
     },
     Step {
         name: "nvme",
@@ -78,6 +89,11 @@ pub const DEVICES: &[Step<World>] = &[
         run: occupied::already_identical,
     },
     Step {
+        name: "bar-over-region",
+        title: "a region that another device's BAR was moved over is refused",
+        run: occupied::bar_over_region,
+    },
+    Step {
         name: "de-assign",
         title: "a device given back reaches its region, from quarantine, and nothing else",
         run: release::de_assign,
@@ -86,6 +102,11 @@ pub const DEVICES: &[Step<World>] = &[
         name: "destroy-mid-dma",
         title: "a domain is destroyed while its device's DMA runs, and none of it arrives",
         run: release::destroy_mid_dma,
+    },
+    Step {
+        name: "translation-off",
+        title: "while the unit does not translate, no device goes to a guest",
+        run: assign::translation_off,
     },
     Step {
         name: "rdm-query",
@@ -130,9 +151,9 @@ pub const HOTPLUG: &[Step<World>] = &[
         run: hotplug::hot_remove,
     },
     Step {
-        name: "hot-refused",
-        title: "it is not let in where its group would span two domains, and is later",
-        run: hotplug::hot_refused,
+        name: "hot-newcomer",
+        title: "one that joins what a guest has waits, cut off, and is assigned when the guest gives that up",
+        run: hotplug::hot_newcomer,
     },
 ];
 

@@ -1,17 +1,18 @@
-//! A region whose guest frames hold something already.
+//! A region whose frames hold something already: in the guest, or in the machine.
 
 use alloc::format;
 use alloc::string::String;
 
 use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, IdentityError, Mfn, P2m, P2mType};
 use xen_iommu::abi::Errno;
-use xen_iommu::{AssignError, Mode};
+use xen_iommu::region::forbidden::Forbidden;
+use xen_iommu::{AssignError, Mode, Sbdf};
 
 use super::world::{GUEST, GUEST_RAM, World};
 use crate::check::{ensure, text};
 use crate::host::HARDWARE_DOMAIN;
 use crate::memory;
-use crate::scenario::layout::{OWN, OWN_REGION};
+use crate::scenario::layout::{OWN, OWN_REGION, SOUTH_BRIDGE};
 use crate::scenario::step::{Context, Outcome};
 
 /// EBUSY, naming the guest frame; nothing changed.
@@ -57,4 +58,29 @@ pub fn already_identical(world: &mut World) -> Outcome {
     world.host.policy.deassign(&[OWN], GUEST, &mut |_| {}).map_err(text)?;
     ensure!(world.is_mapped(GUEST, OWN_REGION)?, "the mapping that was there before is gone");
     Ok(String::from("nothing was written, the DMA arrived, and the mapping outlives the device"))
+}
+
+/// Refused, naming the other device; not when the BAR is back.
+pub fn bar_over_region(world: &mut World) -> Outcome {
+    const SATA: Sbdf = SOUTH_BRIDGE[1];
+    world.load(OWN, 0xba)?;
+    let _ram = world.guest(GUEST_RAM, 4)?;
+    let pci = &world.inventory.pci;
+    // Nobody uses the controller, and in QEMU's machine RAM comes before what lies over it.
+    let to = if world.broken("bar-over-region") { OWN_REGION + 0x10_0000 } else { OWN_REGION };
+    let before = pci.move_bar(SATA.into(), 5, to).map_err(text)?;
+    let refused = world.assign(&[OWN], Mode::Strict);
+    pci.move_bar(SATA.into(), 5, before).map_err(text)?;
+    let error = match refused {
+        Err(error @ AssignError::Forbidden { device: OWN, what: Forbidden::OverBar(bar), .. }) => {
+            ensure!(bar.device == SATA && bar.base == OWN_REGION, "another window is named: {error}");
+            error
+        }
+        Err(error) => return Err(format!("refused for another reason: {error}")),
+        Ok(_) => return Err(format!("{OWN} was given the window of {SATA}")),
+    };
+    ensure!(!world.is_mapped(GUEST, OWN_REGION)?, "the region is mapped for it all the same");
+    world.assign(&[OWN], Mode::Strict).map_err(text)?;
+    world.write_arrives(OWN, OWN_REGION, 0xba)?;
+    Ok(format!("{:?}: {error}", Errno::from(&error)))
 }

@@ -8,18 +8,28 @@ use acpi_dmar::{ScopeKind, Structure};
 use p2m::{AddressSpace, Gfn};
 use xen_iommu::abi::Errno;
 use xen_iommu::region::record::{Origin, Region};
-use xen_iommu::{AssignError, DomId, HardwareError, Mode, Owner, Sbdf};
+use xen_iommu::region::told::IommuState;
+use xen_iommu::{AssignError, DomId, Mode, Owner, Sbdf};
 
-use super::call::{Query, ask};
+use super::call::{Entry, Query, ask};
 use super::world::{GUEST, World};
 use crate::check::{counted, ensure, text};
 use crate::host::{HARDWARE_DOMAIN, new_space};
 use crate::scenario::step::{Context, Outcome};
 
-/// The RMRRs of the tables as a second reading sees them: first and last frame, and the devices on buses that
-/// need no walk.
-fn rmrrs(world: &World) -> Vec<(u64, u64, Vec<Sbdf>)> {
-    let structures = world.host.dmars.iter().flat_map(acpi_dmar::Dmar::structures).filter_map(Result::ok);
+/// An RMRR of the table as a second reading sees it.
+struct SecondLook {
+    /// Where it is in the table.
+    offset: u32,
+    /// The first and the last frame.
+    frames: (u64, u64),
+    /// The devices on buses that need no walk.
+    devices: Vec<Sbdf>,
+}
+
+/// The RMRRs of the table.
+fn rmrrs(world: &World) -> Vec<SecondLook> {
+    let structures = world.host.dmar.iter().flat_map(acpi_dmar::Dmar::structures).filter_map(Result::ok);
     let rmrrs = structures
         .filter_map(|structure| if let Structure::Rmrr(rmrr) = structure { Some(rmrr) } else { None });
     rmrrs
@@ -29,19 +39,26 @@ fn rmrrs(world: &World) -> Vec<(u64, u64, Vec<Sbdf>)> {
             let devices = endpoints
                 .filter_map(|scope| acpi_dmar::resolve::static_address(rmrr.segment(), &scope))
                 .map(Sbdf::from);
-            (rmrr.base() >> 12, rmrr.limit() >> 12, devices.collect())
+            let frames = (rmrr.base() >> 12, rmrr.limit() >> 12);
+            SecondLook { offset: rmrr.offset(), frames, devices: devices.collect() }
         })
         .collect()
 }
 
+/// Whether the region of an RMRR was accepted.
+fn is_accepted(world: &World, rmrr: &SecondLook) -> bool {
+    let origin = Origin::Dmar { offset: rmrr.offset };
+    world.host.policy.registry().regions().any(|region| region.origin() == origin)
+}
+
 /// No entry is passed over, and every region is accepted or says why not.
 pub fn read(world: &mut World) -> Outcome {
-    if world.host.dmars.is_empty() {
+    let Some(dmar) = &world.host.dmar else {
         ensure!(!world.broken("table"), "there is no table to spoil");
         return Ok(String::from("no usable DMAR: no IOMMU, no assignment"));
-    }
+    };
     let facts = world.host.facts.iter().filter(|fact| fact.origin.starts_with("DMAR"));
-    let structures: usize = world.host.dmars.iter().map(|dmar| dmar.structures().count()).sum();
+    let structures = dmar.structures().count();
     let bad: Vec<String> =
         facts.clone().filter(|fact| fact.is_bad).map(|fact| fact.verdict.clone()).collect();
     let is_of_table = |region: &&Region<'_>| matches!(region.origin(), Origin::Dmar { .. });
@@ -80,15 +97,11 @@ pub fn groups(world: &mut World) -> Outcome {
         }
         together.push(group.iter().map(|(device, _)| device.to_string()).collect::<Vec<_>>().join(" + "));
     }
-    // A second reading: present devices of one RMRR must be in one group.
-    for (first, last, devices) in rmrrs(world) {
-        let accepted = |device: &Sbdf| {
-            world.host.policy.owner(*device).is_some()
-                && world.host.policy.registry().regions_of(*device).any(|region| region.rejection().is_none())
-        };
-        let present: Vec<Sbdf> = devices.into_iter().filter(accepted).collect();
-        let apart =
-            groups.iter().filter(|group| group.iter().any(|(device, _)| present.contains(device))).count();
+    // A second reading: the present devices of one RMRR must be in one group.
+    for rmrr in rmrrs(world).into_iter().filter(|rmrr| is_accepted(world, rmrr)) {
+        let is_its = |group: &&Group| group.iter().any(|(device, _)| rmrr.devices.contains(device));
+        let apart = groups.iter().filter(is_its).count();
+        let (first, last) = rmrr.frames;
         ensure!(apart <= 1, "the devices of frames {first:#x} to {last:#x} are in {apart} groups");
     }
     Ok(if together.is_empty() { String::from("every device stands alone") } else { together.join("; ") })
@@ -107,7 +120,10 @@ fn all_groups(world: &World) -> Vec<Group> {
         policy.for_each_in_group(device, |member, link| {
             group.push((member, link.map(|link| link.to_string())))
         });
-        groups.push(group);
+        // A bridge is in none.
+        if !group.is_empty() {
+            groups.push(group);
+        }
     }
     groups
 }
@@ -166,11 +182,7 @@ pub fn assign(world: &mut World) -> Outcome {
             continue;
         }
         match world.assign(&devices, Mode::Strict) {
-            Err(AssignError::Hardware { error: HardwareError::NoUnit { .. }, .. })
-                if !world.host.translates =>
-            {
-                continue;
-            }
+            Err(AssignError::NoIommu { .. }) if !world.host.translates => continue,
             Err(error @ AssignError::RejectedRegion { .. }) => {
                 refused.push(error.to_string());
                 continue;
@@ -208,42 +220,57 @@ pub fn assign(world: &mut World) -> Outcome {
     ))
 }
 
-/// Whether an answered range, of a start and a length, has all of another.
-fn covers((start, len): (u64, u64), (first, wanted): (u64, u64)) -> bool {
-    start <= first && first.saturating_add(wanted) <= start.saturating_add(len)
+/// Ranges of frames, first and last, of which those that overlap are put together; lowest first.
+fn unions(mut frames: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    frames.sort_unstable();
+    let mut unions: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in frames {
+        match unions.last_mut() {
+            Some(union) if first <= union.1 => union.1 = union.1.max(last),
+            _ => unions.push((first, last)),
+        }
+    }
+    unions
 }
 
-/// Each accepted region of the table for each of its devices, and all of them.
+/// All accepted regions, and for each device of the table its own: those that overlap as one.
 pub fn query(world: &mut World) -> Outcome {
-    let policy = &world.host.policy;
-    let rejected: Vec<_> = policy.registry().rejected().map(|region| region.origin()).collect();
+    let registry = world.host.policy.registry();
+    // Nothing is reserved for an IOMMU that there is not.
+    let is_active = registry.iommu() == IommuState::Active;
+    let accepted = registry.regions().filter(|_| is_active);
+    let unions = unions(
+        accepted
+            .map(|region| (region.range().start().raw(), region.range().end().raw().wrapping_sub(1)))
+            .collect(),
+    );
+    let entry = |(first, last): (u64, u64)| (first, last - first + 1);
+    let rejected = registry.rejected().count();
     let mut asked = 0;
-    for (first, last, devices) in rmrrs(world) {
-        let is_registered = policy.registry().regions().any(|region| {
-            region.range().start().raw() == first && region.range().end().raw() == last.wrapping_add(1)
-        });
-        for device in devices.into_iter().filter(|_| is_registered) {
+    for rmrr in rmrrs(world).into_iter().filter(|rmrr| is_active && is_accepted(world, rmrr)) {
+        let (first, _) = rmrr.frames;
+        let union = unions.iter().find(|union| (union.0..=union.1).contains(&first));
+        let (first, len) = entry(*union.ok_or("an accepted region is in no union")?);
+        let wanted = (first, len + u64::from(world.broken("rdm-query")));
+        for device in rmrr.devices {
             let (result, _, entries) = ask(world, Query::of(device));
-            let wanted = (first, last - first + 1 + u64::from(world.broken("rdm-query")));
             ensure!(
-                result == 0 && entries.iter().any(|entry| covers(*entry, wanted)),
+                result == 0 && entries.contains(&wanted),
                 "{device}: {result}, {entries:x?} without {wanted:x?}"
             );
             asked += 1;
         }
     }
     let (result, count, entries) = ask(world, Query::ALL);
-    // Regions that overlap are answered as one.
-    let regions = policy.registry().told_all().count();
-    ensure!(result == 0 && entries.len() == regions, "all: {result}, {count} entries for {regions} regions");
+    let wanted: Vec<Entry> = unions.iter().copied().map(entry).collect();
+    ensure!(result == 0 && entries == wanted, "all: {result}, {entries:x?} instead of {wanted:x?}");
     ensure!(asked > 0 || !world.broken("rdm-query"), "there is no device to spoil");
     let (short, needed, _) = ask(world, Query { room: 0, ..Query::ALL });
-    let expected = if regions == 0 { 0 } else { Errno::ENOBUFS.result() };
-    ensure!(short == expected && needed as usize == regions, "no room: {short}, {needed} entries");
+    let expected = if unions.is_empty() { 0 } else { Errno::ENOBUFS.result() };
+    ensure!(short == expected && needed as usize == unions.len(), "no room: {short}, {needed} entries");
     Ok(format!(
-        "{} for devices, {} in all, {} rejected in no answer",
+        "{} for devices, {} in all, {rejected} rejected in no answer",
         counted(asked, "answer"),
-        counted(count as usize, "region"),
-        rejected.len()
+        counted(count as usize, "region")
     ))
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use p2m::{Access, AddressSpace, Gfn, Mfn, MfnRange, P2mType};
 use pci_types::PciAddress;
-use xen_iommu::vtd::{Fault, Vtd};
+use xen_iommu::vtd::Fault;
 use xen_iommu::{AssignError, DomId, Mode, Note, Owner, Sbdf};
 
 use crate::boot::command_line::Options;
@@ -32,6 +32,8 @@ pub struct World {
     pub host: Host,
     /// The regions of the UHCI are not mapped, and are to be after this step.
     pub maps_uhci_again: bool,
+    /// Translation is off, and is to be on after this step.
+    pub switches_on_again: bool,
     edus: Vec<(PciAddress, Edu)>,
     /// Kept until no device reaches it any more.
     guest_ram: Option<Rc<Shared>>,
@@ -42,8 +44,12 @@ impl Context for World {
         self.inventory.options
     }
 
-    /// No guest, every device with the hardware domain and its regions mapped there, no fault recorded.
+    /// Translation on, no guest, every device with the hardware domain and its regions mapped there, no fault
+    /// recorded.
     fn restore(&mut self) -> Result<(), String> {
+        if core::mem::take(&mut self.switches_on_again) {
+            self.host.switch_on()?;
+        }
         let restored = self.take_back();
         if restored.is_ok() {
             self.guest_ram = None;
@@ -59,7 +65,14 @@ impl World {
     /// Sets the policy up on the machine.
     pub fn new(inventory: &'static mut Inventory) -> Result<Self, String> {
         let host = Host::new(inventory)?;
-        Ok(Self { inventory, host, maps_uhci_again: false, edus: Vec::new(), guest_ram: None })
+        Ok(Self {
+            inventory,
+            host,
+            maps_uhci_again: false,
+            switches_on_again: false,
+            edus: Vec::new(),
+            guest_ram: None,
+        })
     }
 
     /// The edu device at an address; opened once, as each takes an interrupt vector.
@@ -73,6 +86,12 @@ impl World {
         self.edus.last_mut().map(|(_, edu)| edu).ok_or_else(String::new)
     }
 
+    /// Another device may come where this one was.
+    pub fn forget_edu(&mut self, device: Sbdf) {
+        let place = PciAddress::from(device);
+        self.edus.retain(|(address, _)| *address != place);
+    }
+
     /// A guest with `pages` of RAM at guest address `at`.
     pub fn guest(&mut self, at: u64, pages: u64) -> Result<Rc<Shared>, String> {
         let ram = Rc::new(Shared::alloc(pages).ok_or("no RAM for the guest")?);
@@ -84,10 +103,23 @@ impl World {
     }
 
     /// Gives devices to the guest.
-    pub fn assign(&self, devices: &[Sbdf], mode: Mode) -> Result<Vec<String>, AssignError<'static>> {
+    pub fn assign(&self, devices: &[Sbdf], mode: Mode) -> Result<Vec<Note>, AssignError> {
+        self.assign_to(devices, GUEST, mode)
+    }
+
+    /// Gives devices to a domain; to [`DomId::IO`] for quarantine.
+    pub fn assign_to(&self, devices: &[Sbdf], domain: DomId, mode: Mode) -> Result<Vec<Note>, AssignError> {
         let mut notes = Vec::new();
-        let mut take = |note: Note<'_>| notes.push(note.to_string());
-        self.host.policy.assign(devices, GUEST, mode, &mut take).map(|()| notes)
+        let mut take = |note: Note| {
+            log::debug!(target: "policy", "{note}");
+            notes.push(note);
+        };
+        self.host.policy.assign(devices, domain, mode, &mut take).map(|()| notes)
+    }
+
+    /// Whether the policy says that a device's DMA is off, and the device that it may not master the bus.
+    pub fn is_off(&self, device: Sbdf) -> bool {
+        self.host.policy.is_quiesced(device) && !self.inventory.pci.config().is_bus_master(device.into())
     }
 
     /// Works on a domain's tables.
@@ -109,31 +141,29 @@ impl World {
         self.host.policy.flush_domain(GUEST).map_err(text)
     }
 
-    /// Every device that the policy knows.
+    /// Every function that the policy knows, bridges too.
     pub fn devices(&self) -> Vec<Sbdf> {
         let mut devices = Vec::new();
-        self.host.policy.for_each_device(|device, _, _| devices.push(device));
+        self.host.policy.for_each_device(|device, _| devices.push(device));
         devices
     }
 
     /// The faults recorded since the last call.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        self.host
-            .policy
-            .with_hardware(|vtd: &Vtd<'_, _, _>| vtd.read_faults(&mut |fault| faults.push(*fault)));
+        self.host.policy.hardware().read_faults(&mut |fault| faults.push(*fault));
         faults
     }
 
     /// Ends the guest, and gives the hardware domain what waits in quarantine.
     fn take_back(&self) -> Result<(), String> {
-        let mut log = |note: Note<'_>| log::debug!(target: "policy", "{note}");
+        let mut log = |note: Note| log::debug!(target: "policy", "{note}");
         match self.host.policy.destroy_domain(GUEST, &mut log) {
             Ok(_) | Err(xen_iommu::DomainError::Unknown(_)) => {}
             Err(error) => return Err(error.to_string()),
         }
         let mut quarantined = Vec::new();
-        self.host.policy.for_each_device(|device, _, owner| {
+        self.host.policy.for_each_device(|device, owner| {
             if owner == Owner::Quarantine {
                 quarantined.push(device);
             }

@@ -68,7 +68,7 @@ pub fn bus_master_off(inventory: &mut Inventory) -> Outcome {
     edu.transfer(Direction::FromMemory, memory.start(), TRANSFER).map_err(text)?;
     memory.fill(0, FRAME, 0xee);
     inventory.pci.set_bus_master(place, false);
-    ensure!(!inventory.pci.is_bus_master(place), "it still masters the bus");
+    ensure!(!inventory.pci.config().is_bus_master(place), "it still masters the bus");
     inventory.pci.set_bus_master(place, inventory.broken("bus-master-off"));
     // Its interrupt is a write to memory too, and cannot arrive.
     edu.start(Direction::ToMemory, memory.start(), TRANSFER).map_err(text)?;

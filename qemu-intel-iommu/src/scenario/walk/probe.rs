@@ -220,17 +220,10 @@ impl<W: Walker> Trial<'_, W> {
     }
 
     /// Has the hardware forget what the table's updates made wrong.
-<<<<<<< HEAD
-    pub(super) fn flush(&mut self) -> Result<(), String> {
+    pub fn flush(&mut self) -> Result<(), String> {
         if let Some(owed) = self.table.take_flush() {
             self.world.walker.flush(self.table.root(), &owed)?;
             self.table.confirm_flush(owed);
-=======
-    pub fn flush(&mut self) -> Result<(), String> {
-        if let Some(flush) = self.table.take_flush() {
-            self.world.walker.flush(self.table.root(), &flush)?;
-            self.table.confirm_flush();
->>>>>>> image
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl<W: Walker> Trial<'_, W> {
 
 /// Everything below the end of a table.
 pub fn everything(limit: Gfn) -> Flush {
-    Flush { gfns: gfns(Gfn::new(0), limit.raw()), only_added: false }
+    Flush::new(gfns(Gfn::new(0), limit.raw()), false, 0)
 }
 
 /// `count` frames from `gfn` on; the steps' own numbers never overflow.

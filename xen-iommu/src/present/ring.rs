@@ -1,6 +1,6 @@
 //! Groups as circles of devices: sets that can be joined, asked for sameness and walked, in memory that the devices have anyway.
 
-use crate::present::{Device, Devices, Number};
+use super::{Device, Devices, Number};
 
 /// A device's place in its circle.
 pub(crate) struct Ring {
