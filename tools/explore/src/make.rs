@@ -86,7 +86,9 @@ impl Outcome {
         self.refused = true;
         self.by_rule = match error {
             AssignError::Hardware { error, .. } => matches!(error, HardwareError::NotTranslating { .. }),
-            AssignError::Map { .. } | AssignError::ReachedBy { .. } | AssignError::NotQuiesced { .. } => false,
+            AssignError::Map { .. } | AssignError::ReachedBy { .. } | AssignError::NotQuiesced { .. } => {
+                false
+            }
             _ => true,
         };
         match error {

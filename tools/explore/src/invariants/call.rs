@@ -248,7 +248,8 @@ impl World {
             Call::AssignGroup(device, ..) => self.group(usize::from(device), &before.owners),
             _ => 0,
         };
-        for (probe, frame) in self.board.probes.iter().enumerate() {
+        let probes = self.board.probes.iter().enumerate();
+        for (probe, frame) in probes.filter(|(_, frame)| !self.mapped_itself(&before.known, **frame)) {
             for source in
                 (0..self.board.sources.len()).filter(|source| outcome.seen.beside[probe][*source] != 0)
             {

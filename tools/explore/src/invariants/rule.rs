@@ -75,8 +75,7 @@ impl World {
                 // Who is there already brings nobody along.
                 let stays = owners[device] == Some(usize::from(domain));
                 let group = if stays { 0 } else { before.together.group[device] };
-                let come = members(group)
-                    .filter(|member| matches!(owners[*member], Some(0 | QUARANTINE)));
+                let come = members(group).filter(|member| matches!(owners[*member], Some(0 | QUARANTINE)));
                 let all = come.fold(1 << device, |set, member| set | 1 << member);
                 self.against_giving(before, 1 << device, domain, relaxed, all)
             }
@@ -92,7 +91,14 @@ impl World {
         }
     }
 
-    fn against_giving(&self, before: &Before, named: Set, to: u8, relaxed: bool, all: Set) -> Option<&'static str> {
+    fn against_giving(
+        &self,
+        before: &Before,
+        named: Set,
+        to: u8,
+        relaxed: bool,
+        all: Set,
+    ) -> Option<&'static str> {
         let (owners, target) = (&before.owners, usize::from(to));
         if target != QUARANTINE && !before.exists(target) {
             return Some("there is no such domain");
@@ -152,7 +158,11 @@ impl World {
                 _ => None,
             };
             let is_there = owners[index].is_some();
-            if wanted.target != 0 && of(other) == Some(own.sbdf) && is_there && (to_guest || is_guest(owners[index])) {
+            if wanted.target != 0
+                && of(other) == Some(own.sbdf)
+                && is_there
+                && (to_guest || is_guest(owners[index]))
+            {
                 return Some("it has virtual functions");
             }
             let stays = wanted.devices & 1 << index == 0;
@@ -181,7 +191,7 @@ impl World {
             Call::Destroy(domain) => (owned_by(domain), Some((owned_by(domain), QUARANTINE))),
             Call::Add(device) => (1 << device, self.place_of_new(before, device)),
             Call::Remove(device) => (1 << device, None),
-            Call::Resolve => (owned_by(0), None),
+            Call::Resolve => (owned_by(0), self.place_of_late(before, outcome)),
             _ => (0, None),
         };
         for device in 0..self.board.devices.len() {
@@ -196,7 +206,9 @@ impl World {
         }
         let is_gone = |device: u8| now[usize::from(device)].is_none();
         match call {
-            Call::Remove(device) if !outcome.refused => broken(is_gone(device), || "removed, and still there".into()),
+            Call::Remove(device) if !outcome.refused => {
+                broken(is_gone(device), || "removed, and still there".into())
+            }
             _ => Ok(()),
         }
     }
@@ -214,6 +226,21 @@ impl World {
         let waits = with(|owner| owner == QUARANTINE) && !with(|owner| owner == 0);
         let guest = with(|owner| owner != QUARANTINE && owner != 0);
         Some((1 << device, if guest || waits { QUARANTINE } else { 0 }))
+    }
+
+    /// Where devices belong that get a late region which a guest's overlaps: they wait.
+    fn place_of_late(&self, before: &Before, outcome: &Outcome) -> Option<(Set, usize)> {
+        if outcome.seen.failed || before.known.resolved || before.known.torn {
+            return None;
+        }
+        let is_guest = |device: usize| before.owners[device].is_some_and(|owner| (1..DOMAINS).contains(&owner));
+        let mut late = 0;
+        for region in self.board.regions.iter().filter(|region| region.kind == Kind::Late) {
+            let home = region.users.iter().filter(|user| before.owners[**user] == Some(0));
+            let meets = |user: &&usize| members(self.group(**user, &before.owners)).any(is_guest);
+            late = home.filter(meets).fold(late, |late, user| late | 1 << user);
+        }
+        Some((late, QUARANTINE))
     }
 
     /// A toolstack is told of a device's regions, and of those of all that cannot be told from it, lowest first and none twice.
