@@ -146,6 +146,7 @@ impl World {
             return outcome;
         }
         outcome.seen = self.machine.end();
+        *self.sight = self.machine.sight();
         self.machine.set_present(self.present(&self.owners()));
         self.learn(step.call, owners, &outcome);
         outcome
@@ -328,7 +329,7 @@ impl World {
         let reached = self.reached();
         // What was mapped for a device that has gone may be reached by those that cannot be told from it.
         let waits = |source: usize| {
-            let root = self.machine.root(source);
+            let root = self.sight.roots[source];
             let probes = self.board.probes.iter().enumerate();
             let mut probes = probes.filter(|(_, frame)| (start..end).contains(*frame));
             root.is_some_and(|root| self.domain_of_root(root).is_none())
