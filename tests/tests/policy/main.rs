@@ -10,6 +10,9 @@
 
 mod assignable;
 mod failures;
+mod hotplug;
+mod isolation;
+mod machine;
 mod relax;
 mod requesters;
 mod sequences;
