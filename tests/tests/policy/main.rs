@@ -12,6 +12,7 @@ mod assignable;
 mod failures;
 mod hotplug;
 mod isolation;
+mod late;
 mod machine;
 mod relax;
 mod requesters;
