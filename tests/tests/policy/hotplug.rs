@@ -95,7 +95,9 @@ fn a_newcomer_to_a_guests_group_waits_cut_off_and_can_be_assigned() {
             assert!(*with == other || newcomer == D, "{with}");
             assert!(world.policy.is_quiesced(newcomer), "{newcomer}");
             // Who owns something keeps it.
-            assert!(world.owner(B) == Some(Owner::Domain(GUEST)) && world.owner(E) == Some(Owner::Domain(GUEST)));
+            assert!(
+                world.owner(B) == Some(Owner::Domain(GUEST)) && world.owner(E) == Some(Owner::Domain(GUEST))
+            );
             // Not to others, not even home.
             for domain in [OTHER, HARDWARE_DOMAIN] {
                 let refused = world.assign(&[newcomer], domain, Mode::Strict);
@@ -167,7 +169,10 @@ fn a_newcomer_that_cannot_be_switched_off_is_blocked_or_that_is_said() {
 fn devices_come_and_go_with_their_places() {
     with_world(machine(), |world| {
         assert_eq!(world.add(&function(A)), Err(AddError::Present(A)));
-        assert_eq!(world.remove(Sbdf::new(7, 7, 7, 7)), Err(AssignError::UnknownDevice(Sbdf::new(7, 7, 7, 7))));
+        assert_eq!(
+            world.remove(Sbdf::new(7, 7, 7, 7)),
+            Err(AssignError::UnknownDevice(Sbdf::new(7, 7, 7, 7)))
+        );
         // What is still owned may go: it is unplugged.
         world.assign(&[A], GUEST, Mode::Strict).unwrap();
         remove(world, &[A]);

@@ -19,7 +19,8 @@ fn report_tells_which_way_is_open_and_gives_it_away_as_xen_does() {
         assert_eq!(notes, []);
         world.deassign(&[X, Y], GUEST).unwrap();
         for domain in [HARDWARE_DOMAIN, DomId::IO] {
-            let (done, notes) = world.noted(|world, hear| world.policy.assign(&[X], domain, Mode::Strict, hear));
+            let (done, notes) =
+                world.noted(|world, hear| world.policy.assign(&[X], domain, Mode::Strict, hear));
             done.unwrap();
             assert_eq!(notes, []);
         }
@@ -38,7 +39,10 @@ fn require_links_them_and_does_not_yield_to_relaxed() {
         for mode in [Mode::Strict, Mode::Relaxed] {
             let error = world.assign(&[X], GUEST, mode).unwrap_err();
             assert!(matches!(error, AssignError::Group(together) if together.other == Y), "{error}");
-            assert!(error.to_string().contains("nothing isolates them from each other at 0000:05:00.0"), "{error}");
+            assert!(
+                error.to_string().contains("nothing isolates them from each other at 0000:05:00.0"),
+                "{error}"
+            );
             assert_eq!(Errno::from(&error), Errno::EPERM);
         }
         // DOMID_IO is exempt, and there the other may wait.
@@ -46,7 +50,9 @@ fn require_links_them_and_does_not_yield_to_relaxed() {
         assert!(world.assign(&[X], GUEST, Mode::Relaxed).is_err());
         world.assign(&[Y], DomId::IO, Mode::Relaxed).unwrap();
         world.assign(&[X], GUEST, Mode::Strict).unwrap();
-        for (domain, mode) in [(OTHER, Mode::Relaxed), (HARDWARE_DOMAIN, Mode::Relaxed), (OTHER, Mode::Strict)] {
+        for (domain, mode) in
+            [(OTHER, Mode::Relaxed), (HARDWARE_DOMAIN, Mode::Relaxed), (OTHER, Mode::Strict)]
+        {
             assert!(matches!(world.assign(&[Y], domain, mode), Err(AssignError::Group(_))));
         }
         world.assign(&[Y], GUEST, Mode::Strict).unwrap();

@@ -108,13 +108,7 @@ fn with_late(test: impl FnOnce(&World<'_>, &dyn Fn() -> (Vec<LateScope>, Vec<Not
             world.hear(note);
             notes.push(note);
         };
-        world.policy.resolve_scopes(
-            &dmar,
-            &pci,
-            || space(&frames),
-            &mut |late| found.push(late),
-            &mut hear,
-        );
+        world.policy.resolve_scopes(&dmar, &pci, || space(&frames), &mut |late| found.push(late), &mut hear);
         (found, notes)
     };
     // Nothing has come yet.
