@@ -8,4 +8,7 @@
     reason = "a test that fails ends in a panic"
 )]
 
+mod assignable;
+mod requesters;
 mod sequences;
+mod waiting;

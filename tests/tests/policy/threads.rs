@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use xen_iommu::abi::Abi;
+use xen_iommu::abi::Layout;
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
 use xen_iommu::{DomId, GroupPolicy, Mode, Owner, Sbdf};
 
@@ -90,7 +90,7 @@ fn query(world: &World<'_>) -> u32 {
         .copy_from_slice(&[1, 0, 0, 0, 64, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let registry = world.policy.registry();
     let (caller, others) = (Caller::Privileged, |_| std::iter::empty());
-    reserved_device_memory_map(registry, &mut memory, caller, Abi::Native, 0, 0, others).unwrap();
+    reserved_device_memory_map(registry, &mut memory, caller, Layout::Native, 0, 0, others).unwrap();
     u32::from_le_bytes(*memory.0[4..].first_chunk().unwrap())
 }
 

@@ -66,6 +66,16 @@ pub(super) fn attach<S: AddressSpace>(
     requester: &Requester,
     domain: Option<&Domain<S>>,
 ) -> Result<(), HardwareError> {
+    attach_older(hardware, requesters, (requester, 0), domain)
+}
+
+/// As [`attach`], without so many of its ids that came last.
+pub(super) fn attach_older<S: AddressSpace>(
+    hardware: &impl RemappingHardware,
+    requesters: &Requesters<'_, S>,
+    (requester, without): (&Requester, usize),
+    domain: Option<&Domain<S>>,
+) -> Result<(), HardwareError> {
     let (space, root) = match domain {
         Some(domain) => (domain.space_id(), domain.space.lock().as_ref().map(AddressSpace::device_root)),
         None => {
@@ -74,9 +84,10 @@ pub(super) fn attach<S: AddressSpace>(
             (requester.space_id(), root)
         }
     };
+    let mut ids = requesters.ids(requester).skip(without);
     match root {
-        Some(root) => requesters.ids(requester).try_for_each(|id| hardware.attach(id, space, root)),
-        None => detach(hardware, requesters, requester),
+        Some(root) => ids.try_for_each(|id| hardware.attach(id, space, root)),
+        None => ids.try_for_each(|id| hardware.detach(id)),
     }
 }
 

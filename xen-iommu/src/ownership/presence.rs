@@ -3,7 +3,7 @@
 use p2m::{AddressSpace, OnConflict, Seen};
 
 use super::domains::Domain;
-use super::hardware::{attach, detach, flush};
+use super::hardware::{attach, attach_older, detach, flush};
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::{AddError, AssignError, Holder};
@@ -36,11 +36,15 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         // Before anything is mapped where its DMA may go already, by an id that others have too.
         if let Some((other, holder)) = newcomer {
             notes(Note::Newcomer { device: function.sbdf, other, holder });
+        }
+        let requester = presence.requesters.of(device);
+        let was_blocked = requester.is_some_and(Requester::is_blocked);
+        if newcomer.is_some() || requester.is_some_and(Requester::is_contested) {
             self.cut_off(&mut control, &presence, device, notes);
         }
         let added = self
             .fill_quarantine(&presence, device, new_space)
-            .and_then(|()| self.settle(&presence, device, notes));
+            .and_then(|()| self.settle(&presence, (device, known, was_blocked), notes));
         let Err(error) = added else {
             self.keep_cut_off(&presence, device);
             return Ok(owner);
@@ -160,15 +164,19 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             let is_newcomer = mate.number == device.number;
             is_newcomer || (mate.owner() == Owner::Quarantine && !mate.is_quiesced())
         };
+        let stays = |mate: &Device| mate.number != device.number && mate.owner() != Owner::Quarantine;
+        let all_wait = !grouping.of_requester(device).any(stays);
         for mate in grouping.of_requester(device).filter(waits) {
             match control.quiesce(mate.sbdf()) {
                 Ok(()) => mate.set_quiesced(true),
                 Err(why) => {
-                    let is_alone = grouping.of_requester(device).count() == 1;
-                    if let Some(requester) = presence.requesters.of(device).filter(|_| is_alone) {
+                    // A contested one's other ids are not its to block.
+                    let requester = presence.requesters.of(device).filter(|_| all_wait);
+                    let blocked = requester.is_some_and(|requester| !requester.is_contested());
+                    if let Some(requester) = requester {
                         requester.set_blocked(true);
                     }
-                    notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked: is_alone });
+                    notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked });
                 }
             }
         }
@@ -242,12 +250,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     fn settle(
         &self,
         presence: &Presence<'m, S>,
-        device: &'m Device,
+        (device, known, was_blocked): (&'m Device, usize, bool),
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AddError> {
         let requester = presence.requesters.of(device).ok_or(AddError::NoPlace)?;
         let before = requester.holder();
-        let is_new = requester.users.get().saturating_add(requester.bridges.get()) == 1;
         let holder = self.holder_of(presence, device);
         let domain = self.domain_at(holder);
         let owned = match device.owner() {
@@ -272,11 +279,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 requester.set_translated(false);
             }
             Err(error) => {
-                let undone = if is_new {
-                    detach(&self.hardware, &presence.requesters, requester)
-                } else {
-                    attach(&self.hardware, &presence.requesters, requester, self.domain_at(before))
-                };
+                requester.set_blocked(was_blocked);
+                // The ids that came with it go again.
+                let new = presence.requesters.ids(requester).count().saturating_sub(known);
+                let mut ids = presence.requesters.ids(requester).take(new);
+                let undone = ids.try_for_each(|id| self.hardware.detach(id)).and_then(|()| {
+                    let before = self.domain_at(before);
+                    attach_older(&self.hardware, &presence.requesters, (requester, new), before)
+                });
                 if let Err(error) = undone {
                     requester.set_suspect(holder);
                     notes(Note::Suspect { source_id: device.sbdf(), error });

@@ -8,7 +8,7 @@ use crate::control::DeviceControl;
 use crate::error::{AssignError, Together};
 use crate::owner::Owner;
 use crate::platform::{HardwareError, RemappingHardware, Sbdf};
-use crate::present::{Device, Part, Presence};
+use crate::present::{Device, Part, Presence, Requester};
 use crate::region::forbidden::Window;
 use crate::region::record::Region;
 use crate::region::told::IommuState;
@@ -46,6 +46,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 
     /// A device leaves the hardware domain only where a unit translates its DMA, and goes to a guest only while that unit does.
     fn check_translated(&self, device: &'m Device) -> Result<(), AssignError> {
+        let requester = self.presence.requesters.of(device);
+        // At home, too, its DMA would be that of others elsewhere.
+        if self.target != Owner::Quarantine && requester.is_some_and(Requester::is_contested) {
+            return Err(AssignError::Contested(device.sbdf()));
+        }
         if self.target == Owner::Domain(self.policy.hardware_domain) {
             return Ok(());
         }
@@ -54,10 +59,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         if state != IommuState::Active {
             return Err(AssignError::NoIommu { device: sbdf, state });
         }
-        let requester = self.presence.requesters.of(device);
-        let Some(requester) = requester.filter(|requester| !requester.is_contested()) else {
-            return if self.guest().is_some() { Err(AssignError::Contested(sbdf)) } else { Ok(()) };
-        };
+        let Some(requester) = requester.filter(|requester| !requester.is_contested()) else { return Ok(()) };
         if !requester.is_translated() {
             let error = HardwareError::NoUnit { source: sbdf };
             return Err(AssignError::Hardware { device: sbdf, error });

@@ -191,7 +191,7 @@ impl World {
             Call::Destroy(domain) => (owned_by(domain), Some((owned_by(domain), QUARANTINE))),
             Call::Add(device) => (1 << device, self.place_of_new(before, device)),
             Call::Remove(device) => (1 << device, None),
-            Call::Resolve => (owned_by(0), None),
+            Call::Resolve => (owned_by(0), self.place_of_late(before, outcome)),
             _ => (0, None),
         };
         for device in 0..self.board.devices.len() {
@@ -226,6 +226,21 @@ impl World {
         let waits = with(|owner| owner == QUARANTINE) && !with(|owner| owner == 0);
         let guest = with(|owner| owner != QUARANTINE && owner != 0);
         Some((1 << device, if guest || waits { QUARANTINE } else { 0 }))
+    }
+
+    /// Where devices belong that get a late region which a guest's overlaps: they wait.
+    fn place_of_late(&self, before: &Before, outcome: &Outcome) -> Option<(Set, usize)> {
+        if outcome.seen.failed || before.known.resolved || before.known.torn {
+            return None;
+        }
+        let is_guest = |device: usize| before.owners[device].is_some_and(|owner| (1..DOMAINS).contains(&owner));
+        let mut late = 0;
+        for region in self.board.regions.iter().filter(|region| region.kind == Kind::Late) {
+            let home = region.users.iter().filter(|user| before.owners[**user] == Some(0));
+            let meets = |user: &&usize| members(self.group(**user, &before.owners)).any(is_guest);
+            late = home.filter(meets).fold(late, |late, user| late | 1 << user);
+        }
+        Some((late, QUARANTINE))
     }
 
     /// A toolstack is told of a device's regions, and of those of all that cannot be told from it, lowest first and none twice.

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use acpi_dmar::{Dmar, Structure};
 use p2m::{Mfn, MfnRange};
 use rdm::machine::PciTree;
-use xen_iommu::abi::{Abi, Errno};
+use xen_iommu::abi::{Errno, Layout};
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
 use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::{Finding, Host};
@@ -145,7 +145,7 @@ fn check_answer(registry: &Registry<'_>, flags: u32, device: Sbdf, expected: &[M
         guest.0[16..18].copy_from_slice(&device.segment().to_le_bytes());
         guest.0[18..20].copy_from_slice(&[device.bus(), device.devfn()]);
         let (caller, others) = (Caller::Privileged, |_| std::iter::empty());
-        let done = reserved_device_memory_map(registry, &mut guest, caller, Abi::Native, 0, 0, others);
+        let done = reserved_device_memory_map(registry, &mut guest, caller, Layout::Native, 0, 0, others);
         assert_eq!(done, if room < expected.len() { Err(Errno::ENOBUFS) } else { Ok(()) });
         assert_eq!(guest.0[4..8], u32::try_from(expected.len()).unwrap().to_le_bytes());
         let (entries, behind) = guest.0[24..].split_at(16 * room);
