@@ -21,7 +21,7 @@ pub const XEN_DOMCTL_INTERFACE_VERSIONS: RangeInclusive<u32> = 0x15..=0x18;
 
 /// Gives a device to a domain, or with [`DOMID_IO`](crate::DOMID_IO) to quarantine: [`AssignDevice`].
 pub const XEN_DOMCTL_ASSIGN_DEVICE: u32 = 37;
-/// Asks whether a device could be given to a domain, that is whether no guest has it: [`AssignDevice`].
+/// Asks whether a device could be given to a domain, that is whether it is there and no guest has it: [`AssignDevice`]. Otherwise `EINVAL`.
 pub const XEN_DOMCTL_TEST_ASSIGN_DEVICE: u32 = 45;
 /// Takes a device from a domain: [`AssignDevice`].
 pub const XEN_DOMCTL_DEASSIGN_DEVICE: u32 = 47;
@@ -49,9 +49,9 @@ layouts! {
 
     /// `struct xen_domctl_assign_device`, with the `pci` of its union.
     pub struct AssignDevice {
-        /// IN: [`XEN_DOMCTL_DEV_PCI`]. With [`XEN_DOMCTL_DEV_DT`] the union holds a path, which is not read here.
+        /// IN: [`XEN_DOMCTL_DEV_PCI`]. With [`XEN_DOMCTL_DEV_DT`] the union holds a path, which is not read here; on x86 that is `ENODEV`.
         dev: u32;
-        /// IN: [`XEN_DOMCTL_DEV_RDM_RELAXED`] or nothing, for [`XEN_DOMCTL_ASSIGN_DEVICE`]; nothing for the others.
+        /// IN: [`XEN_DOMCTL_DEV_RDM_RELAXED`] or nothing, for [`XEN_DOMCTL_ASSIGN_DEVICE`]; nothing for the others. Another bit is `EINVAL`.
         flags: u32;
         /// IN: the function (`u.pci.machine_sbdf`), as [`PciDevice::machine_sbdf`](crate::PciDevice::machine_sbdf) has it.
         machine_sbdf: u32, pad: [12 | 12];
@@ -63,7 +63,7 @@ layouts! {
         machine_sbdf: u32;
         /// IN: room in the array.
         max_sdevs: u32;
-        /// OUT: how many there are in the array.
+        /// OUT: how many were written to the array; 0 if the call failed.
         num_sdevs: u32, pad: [4 | 4];
         /// IN: guest address of the array. OUT, there: a `machine_sbdf` each, 32 bits.
         sdev_array: u64;

@@ -9,9 +9,11 @@ use crate::layout::layouts;
 
 /// Gives memory to a domain: [`MemoryReservation`]. Returns how many extents it did, from the first on.
 pub const XENMEM_POPULATE_PHYSMAP: u64 = 6;
-/// The caller's own memory map, as [`XENMEM_SET_MEMORY_MAP`] made it: [`MemoryMap`] and its [`E820Entry`]s.
+/// The caller's own memory map, as [`XENMEM_SET_MEMORY_MAP`] made it: [`MemoryMap`] and its [`E820Entry`]s. As many as fit are written, without an error if that
+/// is not all; `ENOSYS` if no map was set.
 pub const XENMEM_MEMORY_MAP: u64 = 9;
-/// The machine's memory map, for the hardware domain: [`MemoryMap`]. A NULL buffer asks how many entries there are.
+/// The machine's memory map, for the hardware domain: [`MemoryMap`]. A NULL buffer asks how many entries there are; one that is
+/// too small is `EINVAL`.
 pub const XENMEM_MACHINE_MEMORY_MAP: u64 = 10;
 /// Sets a domain's memory map: [`ForeignMemoryMap`].
 pub const XENMEM_SET_MEMORY_MAP: u64 = 13;

@@ -83,7 +83,8 @@ impl PciDevice {
     /// The number by which [`domctl`](crate::domctl) names a function: segment group, bus, device and function, from the high bits on.
     #[must_use]
     pub const fn machine_sbdf(self) -> u32 {
-        (self.seg as u32) << 16 | (self.bus as u32) << 8 | self.devfn as u32
+        let [seg_low, seg_high] = self.seg.to_le_bytes();
+        u32::from_le_bytes([self.devfn, self.bus, seg_low, seg_high])
     }
 
     /// The function that [`domctl`](crate::domctl) names by this number.

@@ -273,6 +273,9 @@ impl Headers {
             ])
             .arg("-iquote")
             .arg(&self.folder)
+            // libxenctrl's header includes <xen/…>, of its own version.
+            .arg("-I")
+            .arg(self.folder.join(".."))
             .arg("-I")
             .arg(place.path())
             // Debian keeps some of glibc's headers in a folder of the machine's, which -m32 leaves out.

@@ -132,7 +132,7 @@ pub struct RequesterId {
     /// What requests carry: segment, and the 16-bit source id.
     pub id: Sbdf,
     /// The function that a device scope can name for it: the device itself where `id` is one of its phantom functions, the physical function where
-    /// `id` is a virtual function's, which no scope names (VT-d 8.3.1), the bridge where `id` is what a bridge puts in place of a device's own.
+    /// `id` is a virtual function's, which no scope names (VT-d 8.3.1), a device below the bridge where `id` is what a bridge puts in place of its own.
     pub unit_of: Sbdf,
 }
 

@@ -9,6 +9,10 @@
 )]
 
 mod assignable;
+mod failures;
+mod relax;
 mod requesters;
 mod sequences;
+mod suspect;
+mod threads;
 mod waiting;

@@ -85,9 +85,14 @@ fn who_waits_is_translated_as_its_mate_with_its_regions_and_off() {
         assert!(world.policy.is_quiesced(F) && world.policy.is_quiesced(J));
         world.check(Rules::STRICT);
         // Nobody else gets it, not even relaxed.
-        for (domain, mode) in [(OTHER, Mode::Strict), (OTHER, Mode::Relaxed), (HARDWARE_DOMAIN, Mode::Relaxed)] {
+        for (domain, mode) in
+            [(OTHER, Mode::Strict), (OTHER, Mode::Relaxed), (HARDWARE_DOMAIN, Mode::Relaxed)]
+        {
             let refused = world.assign(&[F], domain, mode);
-            assert!(matches!(refused, Err(AssignError::Group(together)) if together.other == E), "{refused:?}");
+            assert!(
+                matches!(refused, Err(AssignError::Group(together)) if together.other == E),
+                "{refused:?}"
+            );
         }
         assert!(matches!(world.deassign(&[F], DomId::IO), Err(AssignError::Group(_))));
         // When the one that the guest has goes back, so do the other and its region.

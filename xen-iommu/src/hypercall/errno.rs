@@ -41,6 +41,7 @@ impl From<&AssignError> for Errno {
             | AssignError::Contested(_) => Self::EBUSY,
             AssignError::Bridge(_)
             | AssignError::UnknownIds(_)
+            | AssignError::WithPhysical { .. }
             | AssignError::Group(_)
             | AssignError::VirtualFunction { .. }
             | AssignError::PhysicalFunction { .. }

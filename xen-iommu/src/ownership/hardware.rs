@@ -7,7 +7,7 @@ use super::domains::Domain;
 use crate::control::DeviceControl;
 use crate::error::AssignError;
 use crate::note::Note;
-use crate::platform::{HardwareError, RemappingHardware};
+use crate::platform::{HardwareError, RemappingHardware, RequesterId};
 use crate::present::{Requester, Requesters};
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
@@ -86,18 +86,36 @@ pub(super) fn attach_older<S: AddressSpace>(
     };
     let mut ids = requesters.ids(requester).skip(without);
     match root {
-        Some(root) => ids.try_for_each(|id| hardware.attach(id, space, root)),
-        None => ids.try_for_each(|id| hardware.detach(id)),
+        Some(root) => each(&mut ids, |id| hardware.attach(id, space, root)),
+        None => each(&mut ids, |id| hardware.detach(id)),
     }
 }
 
-/// Blocks a requester.
+/// Does it for each id, also after one that no unit translates, which is what it comes to then.
+fn each(
+    ids: &mut dyn Iterator<Item = RequesterId>,
+    does: impl Fn(RequesterId) -> Result<(), HardwareError>,
+) -> Result<(), HardwareError> {
+    let mut without_unit = Ok(());
+    for id in ids {
+        match does(id) {
+            Err(error @ HardwareError::NoUnit { .. }) => without_unit = Err(error),
+            other => other?,
+        }
+    }
+    without_unit
+}
+
+/// Blocks a requester. An id that no unit translates is as it was.
 pub(super) fn detach<S>(
     hardware: &impl RemappingHardware,
     requesters: &Requesters<'_, S>,
     requester: &Requester,
 ) -> Result<(), HardwareError> {
-    requesters.ids(requester).try_for_each(|id| hardware.detach(id))
+    match each(&mut requesters.ids(requester), |id| hardware.detach(id)) {
+        Err(HardwareError::NoUnit { .. }) => Ok(()),
+        done => done,
+    }
 }
 
 /// Flushes what is owed for a domain's address space. It stays owed if that fails.

@@ -34,7 +34,7 @@ pub fn registry(data: &[u8]) {
         memory: &machine.memory[..],
         frames: &mut machine.allocator,
         address_width: dmar.host_address_width(),
-        windows: &[] as &[Window; 0],
+        windows: &|visit: &mut dyn FnMut(Window)| units(&dmar).for_each(visit),
         unit_width: &|_| None,
     };
     let Ok(scopes) = ResolvedScopes::read(&dmar, &pci, &mut arena) else { return };
@@ -60,9 +60,25 @@ pub fn registry(data: &[u8]) {
     for region in &accepted {
         assert_eq!(Some(region.range()), region.verdict().pages());
         assert!(!region.range().is_empty());
+        // No guest may reach interrupts or a unit's registers.
+        assert!(region.range().end().raw() <= 0xfee00 || region.range().start().raw() >= 0xfef00);
+        let no_devices = || std::iter::empty::<Devices>();
+        let forbidden = units(&dmar).take(FEW).find_map(|unit| unit.check(region.range(), no_devices()));
+        assert_eq!(forbidden, None, "{region} was accepted");
     }
     check_overlaps(&registry, &accepted);
     check_devices(&registry, &all, &pci);
+}
+
+/// The registers of the table's units.
+fn units<'d>(dmar: &Dmar<'d>) -> impl Iterator<Item = Window> + use<'d> {
+    dmar.structures().flatten().filter_map(|structure| match structure {
+        Structure::Drhd(drhd) => {
+            let base = drhd.register_base();
+            Some(Window::UnitRegisters { base, limit: base.saturating_add(drhd.register_bytes() - 1) })
+        }
+        _ => None,
+    })
 }
 
 /// The same regions, in any order, none twice.
