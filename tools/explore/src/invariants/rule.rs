@@ -233,7 +233,8 @@ impl World {
         if outcome.seen.failed || before.known.resolved || before.known.torn {
             return None;
         }
-        let is_guest = |device: usize| before.owners[device].is_some_and(|owner| (1..DOMAINS).contains(&owner));
+        let is_guest =
+            |device: usize| before.owners[device].is_some_and(|owner| (1..DOMAINS).contains(&owner));
         let mut late = 0;
         for region in self.board.regions.iter().filter(|region| region.kind == Kind::Late) {
             let home = region.users.iter().filter(|user| before.owners[**user] == Some(0));
