@@ -126,6 +126,7 @@ fn a_machine_is_read_from_its_sys_folder() {
     let inspect = || run(rdm().args(["inspect", "--root"]).arg(root.path()));
     let (code, out, error) = inspect();
     assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.contains("firmware tells of no IOMMU"), "{error}");
     assert!(error.contains("VT-d is switched off in its firmware setup"), "{error}");
 
     write("sys/firmware/acpi/tables/DMAR", &good());
@@ -144,6 +145,23 @@ fn a_machine_is_read_from_its_sys_folder() {
     for (name, value) in [("start", "0xf0000\n"), ("end", "0xfffff\n"), ("type", "System RAM\n")] {
         write(&format!("sys/firmware/memmap/0/{name}"), value.as_bytes());
     }
+    // Another device's window, where the region is; it counts while that decodes.
+    let mut other = config;
+    for (command, is_over) in [(0, false), (2, true)] {
+        other[4] = command;
+        write("sys/bus/pci/devices/0000:00:15.0/config", &other);
+        write(
+            "sys/bus/pci/devices/0000:00:15.0/resource",
+            b"0x00000000000f8000 0x00000000000f8fff 0x0000000000040200\n",
+        );
+        let (_, out, _) = inspect();
+        assert_eq!(
+            out.contains("rejected: it is over a window of 0000:00:15.0, 0xf8000 to 0xf8fff"),
+            is_over,
+            "{out}"
+        );
+    }
+    fs::remove_dir_all(root.path().join("sys/bus/pci/devices/0000:00:15.0")).unwrap();
     let drawing = root.path().join("drawing.svg");
     let (code, out, _) = run(rdm().args(["inspect", "--root"]).arg(root.path()).arg("--svg").arg(&drawing));
     assert_eq!(code, Some(0));

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
 use acpi_dmar::{Dmar, DrhdFlags};
-use xen_iommu::abi::{Abi, Errno};
+use xen_iommu::abi::{Errno, Layout};
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
 use xen_iommu::region::choice::{self, Ignored};
 use xen_iommu::region::forbidden::{Bar, Window};
@@ -471,7 +471,7 @@ const BUFFER: u64 = 0x40;
 /// Calls with the argument at 0 and the buffer at [`BUFFER`], of 16-byte or 8-byte entries; returns the result, `nr_entries`, and the memory.
 fn call(
     registry: &Registry<'_>,
-    abi: Abi,
+    abi: Layout,
     flags: u32,
     room: u32,
     device: Sbdf,
@@ -481,7 +481,7 @@ fn call(
     guest.bytes[0..4].copy_from_slice(&flags.to_le_bytes());
     guest.bytes[4..8].copy_from_slice(&room.to_le_bytes());
     guest.bytes[8..16].copy_from_slice(&BUFFER.to_le_bytes());
-    let place = if abi == Abi::Native { 16 } else { 12 };
+    let place = if abi == Layout::Native { 16 } else { 12 };
     guest.bytes[place..place + 2].copy_from_slice(&device.segment().to_le_bytes());
     guest.bytes[place + 2] = device.bus();
     guest.bytes[place + 3] = device.devfn();
@@ -510,33 +510,33 @@ fn the_hypercall_answers_as_xen_does() {
         };
         // All, exact and with room to spare: the rest of the buffer is left alone.
         for room in [3, 4, u32::MAX] {
-            let (result, count, bytes) = call(registry, Abi::Native, 1, room, nobody, 0x100);
+            let (result, count, bytes) = call(registry, Layout::Native, 1, room, nobody, 0x100);
             assert_eq!((result, count), (Ok(()), 3));
             assert_eq!(entries(&bytes, 3), [(0x30000, 1), (0x30002, 2), (0x30010, 1)]);
             assert!(bytes[48..].iter().all(|byte| *byte == 0xcc));
         }
         // Too small: what fits is written.
         for room in 0..3 {
-            let (result, count, bytes) = call(registry, Abi::Native, 1, room, nobody, 0x100);
+            let (result, count, bytes) = call(registry, Layout::Native, 1, room, nobody, 0x100);
             assert_eq!((result, count), (Err(Errno::ENOBUFS), 3));
             assert!(bytes[16 * room as usize..].iter().all(|byte| *byte == 0xcc));
         }
         // By device.
-        let (result, count, bytes) = call(registry, Abi::Native, 0, 8, IGD, 0x100);
+        let (result, count, bytes) = call(registry, Layout::Native, 0, 8, IGD, 0x100);
         assert_eq!((result, count, entries(&bytes, 2)), (Ok(()), 2, vec![(0x30000, 1), (0x30010, 1)]));
         for device in [nobody, Sbdf::new(7, 0, 2, 0)] {
             for room in [0, 8] {
-                let (result, count, _) = call(registry, Abi::Native, 0, room, device, 0x100);
+                let (result, count, _) = call(registry, Layout::Native, 0, room, device, 0x100);
                 assert_eq!((result, count), (Ok(()), 0));
             }
         }
         // Unknown flags, alone or beside the known one: the argument is untouched.
         for flags in [2, 3, 1 << 31] {
-            let (result, count, _) = call(registry, Abi::Native, flags, 8, IGD, 0x100);
+            let (result, count, _) = call(registry, Layout::Native, flags, 8, IGD, 0x100);
             assert_eq!((result, count), (Err(Errno::EINVAL), 8));
         }
         // A buffer that ends within the second entry.
-        let (result, count, bytes) = call(registry, Abi::Native, 1, 8, IGD, 0x58);
+        let (result, count, bytes) = call(registry, Layout::Native, 1, 8, IGD, 0x58);
         assert_eq!((result, count, entries(&bytes, 1)), (Err(Errno::EFAULT), 8, vec![(0x30000, 1)]));
     });
 }
@@ -547,7 +547,7 @@ fn the_hypercall_refuses_what_cannot_be_read_or_written() {
         let mut guest = Guest { bytes: vec![0; 0x100], read_only_from: usize::MAX };
         let call = |guest: &mut Guest, start, argument| {
             let (caller, others) = (Caller::Privileged, |_| iter::empty());
-            reserved_device_memory_map(registry, guest, caller, Abi::Native, start, argument, others)
+            reserved_device_memory_map(registry, guest, caller, Layout::Native, start, argument, others)
         };
         // A start extent is refused before the argument is looked at.
         assert_eq!(call(&mut guest, 1, u64::MAX >> 20), Err(Errno::EINVAL));
@@ -570,7 +570,7 @@ fn the_hypercall_refuses_what_cannot_be_read_or_written() {
 #[test]
 fn a_32_bit_caller_gets_32_bit_entries_or_erange() {
     three_regions(|registry| {
-        let (result, count, bytes) = call(registry, Abi::Compat, 1, 3, IGD, 0x100);
+        let (result, count, bytes) = call(registry, Layout::Compat, 1, 3, IGD, 0x100);
         assert_eq!((result, count), (Ok(()), 3));
         let words: Vec<u32> =
             bytes[..24].chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
@@ -589,11 +589,11 @@ fn a_start_frame_beyond_32_bits_is_erange_for_32_bit_callers() {
     let option = "30000=0:14.0;ffffffff=0:14.0;100000000=0:14.0";
     host.read_option(option, &mut builder, &mut arena, &mut |_| {}).unwrap();
     let registry = builder.freeze(&mut arena).unwrap();
-    let (result, count, _) = call(&registry, Abi::Compat, 1, 8, USB, 0x100);
+    let (result, count, _) = call(&registry, Layout::Compat, 1, 8, USB, 0x100);
     assert_eq!((result, count), (Err(Errno::ERANGE), 2), "the two before it are written");
-    let (result, count, _) = call(&registry, Abi::Compat, 1, 2, USB, 0x100);
+    let (result, count, _) = call(&registry, Layout::Compat, 1, 2, USB, 0x100);
     assert_eq!((result, count), (Err(Errno::ENOBUFS), 3), "without room for it, it only counts");
-    let (result, count, _) = call(&registry, Abi::Native, 1, 8, USB, 0x100);
+    let (result, count, _) = call(&registry, Layout::Native, 1, 8, USB, 0x100);
     assert_eq!((result, count), (Ok(()), 3));
 }
 
@@ -606,7 +606,7 @@ fn a_guest_is_told_what_is_its_own() {
         guest.bytes[8] = BUFFER as u8;
         let caller = Caller::Guest(DomId(1));
         let none = |_| iter::empty();
-        let result = reserved_device_memory_map(registry, &mut guest, caller, Abi::Native, 0, 0, none);
+        let result = reserved_device_memory_map(registry, &mut guest, caller, Layout::Native, 0, 0, none);
         assert_eq!((result, guest.bytes[4]), (Ok(()), 0), "it has no device, so it has no region");
     });
 }
@@ -622,16 +622,16 @@ fn without_an_iommu_the_answer_is_empty_and_errors_are_errors() {
         builder.set_iommu(state);
         let registry = builder.freeze(&mut arena).unwrap();
         for (flags, room) in [(0, 0), (0, 8), (1, 0), (1, 8)] {
-            let (result, count, _) = call(&registry, Abi::Native, flags, room, IGD, 0x100);
+            let (result, count, _) = call(&registry, Layout::Native, flags, room, IGD, 0x100);
             assert_eq!((result, count), (Ok(()), 0), "{state}");
         }
-        let (result, count, _) = call(&registry, Abi::Native, 2, 8, IGD, 0x100);
+        let (result, count, _) = call(&registry, Layout::Native, 2, 8, IGD, 0x100);
         assert_eq!((result, count), (Err(Errno::EINVAL), 8));
         let mut guest = Guest { bytes: vec![0; 0x100], read_only_from: usize::MAX };
         guest.bytes[8..16].copy_from_slice(&(1_u64 << 47).to_le_bytes());
         let mut call = |start, argument| {
             let (caller, none) = (Caller::Privileged, |_| iter::empty());
-            reserved_device_memory_map(&registry, &mut guest, caller, Abi::Native, start, argument, none)
+            reserved_device_memory_map(&registry, &mut guest, caller, Layout::Native, start, argument, none)
         };
         assert_eq!(
             (call(0, 0), call(0, 0x1000), call(1, 0)),
@@ -652,7 +652,7 @@ fn regions_that_overlap_are_answered_as_one() {
     ];
     read(&table(structures), "", |registry, _| {
         let entries = |flags, device| {
-            let (result, count, bytes) = call(registry, Abi::Native, flags, 8, device, 0x100);
+            let (result, count, bytes) = call(registry, Layout::Native, flags, 8, device, 0x100);
             assert_eq!(result, Ok(()));
             let words = bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
             let words: Vec<_> = words.take(2 * count as usize).collect();
@@ -673,7 +673,7 @@ fn regions_that_overlap_are_answered_as_one() {
             [IGD, USB].into_iter()
         };
         let caller = Caller::Privileged;
-        let result = reserved_device_memory_map(registry, &mut guest, caller, Abi::Native, 0, 0, others);
+        let result = reserved_device_memory_map(registry, &mut guest, caller, Layout::Native, 0, 0, others);
         assert_eq!((result, guest.bytes[4]), (Ok(()), 3));
     });
 }

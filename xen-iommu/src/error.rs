@@ -130,9 +130,21 @@ pub enum AssignError {
         /// Who has that; `None` when it is not present.
         owner: Option<Owner>,
     },
-    /// Some of the device's requester ids belong to devices that are elsewhere, so that nothing can tell whose DMA it is.
+    /// The virtual function belongs together with its physical function, which has to stay with the hardware domain.
     #[error(
-        "the DMA of {0} cannot be told from that of devices elsewhere: remove it, and add it again once they are in one place"
+        "{device} must stay together with its physical function {physical} ({link}), which has to stay the hardware domain's: it cannot go alone"
+    )]
+    WithPhysical {
+        /// The virtual function.
+        device: Sbdf,
+        /// Its physical function.
+        physical: Sbdf,
+        /// What links them.
+        link: Link,
+    },
+    /// Some of the device's requester ids belong to devices that were told apart when it came, so that nothing can tell whose DMA it is.
+    #[error(
+        "the DMA of {0} may carry requester ids of devices that are told apart: remove it and those that have these ids too, and add it before them"
     )]
     Contested(Sbdf),
     /// The device's DMA may carry requester ids that nobody can list, so that it cannot be translated as a whole.

@@ -6,7 +6,7 @@
 //!    [`region::registry::RegistryBuilder`]; frozen, that is the [`region::registry::Registry`], which readers search without a lock.
 //! 2. [`Policy`] knows the devices that are present ([`Policy::add_device`]), which of them must stay together, and who owns them. It moves them:
 //!    [`Policy::assign`], [`Policy::deassign`], all or nothing, with their regions mapped 1:1 where their DMA goes.
-//! 3. [`hypercall`] answers Xen's calls; [`abi`] has Xen's structures and error numbers.
+//! 3. [`hypercall`] answers Xen's calls; [`abi`] is the crate with Xen's structures and numbers.
 //! 4. [`pci`] walks the buses: which functions there are, the requester ids that their DMA may carry, and who reaches whom beside the hardware.
 //! 5. [`vtd`] drives Intel's remapping hardware; [`RemappingHardware`] is for other drivers. [`vtd::coverage`] says what a DRHD's unit translates.
 //!
@@ -25,7 +25,6 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub mod abi;
 mod arena;
 mod control;
 mod error;
@@ -41,6 +40,8 @@ mod platform;
 mod present;
 pub mod region;
 pub mod vtd;
+
+pub use xen_abi as abi;
 
 pub use arena::{Arena, OutOfMemory};
 pub use control::{DeviceControl, NotQuiesced};

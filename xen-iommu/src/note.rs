@@ -72,7 +72,8 @@ pub enum Note {
         /// The function or bridge above which everything isolates.
         at: Sbdf,
     },
-    /// The device waits in quarantine, but hardware cannot tell it from one that the domain has: it is translated as that one, its regions mapped there.
+    /// The device waits in quarantine, but hardware cannot tell it from one that the domain has: it is translated as that one, its regions mapped there, but
+    /// for those of a newcomer, which is cut off.
     #[error(
         "{device} waits in quarantine but is translated as {domain}'s: hardware cannot tell it from {with}"
     )]

@@ -77,6 +77,18 @@ impl From<Sbdf> for pci_types::PciAddress {
     }
 }
 
+impl From<xen_abi::PciDevice> for Sbdf {
+    fn from(device: xen_abi::PciDevice) -> Self {
+        Self(device.machine_sbdf())
+    }
+}
+
+impl From<Sbdf> for xen_abi::PciDevice {
+    fn from(sbdf: Sbdf) -> Self {
+        Self::from_machine_sbdf(sbdf.0)
+    }
+}
+
 impl fmt::Display for Sbdf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04x}:{:02x}:{:02x}.{}", self.segment(), self.bus(), self.device(), self.function())
@@ -95,7 +107,7 @@ pub struct DomId(pub u16);
 
 impl DomId {
     /// Xen's `DOMID_IO` (`xen/include/public/xen.h`): toolstacks assign to it what is to wait in quarantine.
-    pub const IO: Self = Self(0x7ff1);
+    pub const IO: Self = Self(xen_abi::DOMID_IO);
 }
 
 impl fmt::Display for DomId {
@@ -120,7 +132,7 @@ pub struct RequesterId {
     /// What requests carry: segment, and the 16-bit source id.
     pub id: Sbdf,
     /// The function that a device scope can name for it: the device itself where `id` is one of its phantom functions, the physical function where
-    /// `id` is a virtual function's, which no scope names (VT-d 8.3.1), the bridge where `id` is what a bridge puts in place of a device's own.
+    /// `id` is a virtual function's, which no scope names (VT-d 8.3.1), a device below the bridge where `id` is what a bridge puts in place of its own.
     pub unit_of: Sbdf,
 }
 

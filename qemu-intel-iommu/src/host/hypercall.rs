@@ -2,7 +2,7 @@
 
 use p2m::{Access, AddressSpace, Gfn, P2mType};
 use xen_iommu::DomId;
-use xen_iommu::abi::{self, Abi, Errno};
+use xen_iommu::abi::{self, Errno, Layout};
 use xen_iommu::hypercall::{self, GuestFault, GuestMemory};
 
 use super::setup::Policy;
@@ -30,9 +30,9 @@ impl Caller<'_> {
     }
 
     fn memory_op(&mut self, command: u64, argument: u64) -> Result<(), Errno> {
-        let start_extent = command >> abi::MEMOP_EXTENT_SHIFT;
-        match command & ((1 << abi::MEMOP_EXTENT_SHIFT) - 1) {
-            abi::XENMEM_RESERVED_DEVICE_MEMORY_MAP => {
+        let (command, start_extent) = abi::memory::split_command(command);
+        match command {
+            abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP => {
                 let caller = if self.domain == self.policy.hardware_domain() {
                     hypercall::Caller::Privileged
                 } else {
@@ -43,7 +43,7 @@ impl Caller<'_> {
                     policy.registry(),
                     self,
                     caller,
-                    Abi::Native,
+                    Layout::Native,
                     start_extent,
                     argument,
                     |device| policy.inseparable(device),

@@ -142,7 +142,11 @@ impl<'a> Report<'a> {
     }
 
     fn read(&mut self, bytes: &[u8], dmar: &Dmar<'_>) {
-        let view = View::of(bytes, dmar, self.machine, Isolation::Report);
+        let functions = self.machine.map(|machine| machine.pci.functions()).unwrap_or_default();
+        let view = |isolation| View::of(bytes, dmar, self.machine, &functions, isolation);
+        let required =
+            self.machine.filter(|machine| machine.pci.has_capabilities()).map(|_| view(Isolation::Require));
+        let view = view(Isolation::Report);
         let mut verdicts = view.verdicts.iter();
         for structure in dmar.structures() {
             let structure = match structure {
@@ -175,10 +179,8 @@ impl<'a> Report<'a> {
         self.iommu = view.iommu;
         self.places = self.devices.iter().map(|device| self.place(device, &view)).collect();
         self.groups = self.groups_of(&view);
-        if self.machine.is_some_and(|machine| machine.pci.has_capabilities()) {
-            let required = View::of(bytes, dmar, self.machine, Isolation::Require);
-            self.required = Some(groups::further(self.groups_of(&required), &self.groups));
-        }
+        let required = required.map(|required| self.groups_of(&required));
+        self.required = required.map(|required| groups::further(required, &self.groups));
     }
 
     fn region(&self, rmrr: &Rmrr<'_>, verdict: Verdict, named: Named) -> Region {

@@ -1,8 +1,6 @@
 //! What the policy makes of a table: its registry and its groups, and its answers on each device. Nothing here decides anything.
 //!
-//! On a machine the functions are those that [`Topology`] finds on a copy of config space, with access control switched on where it is offered, as a
-//! hypervisor does. Where capabilities are not shown (who is not root sees 64 bytes), what they would say is not made up: each function has its own
-//! requester id and no more, and nothing is said of isolation.
+//! On a machine the functions are those that the library's walk of PCI finds ([`PciTree::functions`]).
 //!
 //! A table by itself names functions by paths. Those of one hop have an address, and are taken as present. Those behind bridges, and what is below a bridge
 //! that is named, have none as long as nobody knows the bridges: their scopes stay open, as on a machine on which no bridge is there, and the devices are
@@ -12,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem::MaybeUninit;
 
 use acpi_dmar::{Dmar, ScopeKind, Structure};
-use xen_iommu::pci::{Function, Topology};
+use xen_iommu::pci::Function;
 use xen_iommu::region::choice::choose;
 use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::{Finding, Host};
@@ -74,15 +72,21 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Of the table `dmar` in `bytes`, by a policy that treats isolation so.
-    pub(super) fn of(bytes: &[u8], dmar: &Dmar<'_>, machine: Option<&Machine>, isolation: Isolation) -> Self {
+    /// Of the table `dmar` in `bytes`, by a policy that treats isolation so. `functions` are the machine's.
+    pub(super) fn of(
+        bytes: &[u8],
+        dmar: &Dmar<'_>,
+        machine: Option<&Machine>,
+        functions: &[Function],
+        isolation: Isolation,
+    ) -> Self {
         let nothing = PciTree::default();
-        let pci = machine.map_or_else(|| nothing.copy(), |machine| machine.pci.copy());
+        let pci = machine.map_or(&nothing, |machine| &machine.pci);
+        let asked = Table { bytes, dmar, machine, pci, functions, isolation };
         // A guess; where it is too little, twice as much.
-        let mut size = (64 << 10) + 8 * bytes.len();
+        let mut size = (64 << 10) + 8 * bytes.len() + 512 * functions.len();
         loop {
             let mut memory: Vec<u8> = Vec::with_capacity(size);
-            let asked = Table { bytes, dmar, machine, pci: &pci, isolation };
             match asked.view(memory.spare_capacity_mut()) {
                 Ok(view) => return view,
                 Err(OutOfMemory { .. }) => size *= 2,
@@ -97,6 +101,7 @@ struct Table<'a> {
     dmar: &'a Dmar<'a>,
     machine: Option<&'a Machine>,
     pci: &'a PciTree,
+    functions: &'a [Function],
     isolation: Isolation,
 }
 
@@ -107,7 +112,11 @@ impl Table<'_> {
         let scopes = ResolvedScopes::read(self.dmar, self.pci, &mut arena)?;
         let numbers = rmrrs(self.dmar);
         let named = named(&scopes, &numbers);
-        let functions = self.functions(&named, &mut arena)?;
+        // Those of a machine or, without one, those whose addresses the table tells.
+        let functions = match self.machine {
+            Some(_) => self.functions.to_vec(),
+            None => named.iter().copied().map(Function::from).collect(),
+        };
         let (registry, verdicts) = self.registry(&scopes, &windows, &mut arena)?;
         let regions = |device| {
             let mut regions: Vec<_> = registry
@@ -154,22 +163,6 @@ impl Table<'_> {
             groups,
             regions_of,
         })
-    }
-
-    /// The functions of the machine or, without one, those of `named`.
-    fn functions(&self, named: &BTreeSet<Sbdf>, arena: &mut Arena<'_>) -> Result<Vec<Function>, OutOfMemory> {
-        let Some(machine) = self.machine else {
-            return Ok(named.iter().copied().map(Function::from).collect());
-        };
-        let topology = Topology::read(self.pci, &self.pci.bus_ranges(), arena)?;
-        topology.enable_acs(self.pci, &mut |_, _| {});
-        let mut functions = Vec::new();
-        let is_known = machine.pci.has_capabilities();
-        topology.functions(self.pci, &mut |function| {
-            let header = Function { role: function.role, class: function.class, ..function.sbdf.into() };
-            functions.push(if is_known { function } else { header });
-        });
-        Ok(functions)
     }
 
     fn windows(&self) -> Vec<Window> {

@@ -129,7 +129,11 @@ fn words(error: &AssignError) -> String {
 fn unknown(report: &Report<'_>, number: usize) -> (Standing, String) {
     let device = &report.devices[number];
     let names: Vec<_> = report.regions_of(number).map(|(index, _)| region_name(index)).collect();
-    let kept = if names.is_empty() { String::new() } else { format!("; {} is kept for it", list(&names)) };
+    let kept = match names.len() {
+        0 => String::new(),
+        1 => format!("; {} is kept for it", list(&names)),
+        _ => format!("; {} are kept for it", list(&names)),
+    };
     let is_shown = |device: &Device| {
         report.machine.zip(device.address()).is_some_and(|(machine, address)| machine.pci.has(address))
     };
@@ -178,7 +182,8 @@ fn perhaps(report: &Report<'_>, regions: &BTreeSet<usize>) -> String {
         .collect();
     match count {
         0 => String::new(),
-        1..=NAMED => format!("; with {} too, where that is there", list(&names)),
+        1 => format!("; with {} too, where that is there", list(&names)),
+        2..=NAMED => format!("; with {} too, where they are there", list(&names)),
         _ => format!("; with {count} others that the table cannot place too, where they are there"),
     }
 }

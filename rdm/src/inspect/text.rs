@@ -54,7 +54,7 @@ pub fn write(report: &Report<'_>, file: &str, out: &mut impl Write) -> io::Resul
         self::group(report, group, &group_name(group), out)?;
     }
     if let Some(required) = &report.required {
-        heading(out, "Groups where isolation is required, as for VFIO, that are others", required.len())?;
+        heading(out, "Further groups where isolation is required (VFIO's way)", required.len())?;
         for group in required {
             self::group(report, group, &required_name(group), out)?;
         }

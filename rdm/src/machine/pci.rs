@@ -7,7 +7,8 @@ use std::io;
 use std::path::Path;
 
 use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress, PciHeader};
-use xen_iommu::pci::BusRange;
+use xen_iommu::Arena;
+use xen_iommu::pci::{BusRange, Function, Topology};
 
 /// Who is not root is shown so much of a function's config space: its header, and none of its capabilities.
 const HEADER: usize = 64;
@@ -43,11 +44,6 @@ impl PciTree {
         Self { functions: RefCell::new(functions.into_iter().collect()) }
     }
 
-    /// The same once more, to be written to.
-    pub(crate) fn copy(&self) -> Self {
-        Self { functions: self.functions.clone() }
-    }
-
     /// The addresses of all functions, lowest first.
     pub fn addresses(&self) -> impl Iterator<Item = PciAddress> {
         let all: Vec<_> = self.functions.borrow().keys().copied().collect();
@@ -72,12 +68,40 @@ impl PciTree {
         self.functions.borrow().values().all(|config| config.len() > HEADER)
     }
 
-    /// All buses of the segments that have a function.
+    /// For each segment that has a function, the buses from the first to the last that have one.
     #[must_use]
     pub fn bus_ranges(&self) -> Vec<BusRange> {
-        let mut segments: Vec<_> = self.addresses().map(|address| address.segment()).collect();
-        segments.dedup();
-        segments.into_iter().map(|segment| BusRange { segment, first: 0, last: 0xff }).collect()
+        let mut ranges: Vec<BusRange> = Vec::new();
+        for address in self.addresses() {
+            let (segment, bus) = (address.segment(), address.bus());
+            match ranges.last_mut() {
+                Some(range) if range.segment == segment => range.last = bus,
+                _ => ranges.push(BusRange { segment, first: bus, last: bus }),
+            }
+        }
+        ranges
+    }
+
+    /// The functions as the policy sees them. Access control is switched on where it is offered, as a hypervisor does; on a copy. Where
+    /// [capabilities](Self::has_capabilities) are not shown, what they would say is not made up: each function has its own requester id and no more, and
+    /// is alone. Root ports of older Intel PCHs count as open to each other: what closes them is in registers that are memory.
+    #[must_use]
+    pub fn functions(&self) -> Vec<Function> {
+        let copy = Self { functions: self.functions.clone() };
+        let ranges = copy.bus_ranges();
+        let mut memory: Vec<u8> = Vec::with_capacity(Topology::memory(&ranges));
+        let mut functions = Vec::new();
+        // There is as much memory as it asks for.
+        if let Ok(topology) = Topology::read(&copy, &ranges, &mut Arena::new(memory.spare_capacity_mut())) {
+            topology.enable_acs(&copy, &mut |_, _| {});
+            topology.functions(&copy, &mut |function| functions.push(function));
+        }
+        if !self.has_capabilities() {
+            for function in &mut functions {
+                *function = Function { role: function.role, class: function.class, ..function.sbdf.into() };
+            }
+        }
+        functions
     }
 }
 

@@ -8,4 +8,11 @@
     reason = "a test that fails ends in a panic"
 )]
 
+mod assignable;
+mod failures;
+mod relax;
+mod requesters;
 mod sequences;
+mod suspect;
+mod threads;
+mod waiting;

@@ -1,14 +1,15 @@
 //! USB controllers whose regions may be left out by their class: only when asked for, never without a note, and never for graphics.
 
 use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType};
-use xen_iommu::{AssignError, DeviceClass, GroupPolicy, Mode, Note, Owner, RelaxError};
+use testkit::world::check::Rules;
+use testkit::world::devices::{A, B, C, D, E, H, OF_A, function, machine};
+use testkit::world::{GUEST, HARDWARE_DOMAIN, World, with_world};
+use xen_iommu::pci::{DeviceClass, RelaxError};
+use xen_iommu::{AssignError, Mode, Note, Owner};
 
-use crate::failures::{GUEST, with_world};
-use crate::world::{A, B, C, D, E, H, HARDWARE_DOMAIN, REGIONS, World};
-
-/// Puts RAM of the guest's where the first region of [`REGIONS`] is.
+/// Puts RAM of the guest's where [`OF_A`] is.
 fn occupy(world: &World<'_>) {
-    let gfns = GfnRange::with_len(Gfn::new(REGIONS[0].0 + 1), 1).unwrap();
+    let gfns = GfnRange::with_len(Gfn::new(OF_A.0 + 1), 1).unwrap();
     world
         .policy
         .with_space(GUEST, |space| {
@@ -23,7 +24,7 @@ fn occupy(world: &World<'_>) {
 
 #[test]
 fn a_usb_controllers_region_is_left_out_where_it_is_in_the_way_and_that_is_told() {
-    with_world(GroupPolicy::Refuse, |world| {
+    with_world(machine(), |world| {
         let policy = &world.policy;
         occupy(world);
         let refused = policy.assign(&[A], GUEST, Mode::Strict, &mut |_| {});
@@ -36,17 +37,17 @@ fn a_usb_controllers_region_is_left_out_where_it_is_in_the_way_and_that_is_told(
             })
             .unwrap();
         assert_eq!(skipped, 1);
-        world.check(false);
+        world.check(Rules::RELAXED);
         // It was so for the device that has gone.
         policy.remove_device(A, &mut |_| {}).unwrap();
-        policy.add_device(A, A, || crate::world::space(world.frames), &mut |_| {}).unwrap();
+        world.add(&function(A)).unwrap();
         policy.assign(&[A], GUEST, Mode::Strict, &mut |_| {}).unwrap_err();
     });
 }
 
 #[test]
 fn it_leaves_a_shared_region_with_the_others_but_they_do_not_leave_theirs() {
-    with_world(GroupPolicy::Refuse, |world| {
+    with_world(machine(), |world| {
         let policy = &world.policy;
         policy.relax(B, DeviceClass::Usb).unwrap();
         let mut left = Vec::new();
@@ -59,25 +60,25 @@ fn it_leaves_a_shared_region_with_the_others_but_they_do_not_leave_theirs() {
             .unwrap();
         assert_eq!(left, [HARDWARE_DOMAIN]);
         assert_eq!(policy.owner(B), Some(Owner::Domain(GUEST)));
-        world.check(false);
+        world.check(Rules::RELAXED);
     });
-    with_world(GroupPolicy::Refuse, |world| {
+    with_world(machine(), |world| {
         world.policy.relax(B, DeviceClass::Usb).unwrap();
         let refused = world.policy.assign(&[C, D], GUEST, Mode::Strict, &mut |_| {});
-        assert!(matches!(refused, Err(AssignError::Group { other: B, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(AssignError::Group(together)) if together.other == B), "{refused:?}");
         // What the bus cannot tell apart stays together, whatever its class.
         world.policy.relax(E, DeviceClass::Usb).unwrap();
         let refused = world.policy.assign(&[E], GUEST, Mode::Strict, &mut |_| {});
-        assert!(matches!(refused, Err(AssignError::Group { device: E, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(AssignError::Group(together)) if together.device == E), "{refused:?}");
     });
 }
 
 #[test]
 fn a_rejected_region_does_not_hold_a_relaxable_device() {
-    with_world(GroupPolicy::Refuse, |world| {
+    with_world(machine(), |world| {
         world.policy.assign(&[H], GUEST, Mode::Strict, &mut |_| {}).unwrap_err();
         world.policy.relax(H, DeviceClass::Usb).unwrap();
-        world.policy.test_assign(&[H], GUEST, Mode::Strict).unwrap();
+        world.policy.check_assign(&[H], GUEST, Mode::Strict).unwrap();
         let mut without = 0;
         let mut note = |note| without += usize::from(matches!(note, Note::WithoutRejected { .. }));
         world.policy.assign(&[H], GUEST, Mode::Strict, &mut note).unwrap();
@@ -87,7 +88,7 @@ fn a_rejected_region_does_not_hold_a_relaxable_device() {
 
 #[test]
 fn graphics_and_what_nobody_knows_are_never_relaxed_by_class() {
-    with_world(GroupPolicy::Refuse, |world| {
+    with_world(machine(), |world| {
         let relax = |class| world.policy.relax(A, class);
         assert_eq!(relax(DeviceClass::of(0x03, 0x00)), Err(RelaxError::Graphics(A)));
         assert_eq!(relax(DeviceClass::of(0x0c, 0x05)), Err(RelaxError::Other(A)));

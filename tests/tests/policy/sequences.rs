@@ -28,11 +28,12 @@ fn domain() -> impl Strategy<Value = DomId> {
 
 fn call(relaxed: bool) -> impl Strategy<Value = Call> {
     let mode = prop_oneof![3 => Just(Mode::Strict), 2 => Just(Mode::Relaxed)];
-    let assign = (devices(), domain(), mode, any::<bool>()).prop_map(move |(devices, domain, mode, whole)| {
-        // What goes to quarantine goes relaxed, as toolstacks do it.
-        let mode = if relaxed || domain == DomId::IO { mode } else { Mode::Strict };
-        Call::Assign(devices, domain, mode, whole)
-    });
+    let assign =
+        (devices(), domain(), mode, any::<bool>()).prop_map(move |(devices, domain, mode, whole)| {
+            // What goes to quarantine goes relaxed, as toolstacks do it.
+            let mode = if relaxed || domain == DomId::IO { mode } else { Mode::Strict };
+            Call::Assign(devices, domain, mode, whole)
+        });
     prop_oneof![
         10 => assign,
         5 => (devices(), domain()).prop_map(|(devices, domain)| Call::Deassign(devices, domain)),

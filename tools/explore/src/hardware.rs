@@ -14,13 +14,12 @@ use std::cell::{Cell, RefCell};
 use p2m::Mfn;
 use testkit::vtd::{Model, Silence, Trouble, Way};
 use xen_iommu::vtd::registers::{Capability, ExtendedCapability, FaultStatus};
-use xen_iommu::vtd::tables::ContextEntry;
 
 use crate::machine::{Board, PROBES, SOURCES, Set, members};
 
 pub use control::Control;
 pub use pool::{Pool, bit, child, frame_index, frames_of};
-pub use reach::Reach;
+pub use reach::{Reach, Sight};
 pub use store::{Fixed, IDS};
 
 /// What a unit is like.
@@ -251,9 +250,16 @@ impl Machine {
         let board = self.board;
         let mut seen = self.seen.borrow_mut();
         let mut roots = [[0_u128; SOURCES]; PROBES];
+        let (mut index, mut probe) = (0, 0);
         self.unit.observe(self.sources(), board.probes, &mut |source, page, way: Option<Way>| {
-            let source = self.sources.iter().position(|id| *id == source).unwrap_or(0);
-            let probe = board.probes.iter().position(|probe| *probe == page).unwrap_or(0);
+            // They come in order.
+            if self.sources[index] != source {
+                index = self.sources.iter().position(|id| *id == source).unwrap_or(0);
+            }
+            if board.probes[probe] != page {
+                probe = board.probes.iter().position(|probe| *probe == page).unwrap_or(0);
+            }
+            let source = index;
             let Some(way) = way else {
                 seen.lost[source] |= 1 << probe;
                 return;
@@ -288,40 +294,6 @@ impl Machine {
                 let _ = self.unit.ats_request(device.sbdf.source_id(), page << 12);
             }
         }
-    }
-
-    /// By requester id and probe: what it may reach now, by what is in memory and what is cached.
-    #[must_use]
-    pub fn reach(&self, source: usize, probe: usize) -> Reach {
-        let (id, page) = (self.sources[source], self.board.probes[probe]);
-        let device_tlb = (self.board.devices.iter())
-            .any(|device| device.ats && device.sbdf.source_id() == id)
-            .then(|| self.unit.ats_dma(id, page << 12))
-            .flatten();
-        Reach::new(self.unit.ways(id, page), device_tlb)
-    }
-
-    /// A requester id's context entry as the unit would read it.
-    #[must_use]
-    pub fn context(&self, source: usize) -> Option<ContextEntry> {
-        let ways = self.unit.ways(self.sources[source], self.board.probes[0]);
-        ways.into_iter().flatten().find(|way| way.is_current).map(|way| way.entry)
-    }
-
-    /// The frame of the top table that a requester id's context entry leads to, as an index.
-    #[must_use]
-    pub fn root(&self, source: usize) -> Option<usize> {
-        self.context(source).and_then(|entry| self.pool.index(entry.low.table()))
-    }
-
-    /// What is cached of its context entry, where that is another than the one in memory: the frame of the table, or `None` for none.
-    #[must_use]
-    pub fn stale_context(&self, source: usize) -> Option<Option<usize>> {
-        let current = self.context(source);
-        let mut ways = self.unit.ways(self.sources[source], self.board.probes[0]);
-        let other =
-            ways.find(|way| way.is_none_or(|way| !way.is_current) && way.map(|way| way.entry) != current)?;
-        Some(other.and_then(|way| self.pool.index(way.entry.low.table())))
     }
 
     /// Frames of the root table and the context tables.

@@ -86,7 +86,9 @@ impl Outcome {
         self.refused = true;
         self.by_rule = match error {
             AssignError::Hardware { error, .. } => matches!(error, HardwareError::NotTranslating { .. }),
-            AssignError::Map { .. } | AssignError::ReachedBy { .. } | AssignError::NotQuiesced { .. } => false,
+            AssignError::Map { .. } | AssignError::ReachedBy { .. } | AssignError::NotQuiesced { .. } => {
+                false
+            }
             _ => true,
         };
         match error {
@@ -144,6 +146,7 @@ impl World {
             return outcome;
         }
         outcome.seen = self.machine.end();
+        *self.sight = self.machine.sight();
         self.machine.set_present(self.present(&self.owners()));
         self.learn(step.call, owners, &outcome);
         outcome
@@ -326,7 +329,7 @@ impl World {
         let reached = self.reached();
         // What was mapped for a device that has gone may be reached by those that cannot be told from it.
         let waits = |source: usize| {
-            let root = self.machine.root(source);
+            let root = self.sight.roots[source];
             let probes = self.board.probes.iter().enumerate();
             let mut probes = probes.filter(|(_, frame)| (start..end).contains(*frame));
             root.is_some_and(|root| self.domain_of_root(root).is_none())

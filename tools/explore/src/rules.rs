@@ -132,7 +132,7 @@ impl World {
     /// Whether a requester id is not where it belongs.
     #[must_use]
     pub fn is_off(&self, source: usize, owners: &Owners) -> bool {
-        let at = self.machine.root(source).map(|root| self.domain_of_root(root));
+        let at = self.sight.roots[source].map(|root| self.domain_of_root(root));
         let Some(requester) = self.requester_of_source(source, owners) else { return at.is_some() };
         let is_there = self.machine.carriers(source).any(|device| owners[device].is_some());
         match (self.holder(requester, owners), at) {

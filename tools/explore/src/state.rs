@@ -122,18 +122,18 @@ impl World {
         }
         for source in 0..self.board.sources.len() {
             contexts.word(u64::from(self.known.uncertain[source]));
-            let context = self.machine.context(source);
+            let context = self.sight.contexts[source];
             contexts.word(context.map_or(0, |entry| u64::from(entry.low.translation_type()) + 1));
             let levels = context.map_or(0, |entry| u32::from(entry.high.width()) + 2);
-            self.hash_root(self.machine.root(source).map(|root| (root, levels)), &roots, &mut contexts);
-            if let Some(stale) = self.machine.stale_context(source) {
+            self.hash_root(self.sight.roots[source].map(|root| (root, levels)), &roots, &mut contexts);
+            if let Some(stale) = self.sight.stale[source] {
                 doubt.word(source as u64);
                 // A cached entry may lead to a table whose levels are not looked up again; its domain says enough.
                 let domain = stale.map(|root| self.domain_of_root(root).map_or(7, |domain| domain as u64));
                 doubt.word(domain.unwrap_or(8));
             }
             for probe in 0..self.board.probes.len() {
-                let reach = self.machine.reach(source, probe);
+                let reach = self.sight.reach[source][probe];
                 if reach.is_stale() {
                     doubt.word(1 << 32 | (source << 8 | probe) as u64);
                     reach.others().iter().for_each(|other| doubt.word(other.unwrap_or(0)));

@@ -10,7 +10,7 @@ use xen_iommu::region::verdict::{Rejection, Verdict};
 use xen_iommu::vtd::{Coverage, DeviceTlbSlot, DomainSlot, Replacement, Unit, Vtd};
 use xen_iommu::{Arena, Capacity, DomId, Isolation, Owner, Policy};
 
-use crate::hardware::{Control, IDS, Kind, Machine, Pool, bit, frame_index};
+use crate::hardware::{Control, IDS, Kind, Machine, Pool, Sight, bit, frame_index};
 use crate::late::{Buses, dmar};
 use crate::machine::{self, Board, DEVICES, DOMAINS, PLACES, REGIONS, SOURCES, Set};
 use crate::memory::{Block, FRAMES, Image, bits};
@@ -119,6 +119,8 @@ pub struct World {
     pub policy: &'static Policy<'static, Space, Driver, Control>,
     /// See [`Known`].
     pub known: Known,
+    /// What hardware may reach, as it was when the last call was over.
+    pub sight: Box<Sight>,
     /// By device: its requester ids.
     pub(crate) ids: [Set; DEVICES],
     pub(crate) hashes: Box<[FrameHash; FRAMES]>,
@@ -127,6 +129,7 @@ pub struct World {
     base: Image,
     scratch: Image,
     base_known: Known,
+    base_sight: Box<Sight>,
     base_hashes: Box<[FrameHash; FRAMES]>,
 }
 
@@ -185,12 +188,14 @@ impl World {
             pool,
             policy,
             known: Known::default(),
+            sight: Box::new(machine.sight()),
             ids,
             hashes: hashes.clone(),
             block,
             scratch: base.clone(),
             base,
             base_known: Known::default(),
+            base_sight: Box::default(),
             base_hashes: hashes,
         }
     }
@@ -212,6 +217,8 @@ impl World {
         self.known = saved.known;
         self.base_known = saved.known;
         self.hashes.fill(FrameHash::default());
+        *self.sight = self.machine.sight();
+        self.base_sight.clone_from(&self.sight);
         self.keys();
         self.base.take_down(&self.block, frames);
         self.base_hashes.copy_from_slice(&*self.hashes);
@@ -225,6 +232,7 @@ impl World {
             self.hashes[frame] = self.base_hashes[frame];
         }
         self.known = self.base_known;
+        self.sight.clone_from(&self.base_sight);
     }
 
     /// The root of a domain's table for the CPU, with its levels, and of that for devices.
@@ -291,7 +299,7 @@ impl World {
         let mut reached = [0; SOURCES];
         for (source, bits) in reached.iter_mut().enumerate().take(self.board.sources.len()) {
             for (probe, gfn) in self.board.probes.iter().enumerate() {
-                let reach = self.machine.reach(source, probe);
+                let reach = self.sight.reach[source][probe];
                 if reach.now == Some(*gfn) && !(surely && reach.is_stale()) {
                     *bits |= 1 << probe;
                 }

@@ -18,8 +18,8 @@ use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::region::told::IommuState;
 use xen_iommu::region::verdict::{Rejection, Verdict};
 use xen_iommu::{
-    AddError, Arena, AssignError, Capacity, DeviceControl, DomId, HardwareError, Isolation, Mode, NotQuiesced,
-    Note, Owner, Policy, RemappingHardware, RequesterId, Sbdf, Setup, SpaceId,
+    AddError, Arena, AssignError, Capacity, DeviceControl, DomId, HardwareError, Isolation, Mode,
+    NotQuiesced, Note, Owner, Policy, RemappingHardware, RequesterId, Sbdf, Setup, SpaceId,
 };
 
 use crate::frames::Frames;
@@ -294,11 +294,7 @@ impl<'f> World<'f> {
 
     /// The machine before any device is found.
     #[must_use]
-    pub fn without_devices(
-        frames: &'f Frames,
-        memory: &'f mut [MaybeUninit<u8>],
-        machine: Machine,
-    ) -> Self {
+    pub fn without_devices(frames: &'f Frames, memory: &'f mut [MaybeUninit<u8>], machine: Machine) -> Self {
         let mut arena = Arena::new(memory);
         let mut builder = RegistryBuilder::default();
         builder.set_iommu(machine.iommu);
@@ -336,7 +332,15 @@ impl<'f> World<'f> {
             capacity: machine.capacity,
         };
         let policy = Policy::new(setup, arena).unwrap();
-        Self { frames, told, controlled, policy, machine, functions: Mutex::default(), said: Mutex::default() }
+        Self {
+            frames,
+            told,
+            controlled,
+            policy,
+            machine,
+            functions: Mutex::default(),
+            said: Mutex::default(),
+        }
     }
 
     /// What the remapping hardware was told.

@@ -193,7 +193,10 @@ fn explore(all: &[Break]) -> Result<usize, String> {
         match outcome {
             Ok(Outcome::Found(Find { breach, calls, states })) => {
                 let calls = if calls == 1 { "1 call".into() } else { format!("{calls} calls") };
-                eprintln!("  {} in {seconds} s, in {states} states, after {calls}: {breach}", paint("32", "found"));
+                eprintln!(
+                    "  {} in {seconds} s, in {states} states, after {calls}: {breach}",
+                    paint("32", "found")
+                );
             }
             Ok(Outcome::Overlooked) => {
                 overlooked = overlooked.saturating_add(1);
@@ -266,10 +269,8 @@ mod tests {
     #[test]
     fn only_a_breach_is_a_find() {
         let text = "setting: 3 states, 9 calls\n\nbroken: a frame is reachable\nafter boot\n  1. create d1\n  2. assign\n\n7 states, 9 calls";
-        assert!(
-            matches!(outcome(Some(1), text).unwrap(), Outcome::Found(Find { breach, calls: 2, states })
-                if breach == "a frame is reachable" && states == "7")
-        );
+        assert!(matches!(outcome(Some(1), text).unwrap(), Outcome::Found(Find { breach, calls: 2, states })
+                if breach == "a frame is reachable" && states == "7"));
         assert!(matches!(outcome(Some(0), "all held").unwrap(), Outcome::Overlooked));
         for code in [Some(1), Some(2), Some(101), None] {
             assert!(outcome(code, "error: it does not build").is_err());

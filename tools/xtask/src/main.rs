@@ -80,7 +80,7 @@ fn main() -> ExitCode {
 fn help() -> String {
     let verbs = VERBS.iter().map(|verb| format!("  {:<8} {}\n", verb.name, verb.about));
     format!(
-        "Usage: cargo xtask VERB\n\n{}  help     this text\n\nWhat is missing on this machine (QEMU, Bochs, iasl, valgrind) is installed with apt where there is apt.",
+        "Usage: cargo xtask VERB\n\n{}  help     this text\n\nWhat is missing on this machine (QEMU, Bochs, iasl, valgrind, Xen's headers) is installed with apt where there is apt.",
         verbs.collect::<String>()
     )
 }

@@ -8,13 +8,13 @@ use crate::cargo;
 use crate::metadata::Workspace;
 use crate::phase::{Done, Phases, quiet, run as run_command};
 use crate::root;
-use crate::tools::{BOCHS, IASL, QEMU, VALGRIND, in_path, install, qemu_version};
+use crate::tools::{BOCHS, IASL, QEMU, VALGRIND, XEN_HEADERS, in_path, install, qemu_version};
 use crate::words::Usage;
 
 const IMAGE: &str = "qemu-intel-iommu/Cargo.toml";
 
 /// The packages for others to build on.
-pub(crate) const LIBRARIES: [&str; 3] = ["acpi-dmar", "p2m", "xen-iommu"];
+pub(crate) const LIBRARIES: [&str; 4] = ["acpi-dmar", "p2m", "xen-abi", "xen-iommu"];
 
 const USAGE: Usage = Usage(
     "\
@@ -24,7 +24,7 @@ Runs every check, one phase after the other, and stops at the first that fails: 
 combination of the libraries' features; the oldest Rust that Cargo.toml states; the image; all tests, the boots among them; and a way to break the
 code on purpose, which has to be found. The times of all phases are shown at the end.
 
-What is missing (QEMU, Bochs, iasl, valgrind) is installed with apt where there is apt, and the oldest Rust by rustup where there is rustup.
+What is missing (QEMU, Bochs, iasl, valgrind, Xen's headers) is installed with apt where there is apt, and the oldest Rust by rustup where there is rustup.
 Some of the tests alone: cargo test --package NAME.
 
   -h, --help   this text
@@ -40,7 +40,7 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut phases = Phases::new();
-    phases.phase("tools", "rustfmt, clippy, QEMU, Bochs, iasl, valgrind", || {
+    phases.phase("tools", "rustfmt, clippy, QEMU, Bochs, iasl, valgrind, Xen's headers", || {
         component("fmt", "rustfmt")?;
         component("clippy", "clippy")?;
         let qemu = QEMU.have()?;
@@ -51,6 +51,8 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
         eprintln!("{}", quiet(&format!("iasl ({})", iasl.display())));
         let valgrind = VALGRIND.have()?;
         eprintln!("{}", quiet(&format!("valgrind ({})", valgrind.display())));
+        let headers = XEN_HEADERS.have()?;
+        eprintln!("{}", quiet(&format!("Xen's headers ({})", headers.display())));
         Ok(Done::Held)
     });
     phases.command("format", &mut with(&["fmt", "--all", "--check"]));

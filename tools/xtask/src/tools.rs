@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use crate::phase::{quiet, spelled};
 
-/// A program, and the packages that have it.
+/// A program, or another file, and the packages that have it.
 pub(crate) struct Tool {
-    /// Its name.
+    /// Its name; a file's path from the root on.
     program: &'static str,
     /// The environment variable that names another one.
     variable: &'static str,
@@ -81,6 +81,19 @@ pub(crate) const VALGRIND: Tool = Tool {
         ("zypper", "sudo zypper install valgrind"),
         ("apk", "sudo apk add valgrind"),
         ("nix-env", "nix-shell -p valgrind"),
+    ],
+};
+
+/// Xen's public headers, and libxenctrl's. The variable names their folder.
+pub(crate) const XEN_HEADERS: Tool = Tool {
+    program: "/usr/include/xen/xen.h",
+    variable: "XEN_PUBLIC_HEADERS",
+    purpose: "the comparison with Xen's structures",
+    apt: "libxen-dev",
+    others: &[
+        ("dnf", "sudo dnf install xen-devel"),
+        ("zypper", "sudo zypper install xen-devel"),
+        ("apk", "sudo apk add xen-dev"),
     ],
 };
 

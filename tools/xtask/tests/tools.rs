@@ -56,6 +56,8 @@ impl Place {
             .env("FAKE_SH", fake())
             .env("FAKE_BIN", self.programs())
             .env("FAKE_UID", "1000")
+            // No program that a folder of stand-ins could have.
+            .env("XEN_PUBLIC_HEADERS", self.folder.path())
             .env_remove("QEMU")
             .env_remove("GIT")
             .envs(self.variables.iter().copied())

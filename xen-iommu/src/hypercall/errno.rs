@@ -1,18 +1,17 @@
 //! Causes to Xen's error numbers: here and nowhere else.
 
 use p2m::IdentityError;
+use xen_abi::Errno;
 
-use crate::abi::Errno;
 use crate::error::{AddError, AssignError, DomainError};
 use crate::platform::HardwareError;
 
-impl From<&IdentityError> for Errno {
-    fn from(error: &IdentityError) -> Self {
-        match error {
-            IdentityError::Conflict { .. } => Self::EBUSY,
-            IdentityError::NoFrames { .. } => Self::ENOMEM,
-            IdentityError::OutOfRange { .. } => Self::ERANGE,
-        }
+/// Neither type is this crate's, so no `From`.
+fn identity(error: &IdentityError) -> Errno {
+    match error {
+        IdentityError::Conflict { .. } => Errno::EBUSY,
+        IdentityError::NoFrames { .. } => Errno::ENOMEM,
+        IdentityError::OutOfRange { .. } => Errno::ERANGE,
     }
 }
 
@@ -42,13 +41,14 @@ impl From<&AssignError> for Errno {
             | AssignError::Contested(_) => Self::EBUSY,
             AssignError::Bridge(_)
             | AssignError::UnknownIds(_)
+            | AssignError::WithPhysical { .. }
             | AssignError::Group(_)
             | AssignError::VirtualFunction { .. }
             | AssignError::PhysicalFunction { .. }
             | AssignError::RejectedRegion { .. }
             | AssignError::Forbidden { .. } => Self::EPERM,
             AssignError::BeyondUnit { .. } => Self::ERANGE,
-            AssignError::Map { error, .. } => error.into(),
+            AssignError::Map { error, .. } => identity(error),
             AssignError::Hardware { error, .. } => error.into(),
         }
     }
@@ -59,7 +59,7 @@ impl From<&AddError> for Errno {
         match error {
             AddError::Present(_) => Self::EEXIST,
             AddError::NoPlace | AddError::NoSpace => Self::ENOMEM,
-            AddError::Map { error, .. } => error.into(),
+            AddError::Map { error, .. } => identity(error),
             AddError::Hardware(error) => error.into(),
         }
     }

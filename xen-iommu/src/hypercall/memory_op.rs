@@ -9,9 +9,10 @@
 use core::iter;
 
 use p2m::MfnRange;
+use xen_abi::memory::XENMEM_RDM_ALL;
+use xen_abi::{Errno, Layout, ReservedDeviceMemory, ReservedDeviceMemoryMap};
 
 use super::GuestMemory;
-use crate::abi::{Abi, Errno, ReservedDeviceMemory, ReservedDeviceMemoryMap, XENMEM_RDM_ALL};
 use crate::platform::{DomId, Sbdf};
 use crate::region::record::Region;
 use crate::region::registry::{Cluster, Registry};
@@ -25,7 +26,7 @@ pub enum Caller {
     Guest(DomId),
 }
 
-/// Serves the hypercall. `argument` is the guest address of a `struct xen_reserved_device_memory_map` in the layout of `abi`; `start_extent` are the bits
+/// Serves the hypercall. `argument` is the guest address of a `struct xen_reserved_device_memory_map` in `layout`; `start_extent` are the bits
 /// above memory_op's command. The entries are what [`Registry::told`] says of the device that is asked about and of `others` that go with it, as they
 /// share a requester id; or of all under [`XENMEM_RDM_ALL`].
 ///
@@ -38,7 +39,7 @@ pub fn reserved_device_memory_map<I: Iterator<Item = Sbdf> + Clone>(
     registry: &Registry<'_>,
     memory: &mut impl GuestMemory,
     caller: Caller,
-    abi: Abi,
+    layout: Layout,
     start_extent: u64,
     argument: u64,
     others: impl FnOnce(Sbdf) -> I,
@@ -46,10 +47,10 @@ pub fn reserved_device_memory_map<I: Iterator<Item = Sbdf> + Clone>(
     if start_extent != 0 {
         return Err(Errno::EINVAL);
     }
-    let mut bytes = [0; 24];
-    let read = bytes.get_mut(..ReservedDeviceMemoryMap::size(abi)).ok_or(Errno::EFAULT)?;
+    let mut bytes = [0; ReservedDeviceMemoryMap::SIZE];
+    let read = bytes.get_mut(..ReservedDeviceMemoryMap::size(layout)).ok_or(Errno::EFAULT)?;
     memory.read(argument, read).map_err(|_| Errno::EFAULT)?;
-    let map = ReservedDeviceMemoryMap::from_bytes(&bytes, abi);
+    let map = ReservedDeviceMemoryMap::from_bytes(&bytes, layout).map_err(|_| Errno::EFAULT)?;
     if !memory.is_guest_address(map.buffer) {
         return Err(Errno::EFAULT);
     }
@@ -57,19 +58,19 @@ pub fn reserved_device_memory_map<I: Iterator<Item = Sbdf> + Clone>(
         return Err(Errno::EINVAL);
     }
 
-    let mut answer = Answer { memory, abi, map, count: 0 };
+    let mut answer = Answer { memory, layout, map, count: 0 };
     let written = if map.flags & XENMEM_RDM_ALL != 0 {
         answer.write(registry.active_clusters(), caller)
     } else {
-        let device = u32::from(map.segment) << 16 | u32::from(map.bus) << 8 | u32::from(map.devfn);
-        let device = Sbdf::from_raw(device);
+        let device = Sbdf::from(map.pci);
         answer.write(registry.clusters_of(iter::once(device).chain(others(device))), caller)
     };
     let (count, memory) = (answer.count, answer.memory);
     if written == Err(Errno::EFAULT) {
         return written;
     }
-    let nr_entries = argument.checked_add(ReservedDeviceMemoryMap::NR_ENTRIES_OFFSET).ok_or(Errno::EFAULT)?;
+    let nr_entries = ReservedDeviceMemoryMap::offsets(layout).nr_entries;
+    let nr_entries = argument.checked_add(nr_entries as u64).ok_or(Errno::EFAULT)?;
     memory.write(nr_entries, &count.to_le_bytes()).map_err(|_| Errno::EFAULT)?;
     written?;
     if count > map.nr_entries { Err(Errno::ENOBUFS) } else { Ok(()) }
@@ -77,7 +78,7 @@ pub fn reserved_device_memory_map<I: Iterator<Item = Sbdf> + Clone>(
 
 struct Answer<'a, M> {
     memory: &'a mut M,
-    abi: Abi,
+    layout: Layout,
     map: ReservedDeviceMemoryMap,
     /// Entries so far, written or not.
     count: u32,
@@ -104,11 +105,9 @@ impl<M: GuestMemory> Answer<'_, M> {
 
     fn write_entry(&mut self, range: MfnRange) -> Result<(), Errno> {
         let entry = ReservedDeviceMemory { start_pfn: range.start().raw(), nr_pages: range.len() };
-        let bytes = entry.to_bytes(self.abi).ok_or(Errno::ERANGE)?;
-        let size = ReservedDeviceMemory::size(self.abi);
-        let offset = u64::from(self.count).checked_mul(size as u64).ok_or(Errno::EFAULT)?;
+        let bytes = entry.to_bytes(self.layout).map_err(|_| Errno::ERANGE)?;
+        let offset = u64::from(self.count).checked_mul(bytes.len() as u64).ok_or(Errno::EFAULT)?;
         let address = self.map.buffer.checked_add(offset).ok_or(Errno::EFAULT)?;
-        let bytes = bytes.get(..size).ok_or(Errno::EFAULT)?;
-        self.memory.write(address, bytes).map_err(|_| Errno::EFAULT)
+        self.memory.write(address, &bytes).map_err(|_| Errno::EFAULT)
     }
 }

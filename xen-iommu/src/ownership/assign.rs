@@ -60,9 +60,28 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         whole_groups: bool,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
-        let done = self
-            .select(devices, whole_groups)
-            .and_then(|()| self.check_rules())
+        let selected = self.select(devices, whole_groups);
+        if selected.is_ok() && self.first == NONE {
+            return Ok(());
+        }
+        let checked = selected.and_then(|()| self.check_rules());
+        self.carry_out(checked, devices, notes)
+    }
+
+    /// Takes a device into quarantine whatever the rules: its domain goes, or it goes itself.
+    pub(super) fn evict(mut self, device: Sbdf, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
+        let selected = self.select(&[device], false);
+        self.carry_out(selected, &[device], notes)
+    }
+
+    /// Does what was selected and checked, or nothing.
+    fn carry_out(
+        mut self,
+        checked: Result<(), AssignError>,
+        devices: &[Sbdf],
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<(), AssignError> {
+        let done = checked
             .and_then(|()| self.fetch_back())
             .and_then(|()| self.check_regions())
             .and_then(|()| self.quiesce_waiting(notes))
@@ -150,9 +169,17 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         self.selected().filter(|device| device.part() == Part::Moves)
     }
 
-    /// How strictly this device's regions are to be provided.
-    pub(super) fn mode_of(&self, device: &Device) -> Mode {
-        if device.is_relaxable() { Mode::Relaxed } else { self.mode }
+    /// How strictly this device's regions are to be provided: for one that only goes along, as those that it goes with.
+    pub(super) fn mode_of(&self, device: &'m Device) -> Mode {
+        let is_relaxed = |device: &Device| device.is_relaxable();
+        let relaxed = if device.part() == Part::Accompanies {
+            let grouping = self.policy.grouping(self.presence);
+            let mut moving = grouping.of_requester(device).filter(|mate| mate.part() == Part::Moves);
+            moving.all(is_relaxed)
+        } else {
+            is_relaxed(device)
+        };
+        if relaxed { Mode::Relaxed } else { self.mode }
     }
 
     /// Takes every mark away, after `last` has seen each region.

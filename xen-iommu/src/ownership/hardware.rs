@@ -7,7 +7,7 @@ use super::domains::Domain;
 use crate::control::DeviceControl;
 use crate::error::AssignError;
 use crate::note::Note;
-use crate::platform::{HardwareError, RemappingHardware};
+use crate::platform::{HardwareError, RemappingHardware, RequesterId};
 use crate::present::{Requester, Requesters};
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
@@ -66,6 +66,16 @@ pub(super) fn attach<S: AddressSpace>(
     requester: &Requester,
     domain: Option<&Domain<S>>,
 ) -> Result<(), HardwareError> {
+    attach_older(hardware, requesters, (requester, 0), domain)
+}
+
+/// As [`attach`], without so many of its ids that came last.
+pub(super) fn attach_older<S: AddressSpace>(
+    hardware: &impl RemappingHardware,
+    requesters: &Requesters<'_, S>,
+    (requester, without): (&Requester, usize),
+    domain: Option<&Domain<S>>,
+) -> Result<(), HardwareError> {
     let (space, root) = match domain {
         Some(domain) => (domain.space_id(), domain.space.lock().as_ref().map(AddressSpace::device_root)),
         None => {
@@ -74,19 +84,38 @@ pub(super) fn attach<S: AddressSpace>(
             (requester.space_id(), root)
         }
     };
+    let mut ids = requesters.ids(requester).skip(without);
     match root {
-        Some(root) => requesters.ids(requester).try_for_each(|id| hardware.attach(id, space, root)),
-        None => detach(hardware, requesters, requester),
+        Some(root) => each(&mut ids, |id| hardware.attach(id, space, root)),
+        None => each(&mut ids, |id| hardware.detach(id)),
     }
 }
 
-/// Blocks a requester.
+/// Does it for each id, also after one that no unit translates, which is what it comes to then.
+fn each(
+    ids: &mut dyn Iterator<Item = RequesterId>,
+    does: impl Fn(RequesterId) -> Result<(), HardwareError>,
+) -> Result<(), HardwareError> {
+    let mut without_unit = Ok(());
+    for id in ids {
+        match does(id) {
+            Err(error @ HardwareError::NoUnit { .. }) => without_unit = Err(error),
+            other => other?,
+        }
+    }
+    without_unit
+}
+
+/// Blocks a requester. An id that no unit translates is as it was.
 pub(super) fn detach<S>(
     hardware: &impl RemappingHardware,
     requesters: &Requesters<'_, S>,
     requester: &Requester,
 ) -> Result<(), HardwareError> {
-    requesters.ids(requester).try_for_each(|id| hardware.detach(id))
+    match each(&mut requesters.ids(requester), |id| hardware.detach(id)) {
+        Err(HardwareError::NoUnit { .. }) => Ok(()),
+        done => done,
+    }
 }
 
 /// Flushes what is owed for a domain's address space. It stays owed if that fails.

@@ -95,14 +95,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             self.cut_off(control, presence, device, notes);
             self.keep_cut_off(presence, device);
         }
-        self.fill_quarantine(presence, device, new_space)?;
+        let filled = self.fill_quarantine(presence, device, new_space);
         match device.owner() {
-            Owner::Quarantine => self.attach_again(presence, device),
+            Owner::Quarantine => filled.and_then(|()| self.attach_again(presence, device)),
             Owner::Domain(domain) if domain != self.hardware_domain => {
                 if region.owner() != Some(domain) {
                     notes(Note::Unprovided { device: sbdf, region: region.name(), domain });
                 }
-                Ok(())
+                filled
             }
             Owner::Domain(domain) => match self.owner_for(presence, device) {
                 (_, Some((other, holder))) => {
@@ -110,7 +110,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                     self.cut_off(control, presence, device, notes);
                     let moved = self
                         .transfer(control, presence, Owner::Quarantine, Mode::Relaxed)
-                        .and_then(|transfer| transfer.run(&[sbdf], false, notes));
+                        .and_then(|transfer| transfer.evict(sbdf, notes));
                     if let Err(error) = moved {
                         notes(Note::NotMoved { device: sbdf, error });
                         if device.is_quiesced() {
@@ -119,9 +119,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                         }
                     }
                     self.keep_cut_off(presence, device);
-                    Ok(())
+                    filled
                 }
-                _ => self.map_where_owned(presence, device, self.domain(domain), notes),
+                _ => filled.and_then(|()| self.map_where_owned(presence, device, self.domain(domain), notes)),
             },
         }
     }

@@ -180,7 +180,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             let its = |device: &&Device| device.owner() == Owner::Domain(id);
             let Some(device) = presence.devices.all().find(its) else { break };
             self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)
-                .and_then(|transfer| transfer.run(&[device.sbdf()], false, notes))
+                .and_then(|transfer| transfer.evict(device.sbdf(), notes))
                 .map_err(DomainError::Device)?;
         }
         // Hardware that still holds translations of it could walk its tables after they are freed.
@@ -191,7 +191,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
 
     /// Works on a domain's address space under its table lock alone. `None` when there is no such domain.
     pub fn with_space<T>(&self, id: DomId, work: impl FnOnce(&mut S) -> T) -> Option<T> {
-        self.domain(id)?.space.lock().as_mut().map(work)
+        let domain = self.domain(id)?;
+        let mut space = domain.space.lock();
+        // While the lock was waited for it may have gone, and its place be another's.
+        space.as_mut().filter(|_| domain.id() == Some(id)).map(work)
     }
 
     /// Flushes what is owed for a domain's address space: what was changed by other means than the policy, and what could not be flushed before. Takes

@@ -3,7 +3,7 @@
 use p2m::{AddressSpace, OnConflict, Seen};
 
 use super::domains::Domain;
-use super::hardware::{attach, detach, flush};
+use super::hardware::{attach, attach_older, detach, flush};
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::{AddError, AssignError, Holder};
@@ -36,13 +36,23 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         // Before anything is mapped where its DMA may go already, by an id that others have too.
         if let Some((other, holder)) = newcomer {
             notes(Note::Newcomer { device: function.sbdf, other, holder });
+        }
+        let requester = presence.requesters.of(device).ok_or(AddError::NoPlace)?;
+        let was_blocked = requester.is_blocked();
+        if newcomer.is_some() || requester.is_contested() {
             self.cut_off(&mut control, &presence, device, notes);
         }
         let added = self
             .fill_quarantine(&presence, device, new_space)
-            .and_then(|()| self.settle(&presence, device, notes));
+            .and_then(|()| self.settle(&presence, (device, known, was_blocked), notes));
         let Err(error) = added else {
             self.keep_cut_off(&presence, device);
+            self.tell_company(&presence, device, notes);
+            let is_without_unit = device.is_without_unit();
+            drop(presence);
+            if is_without_unit {
+                self.presence.write().requesters.truncate_ids(requester, known);
+            }
             return Ok(owner);
         };
         for mate in self.grouping(&presence).of_requester(device).filter(|mate| mate.is_quiesced_now()) {
@@ -158,19 +168,35 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let grouping = self.grouping(presence);
         let waits = |mate: &&'m Device| {
             let is_newcomer = mate.number == device.number;
-            is_newcomer || (mate.owner() == Owner::Quarantine && !mate.is_quiesced())
+            (is_newcomer || mate.owner() == Owner::Quarantine) && !mate.is_quiesced()
         };
+        let stays = |mate: &Device| mate.number != device.number && mate.owner() != Owner::Quarantine;
+        let all_wait = !grouping.of_requester(device).any(stays);
         for mate in grouping.of_requester(device).filter(waits) {
             match control.quiesce(mate.sbdf()) {
                 Ok(()) => mate.set_quiesced(true),
                 Err(why) => {
-                    let is_alone = grouping.of_requester(device).count() == 1;
-                    if let Some(requester) = presence.requesters.of(device).filter(|_| is_alone) {
+                    // A contested one's other ids are not its to block.
+                    let requester = presence.requesters.of(device).filter(|_| all_wait);
+                    let blocked = requester.is_some_and(|requester| !requester.is_contested());
+                    if let Some(requester) = requester {
                         requester.set_blocked(true);
                     }
-                    notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked: is_alone });
+                    notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked });
                 }
             }
+        }
+    }
+
+    /// A newcomer that waits is translated as a guest's device, where nothing can tell them apart.
+    fn tell_company(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
+        let grouping = self.grouping(presence);
+        let with = grouping.of_requester(device).find_map(|mate| match mate.owner() {
+            Owner::Domain(id) if id != self.hardware_domain => Some((mate.sbdf(), id)),
+            _ => None,
+        });
+        if let Some((with, domain)) = with.filter(|_| device.owner() == Owner::Quarantine) {
+            notes(Note::TranslatedWith { device: device.sbdf(), with, domain });
         }
     }
 
@@ -242,12 +268,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     fn settle(
         &self,
         presence: &Presence<'m, S>,
-        device: &'m Device,
+        (device, known, was_blocked): (&'m Device, usize, bool),
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AddError> {
         let requester = presence.requesters.of(device).ok_or(AddError::NoPlace)?;
         let before = requester.holder();
-        let is_new = requester.users.get().saturating_add(requester.bridges.get()) == 1;
         let holder = self.holder_of(presence, device);
         let domain = self.domain_at(holder);
         let owned = match device.owner() {
@@ -269,14 +294,32 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
             Err(AddError::Hardware(HardwareError::NoUnit { .. })) => {
                 notes(Note::NotTranslated(device.sbdf()));
-                requester.set_translated(false);
+                if known == 0 {
+                    requester.set_translated(false);
+                } else {
+                    // Those that were there before it go on with the ids that they had.
+                    device.set_without_unit();
+                    let new = presence.requesters.ids(requester).count().saturating_sub(known);
+                    for id in presence.requesters.ids(requester).take(new) {
+                        match self.hardware.detach(id) {
+                            Ok(()) | Err(HardwareError::NoUnit { .. }) => {}
+                            Err(error) => {
+                                requester.set_suspect(holder);
+                                notes(Note::Suspect { source_id: device.sbdf(), error });
+                            }
+                        }
+                    }
+                }
             }
             Err(error) => {
-                let undone = if is_new {
-                    detach(&self.hardware, &presence.requesters, requester)
-                } else {
-                    attach(&self.hardware, &presence.requesters, requester, self.domain_at(before))
-                };
+                requester.set_blocked(was_blocked);
+                // The ids that came with it go again.
+                let new = presence.requesters.ids(requester).count().saturating_sub(known);
+                let mut ids = presence.requesters.ids(requester).take(new);
+                let undone = ids.try_for_each(|id| self.hardware.detach(id)).and_then(|()| {
+                    let before = self.domain_at(before);
+                    attach_older(&self.hardware, &presence.requesters, (requester, new), before)
+                });
                 if let Err(error) = undone {
                     requester.set_suspect(holder);
                     notes(Note::Suspect { source_id: device.sbdf(), error });
@@ -285,6 +328,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
         }
         requester.set_holder(holder);
+        if holder.is_some() && !requester.is_contested() {
+            requester.set_blocked(false);
+        }
         Ok(())
     }
 
@@ -352,11 +398,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             self.send_off(&presence, place, to, notes)?;
         } else if !place.is_bridge() && place.owner() != Owner::Quarantine && requester.is_translated() {
             // Others go on with its ids: those that are with the same domain, or else in quarantine.
-            self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)?.run(
-                &[device],
-                false,
-                notes,
-            )?;
+            self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)?.evict(device, notes)?;
         }
         if users > 0 || bridges > 0 {
             self.empty_quarantine(&presence, place, notes);
@@ -366,6 +408,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         if users == 0 {
             let hardware_domain = self.domain(self.hardware_domain).map(|domain| domain.number);
             requester.set_holder(hardware_domain.filter(|_| bridges > 0));
+            requester.set_blocked(false);
         }
         if place.is_quiesced() {
             place.set_quiesced(false);
@@ -387,17 +430,17 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         to: Option<&'m Domain<S>>,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
-        let Some(requester) = presence.requesters.of(device).filter(|requester| requester.is_translated())
-        else {
-            return Ok(());
-        };
+        let Some(requester) = presence.requesters.of(device) else { return Ok(()) };
         let sent = match to {
             Some(domain) => attach(&self.hardware, &presence.requesters, requester, Some(domain)),
             None => detach(&self.hardware, &presence.requesters, requester),
         };
-        let Err(error) = sent else {
-            requester.set_certain();
-            return Ok(());
+        let error = match sent {
+            Ok(()) | Err(HardwareError::NoUnit { .. }) => {
+                requester.set_certain();
+                return Ok(());
+            }
+            Err(error) => error,
         };
         let back = self.domain_at(requester.holder());
         if let Err(error) = attach(&self.hardware, &presence.requesters, requester, back) {

@@ -16,7 +16,7 @@ use crate::region::record::{Region, Stage};
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
     /// Maps the selected devices' regions in `domain`.
     pub(super) fn provide(
-        &mut self,
+        &self,
         domain: &'m Domain<S>,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
@@ -27,6 +27,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 self.tell_company(device, id, notes);
             }
             self.tell_isolation(device, id, notes);
+        }
+        // A region that any device wants strictly is provided so.
+        let strict = self.selected().filter(|device| self.mode_of(device) == Mode::Strict);
+        let relaxed = self.selected().filter(|device| self.mode_of(device) == Mode::Relaxed);
+        for device in strict.chain(relaxed) {
             // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the same frame, so it stays.
             let relaxed = is_hardware_domain || self.mode_of(device) == Mode::Relaxed;
             let on_conflict = if relaxed { OnConflict::Skip } else { OnConflict::Refuse };
@@ -66,7 +71,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
     }
 
     fn provide_region(
-        &mut self,
+        &self,
         device: &'m Device,
         region: &'m Region<'m>,
         (domain, id): (&'m Domain<S>, DomId),

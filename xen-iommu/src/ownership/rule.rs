@@ -7,8 +7,8 @@ use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::{AssignError, Together};
 use crate::owner::Owner;
-use crate::platform::{HardwareError, RemappingHardware, Sbdf};
-use crate::present::{Device, Part, Presence};
+use crate::platform::{HardwareError, RemappingHardware};
+use crate::present::{Device, Part, Presence, Requester};
 use crate::region::forbidden::Window;
 use crate::region::record::Region;
 use crate::region::told::IommuState;
@@ -40,12 +40,20 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let Some(other) = found else { return Ok(()) };
         let Owner::Domain(owner) = other.owner() else { return Ok(()) };
         let Some((via, link)) = grouping.reason(device, other) else { return Ok(()) };
+        if device.physical() == Some(other.sbdf()) {
+            return Err(AssignError::WithPhysical { device: device.sbdf(), physical: other.sbdf(), link });
+        }
         let holder = self.policy.holder(owner);
         Err(AssignError::Group(Together { device: device.sbdf(), other: other.sbdf(), holder, link, via }))
     }
 
     /// A device leaves the hardware domain only where a unit translates its DMA, and goes to a guest only while that unit does.
     fn check_translated(&self, device: &'m Device) -> Result<(), AssignError> {
+        let requester = self.presence.requesters.of(device);
+        // At home, too, its DMA would be that of others elsewhere.
+        if self.target != Owner::Quarantine && requester.is_some_and(Requester::is_contested) {
+            return Err(AssignError::Contested(device.sbdf()));
+        }
         if self.target == Owner::Domain(self.policy.hardware_domain) {
             return Ok(());
         }
@@ -54,11 +62,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         if state != IommuState::Active {
             return Err(AssignError::NoIommu { device: sbdf, state });
         }
-        let requester = self.presence.requesters.of(device);
-        let Some(requester) = requester.filter(|requester| !requester.is_contested()) else {
-            return if self.guest().is_some() { Err(AssignError::Contested(sbdf)) } else { Ok(()) };
-        };
-        if !requester.is_translated() {
+        let Some(requester) = requester.filter(|requester| !requester.is_contested()) else { return Ok(()) };
+        if !requester.is_translated() || device.is_without_unit() {
             let error = HardwareError::NoUnit { source: sbdf };
             return Err(AssignError::Hardware { device: sbdf, error });
         }
@@ -85,8 +90,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let sbdf = device.sbdf();
         if device.is_physical() {
             // To a guest it goes without any; out of the hardware domain's hands, without those that a guest has.
-            let mut functions =
-                self.presence.devices.all().filter(|other| self.physical_of(other) == Some(sbdf));
+            let mut functions = self.presence.devices.all().filter(|other| other.physical() == Some(sbdf));
             let found = functions.find(|function| match function.owner() {
                 Owner::Domain(_) if function.owner() != hardware_domain => true,
                 _ => self.guest().is_some(),
@@ -96,7 +100,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 return Err(AssignError::VirtualFunction { device: sbdf, function: function.sbdf(), owner });
             }
         }
-        if let Some(physical) = self.physical_of(device).filter(|_| self.guest().is_some()) {
+        if let Some(physical) = device.physical().filter(|_| self.guest().is_some()) {
             let owner = self.presence.devices.find(physical).map(|physical| match physical.part() {
                 Part::Moves => self.target,
                 _ => physical.owner(),
@@ -106,16 +110,6 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             }
         }
         Ok(())
-    }
-
-    /// The physical function of a virtual one: by it the unit of its own id is found.
-    fn physical_of(&self, device: &Device) -> Option<Sbdf> {
-        if !device.is_virtual() {
-            return None;
-        }
-        let requester = self.presence.requesters.of(device)?;
-        let mut ids = self.presence.requesters.ids(requester);
-        ids.find(|id| id.id == device.sbdf()).map(|id| id.unit_of)
     }
 
     /// What concerns the regions that a guest is to get, with those of devices that go with them in quarantine.

@@ -29,6 +29,13 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             if device.part() == Part::Accompanies {
                 self.quiesce(device, false, notes)?;
             }
+            // Who is bound to it for want of isolation reaches it beside the unit, which cannot block that.
+            let bound = self.policy.grouping(self.presence);
+            for other in bound.bound(device) {
+                if other.part() == Part::Idle && other.owner() == Owner::Quarantine {
+                    self.quiesce(other, false, notes)?;
+                }
+            }
             for region in self.policy.registry.regions_of(device.sbdf()) {
                 if region.rejection().is_some() {
                     continue;
@@ -56,7 +63,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         // Those that go along to quarantine reach there what the one that moves reaches.
         for device in self.selected().filter(|device| !device.is_alone()) {
             let mate = self.stays_with(device);
-            let with_guest = mate.is_some_and(|mate| mate != self.policy.hardware_domain);
+            let guest_has = |other: &Device| match other.owner() {
+                Owner::Domain(id) => id != self.policy.hardware_domain && other.part() != Part::Moves,
+                Owner::Quarantine => false,
+            };
+            let with_guest = grouping.bound(device).any(guest_has);
             if with_guest || grouping.of_requester(device).any(|mate| self.reaches_kept(mate)) {
                 self.quiesce(device, mate.is_none(), notes)?;
             }

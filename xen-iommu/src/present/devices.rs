@@ -1,6 +1,6 @@
 //! The functions that are present, and who owns each.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, intrusive_adapter};
 
@@ -38,27 +38,31 @@ pub(crate) struct Device {
     /// Where PCI's isolation ends, and the next device with the same.
     isolation: Number,
     next_not_isolated: Number,
+    /// Its physical function, if it is a virtual one.
+    physical: Number,
     /// The next in the selection of a move, in a group that is made anew, or among free places.
     pub(crate) next_in_list: Number,
     part: AtomicU8,
-    flags: AtomicU8,
+    flags: AtomicU16,
 }
 
 /// A bridge of any kind: no member of a group, and never assigned.
-const BRIDGE: u8 = 1 << 0;
+const BRIDGE: u16 = 1 << 0;
 /// A physical function that can have virtual ones.
-const PHYSICAL: u8 = 1 << 1;
-const VIRTUAL: u8 = 1 << 2;
+const PHYSICAL: u16 = 1 << 1;
+const VIRTUAL: u16 = 1 << 2;
 /// Its DMA may carry more requester ids than are known.
-const INCOMPLETE: u8 = 1 << 6;
+const INCOMPLETE: u16 = 1 << 6;
+/// See [`Device::is_without_unit`].
+const WITHOUT_UNIT: u16 = 1 << 8;
 /// Its regions may be left out where they are in the way.
-const RELAXABLE: u8 = 1 << 3;
+const RELAXABLE: u16 = 1 << 3;
 /// Its DMA is off until it moves.
-const QUIESCED: u8 = 1 << 4;
+const QUIESCED: u16 = 1 << 4;
 /// The move under way has it blocked, as it could not be switched off.
-const BLOCKED_NOW: u8 = 1 << 7;
+const BLOCKED_NOW: u16 = 1 << 7;
 /// The move under way switched it off.
-const QUIESCED_NOW: u8 = 1 << 5;
+const QUIESCED_NOW: u16 = 1 << 5;
 
 impl Device {
     pub(crate) fn sbdf(&self) -> Sbdf {
@@ -82,13 +86,23 @@ impl Device {
         self.has(PHYSICAL)
     }
 
+    /// Whether no unit translates ids that came with it, while its requester goes on with those that it had before.
+    pub(crate) fn is_without_unit(&self) -> bool {
+        self.has(WITHOUT_UNIT)
+    }
+
+    pub(crate) fn set_without_unit(&self) {
+        self.set(WITHOUT_UNIT, true);
+    }
+
     /// Whether all requester ids are known that its DMA may carry.
     pub(crate) fn has_all_ids(&self) -> bool {
         !self.has(INCOMPLETE)
     }
 
-    pub(crate) fn is_virtual(&self) -> bool {
-        self.has(VIRTUAL)
+    /// The physical function of a virtual one.
+    pub(crate) fn physical(&self) -> Option<Sbdf> {
+        self.has(VIRTUAL).then(|| Sbdf::from_raw(self.physical.get()))
     }
 
     /// The lowest function or bridge above which everything isolates.
@@ -146,11 +160,11 @@ impl Device {
         self.part.store(part as u8, Ordering::Relaxed);
     }
 
-    fn has(&self, flag: u8) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags.load(Ordering::Relaxed) & flag != 0
     }
 
-    fn set(&self, flag: u8, to: bool) {
+    fn set(&self, flag: u16, to: bool) {
         let flags = self.flags.load(Ordering::Relaxed);
         self.flags.store(if to { flags | flag } else { flags & !flag }, Ordering::Relaxed);
     }
@@ -198,9 +212,10 @@ impl<'m> Devices<'m> {
                 bound: Number::new(number),
                 isolation: Number::new(0),
                 next_not_isolated: Number::new(NONE),
+                physical: Number::new(0),
                 next_in_list: Number::new(next),
                 part: AtomicU8::new(Part::Idle as u8),
-                flags: AtomicU8::new(0),
+                flags: AtomicU16::new(0),
             }
         })?;
         let free = if capacity == 0 { NONE } else { 0 };
@@ -289,7 +304,10 @@ impl<'m> Devices<'m> {
         let flags = match function.role {
             Role::Bridge | Role::HostBridge => BRIDGE,
             Role::Physical => PHYSICAL,
-            Role::Virtual { .. } => VIRTUAL,
+            Role::Virtual { physical } => {
+                device.physical.set(physical.raw());
+                VIRTUAL
+            }
             _ => 0,
         };
         let flags = if function.ids.is_complete() { flags } else { flags | INCOMPLETE };

@@ -117,8 +117,9 @@ fn watch(
     model.trouble(Trouble::default());
     if result.is_ok() {
         // Nothing of the old space is left.
-        let stale = |way: testkit::vtd::Way| way.targets().any(|mfn| mfn.raw() != 2);
-        assert!(!model.ways(MOVES, OWN).flatten().any(stale));
+        model.ways(&[MOVES], &[OWN], &mut |_, _, way| {
+            assert!(way.iter().all(|way| way.targets().all(|mfn| mfn.raw() == 2)));
+        });
     }
     model.check_tables();
     assert_eq!(model.violations(), [] as [&str; 0]);

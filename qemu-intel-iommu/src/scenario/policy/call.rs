@@ -31,7 +31,7 @@ pub struct Query {
 impl Query {
     /// All regions.
     pub const ALL: Self =
-        Self { flags: abi::XENMEM_RDM_ALL, room: ROOM, device: Sbdf::new(0, 0, 0, 0), buffer: None };
+        Self { flags: abi::memory::XENMEM_RDM_ALL, room: ROOM, device: Sbdf::new(0, 0, 0, 0), buffer: None };
 
     /// The regions of a device.
     pub fn of(device: Sbdf) -> Self {
@@ -61,8 +61,11 @@ pub fn call(
             | u32::from(query.device.devfn()) << 24,
     );
     let mut caller = Caller { policy: &world.host.policy, domain, ram };
-    let result =
-        caller.hypercall(abi::HYPERVISOR_MEMORY_OP, abi::XENMEM_RESERVED_DEVICE_MEMORY_MAP, base + ARGUMENT);
+    let result = caller.hypercall(
+        abi::HYPERVISOR_MEMORY_OP,
+        abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP,
+        base + ARGUMENT,
+    );
     let count = ram.read32(ARGUMENT + 4);
     let written = count.min(query.room).min(ROOM);
     let entry = |index: u32| {

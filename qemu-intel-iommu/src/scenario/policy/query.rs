@@ -89,7 +89,7 @@ pub fn flags(world: &mut World) -> Outcome {
     }
     let ram = &world.host.ram;
     let mut caller = Caller { policy: &world.host.policy, domain: HARDWARE_DOMAIN, ram };
-    let command = abi::XENMEM_RESERVED_DEVICE_MEMORY_MAP | 1 << abi::MEMOP_EXTENT_SHIFT;
+    let command = abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP | 1 << abi::memory::MEMOP_EXTENT_SHIFT;
     let result = caller.hypercall(abi::HYPERVISOR_MEMORY_OP, command, 0);
     ensure!(result == Errno::EINVAL.result(), "a start extent: {result}");
     Ok(format!("{} (EINVAL)", Errno::EINVAL.result()))
@@ -113,7 +113,8 @@ pub fn unreadable(world: &mut World) -> Outcome {
     let (result, count, _) = ask(world, Query { buffer: Some(end - 16), ..Query::ALL });
     ensure!(result == Errno::EFAULT.result() && count == ROOM, "a buffer that ends early: {result}, {count}");
     let mut caller = Caller { policy: &world.host.policy, domain: HARDWARE_DOMAIN, ram };
-    let result = caller.hypercall(abi::HYPERVISOR_MEMORY_OP, abi::XENMEM_RESERVED_DEVICE_MEMORY_MAP, end - 8);
+    let result =
+        caller.hypercall(abi::HYPERVISOR_MEMORY_OP, abi::memory::XENMEM_RESERVED_DEVICE_MEMORY_MAP, end - 8);
     ensure!(result == Errno::EFAULT.result(), "an argument that ends early: {result}");
     Ok(format!("{} (EFAULT), nr_entries untouched", Errno::EFAULT.result()))
 }

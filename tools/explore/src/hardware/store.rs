@@ -31,11 +31,11 @@ impl<K, V, const N: usize> Default for Few<K, V, N> {
 
 impl<K: Copy + PartialEq, V: Copy, const N: usize> Map<K, V> for Few<K, V, N> {
     fn get(&self, key: K) -> Option<V> {
-        self.0.iter().flatten().find(|(its, _)| *its == key).map(|(_, value)| *value)
+        self.0.iter().flatten().find_map(|(its, value)| (*its == key).then_some(*value))
     }
 
     fn insert(&mut self, key: K, value: V) {
-        let is_same = |place: &Option<(K, V)>| place.is_some_and(|(its, _)| its == key);
+        let is_same = |place: &Option<(K, V)>| place.as_ref().is_some_and(|(its, _)| *its == key);
         let place = self.0.iter().position(is_same).or_else(|| self.0.iter().position(Option::is_none));
         self.0[place.expect("no more keys than places")] = Some((key, value));
     }

@@ -64,7 +64,7 @@ impl World {
     fn all_attached(&self) -> [u128; SOURCES] {
         let mut attached = [0; SOURCES];
         for (source, attached) in attached.iter_mut().enumerate().take(self.board.sources.len()) {
-            *attached = self.machine.root(source).map_or(0, bit);
+            *attached = self.sight.roots[source].map_or(0, bit);
         }
         attached
     }
@@ -178,14 +178,13 @@ impl World {
             return Ok(());
         }
         let Some([_, (root, _)]) = self.roots(domain) else { return Ok(()) };
-        for source in (0..self.board.sources.len()).filter(|source| self.machine.root(*source) == Some(root))
-        {
+        for source in (0..self.board.sources.len()).filter(|source| self.sight.roots[*source] == Some(root)) {
             // A context entry that is cached and not in memory is no matter of this domain's.
-            if self.machine.stale_context(source).is_some() {
+            if self.sight.stale[source].is_some() {
                 continue;
             }
             for (probe, frame) in self.board.probes.iter().enumerate() {
-                broken(!self.machine.reach(source, probe).is_stale(), || {
+                broken(!self.sight.reach[source][probe].is_stale(), || {
                     format!(
                         "flushed, but an old translation of frame {frame:#x} is still cached for d{domain}"
                     )

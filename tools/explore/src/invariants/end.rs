@@ -29,8 +29,9 @@ impl World {
         self.known.lingers = Default::default();
         broken(self.owners() == [None; DEVICES], || "in the end: devices are left".into())?;
         broken(self.region_owners() == [None; REGIONS], || "in the end: a region still has an owner".into())?;
+        let sight = self.machine.sight();
         for (source, id) in self.board.sources.iter().enumerate() {
-            broken(self.machine.context(source).is_none(), || {
+            broken(sight.contexts[source].is_none(), || {
                 format!("in the end: requester id {id} is still attached")
             })?;
         }

@@ -76,8 +76,7 @@ impl World {
                 // Who is there already brings nobody along.
                 let stays = owners[device] == Some(usize::from(domain));
                 let group = if stays { 0 } else { before.together.group[device] };
-                let come = members(group)
-                    .filter(|member| matches!(owners[*member], Some(0 | QUARANTINE)));
+                let come = members(group).filter(|member| matches!(owners[*member], Some(0 | QUARANTINE)));
                 let all = come.fold(1 << device, |set, member| set | 1 << member);
                 self.against_giving(before, 1 << device, domain, relaxed, all)
             }
@@ -93,7 +92,14 @@ impl World {
         }
     }
 
-    fn against_giving(&self, before: &Before, named: Set, to: u8, relaxed: bool, all: Set) -> Option<&'static str> {
+    fn against_giving(
+        &self,
+        before: &Before,
+        named: Set,
+        to: u8,
+        relaxed: bool,
+        all: Set,
+    ) -> Option<&'static str> {
         let (owners, target) = (&before.owners, usize::from(to));
         if target != QUARANTINE && !before.exists(target) {
             return Some("there is no such domain");
@@ -153,7 +159,11 @@ impl World {
                 _ => None,
             };
             let is_there = owners[index].is_some();
-            if wanted.target != 0 && of(other) == Some(own.sbdf) && is_there && (to_guest || is_guest(owners[index])) {
+            if wanted.target != 0
+                && of(other) == Some(own.sbdf)
+                && is_there
+                && (to_guest || is_guest(owners[index]))
+            {
                 return Some("it has virtual functions");
             }
             let stays = wanted.devices & 1 << index == 0;
@@ -197,7 +207,9 @@ impl World {
         }
         let is_gone = |device: u8| now[usize::from(device)].is_none();
         match call {
-            Call::Remove(device) if !outcome.refused => broken(is_gone(device), || "removed, and still there".into()),
+            Call::Remove(device) if !outcome.refused => {
+                broken(is_gone(device), || "removed, and still there".into())
+            }
             _ => Ok(()),
         }
     }

@@ -93,9 +93,9 @@ impl World {
             broken(is_known, || {
                 format!("requester id {id} is not where its devices belong, and they are not locked away")
             })?;
-            let context = self.machine.context(source);
+            let context = self.sight.contexts[source];
             for other in 0..source {
-                let other_context = self.machine.context(other);
+                let other_context = self.sight.contexts[other];
                 if let (Some(one), Some(other)) = (context, other_context) {
                     let same_id = one.high.domain_id() == other.high.domain_id();
                     broken(same_id == (one.low.table() == other.low.table()), || {
@@ -108,7 +108,7 @@ impl World {
                 let both = is_carried(source) && is_carried(other);
                 let requesters = [source, other].map(|source| self.requester_of_source(source, owners));
                 if both && requesters[0] == requesters[1] && !self.is_in_doubt() {
-                    broken(self.machine.root(source) == self.machine.root(other), || {
+                    broken(self.sight.roots[source] == self.sight.roots[other], || {
                         format!("{id} and {} are one requester, and go apart", self.board.sources[other])
                     })?;
                 }
@@ -116,17 +116,17 @@ impl World {
             if self.machine.in_doubt() {
                 continue;
             }
-            broken(self.machine.stale_context(source).is_none(), || {
+            broken(self.sight.stale[source].is_none(), || {
                 format!("an old context entry of {id} is still cached")
             })?;
             for (probe, frame) in self.board.probes.iter().enumerate() {
-                let reach = self.machine.reach(source, probe);
+                let reach = self.sight.reach[source][probe];
                 broken(!reach.is_stale(), || {
                     format!("an old translation of frame {frame:#x} for {id} is still cached")
                 })?;
                 let levels = context.map_or(0, |entry| u32::from(entry.high.width()) + 2);
                 let in_memory =
-                    self.machine.root(source).and_then(|root| self.pool.walk(root, levels, *frame));
+                    self.sight.roots[source].and_then(|root| self.pool.walk(root, levels, *frame));
                 broken(reach.now == in_memory, || {
                     format!("the unit does not see what was written for frame {frame:#x} of {id}")
                 })?;
@@ -162,7 +162,7 @@ impl World {
             }
             let mut waiting = None;
             for source in (0..self.board.sources.len()).filter(|source| reached[*source] & 1 << probe != 0) {
-                let Some(root) = self.machine.root(source) else { continue };
+                let Some(root) = self.sight.roots[source] else { continue };
                 let id = self.board.sources[source];
                 match self.domain_of_root(root) {
                     Some(domain) => domains |= 1 << domain,

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use acpi_dmar::{Dmar, Structure};
 use p2m::{Mfn, MfnRange};
 use rdm::machine::PciTree;
-use xen_iommu::abi::{Abi, Errno};
+use xen_iommu::abi::{Errno, Layout};
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
 use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::{Finding, Host};
@@ -34,7 +34,7 @@ pub fn registry(data: &[u8]) {
         memory: &machine.memory[..],
         frames: &mut machine.allocator,
         address_width: dmar.host_address_width(),
-        windows: &[] as &[Window; 0],
+        windows: &|visit: &mut dyn FnMut(Window)| units(&dmar).for_each(visit),
         unit_width: &|_| None,
     };
     let Ok(scopes) = ResolvedScopes::read(&dmar, &pci, &mut arena) else { return };
@@ -60,9 +60,25 @@ pub fn registry(data: &[u8]) {
     for region in &accepted {
         assert_eq!(Some(region.range()), region.verdict().pages());
         assert!(!region.range().is_empty());
+        // No guest may reach interrupts or a unit's registers.
+        assert!(region.range().end().raw() <= 0xfee00 || region.range().start().raw() >= 0xfef00);
+        let no_devices = || std::iter::empty::<Devices>();
+        let forbidden = units(&dmar).take(FEW).find_map(|unit| unit.check(region.range(), no_devices()));
+        assert_eq!(forbidden, None, "{region} was accepted");
     }
     check_overlaps(&registry, &accepted);
     check_devices(&registry, &all, &pci);
+}
+
+/// The registers of the table's units.
+fn units<'d>(dmar: &Dmar<'d>) -> impl Iterator<Item = Window> + use<'d> {
+    dmar.structures().flatten().filter_map(|structure| match structure {
+        Structure::Drhd(drhd) => {
+            let base = drhd.register_base();
+            Some(Window::UnitRegisters { base, limit: base.saturating_add(drhd.register_bytes() - 1) })
+        }
+        _ => None,
+    })
 }
 
 /// The same regions, in any order, none twice.
@@ -145,7 +161,7 @@ fn check_answer(registry: &Registry<'_>, flags: u32, device: Sbdf, expected: &[M
         guest.0[16..18].copy_from_slice(&device.segment().to_le_bytes());
         guest.0[18..20].copy_from_slice(&[device.bus(), device.devfn()]);
         let (caller, others) = (Caller::Privileged, |_| std::iter::empty());
-        let done = reserved_device_memory_map(registry, &mut guest, caller, Abi::Native, 0, 0, others);
+        let done = reserved_device_memory_map(registry, &mut guest, caller, Layout::Native, 0, 0, others);
         assert_eq!(done, if room < expected.len() { Err(Errno::ENOBUFS) } else { Ok(()) });
         assert_eq!(guest.0[4..8], u32::try_from(expected.len()).unwrap().to_le_bytes());
         let (entries, behind) = guest.0[24..].split_at(16 * room);

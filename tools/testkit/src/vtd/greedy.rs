@@ -20,6 +20,9 @@ pub struct Way {
     pub kept: Option<Page>,
 }
 
+/// Pages of which a walk is remembered for the next requester.
+const WALKED: usize = 8;
+
 /// A context entry that a request may meet, and whether it is what memory holds; `None` where there is none, so that the request is blocked.
 type Met = Option<(ContextEntry, bool)>;
 
@@ -28,11 +31,28 @@ impl<F: FrameSource, S: Store> Model<F, S> {
     /// something is not there, too. `None` is the way of a request that finds no context entry and is blocked.
     ///
     /// To be called after each write to a table or to a register, by a test that looks for a moment at which something is reached that should not be.
-    pub fn observe(&self, sources: &[u16], pages: &[u64], visit: &mut dyn FnMut(u16, u64, Option<Way>)) {
+    pub fn observe(&self, sources: &[u16], pages: &[u64], visit: &mut impl FnMut(u16, u64, Option<Way>)) {
+        self.look(sources, pages, true, visit);
+    }
+
+    /// Visits the same ways without having the unit keep anything.
+    pub fn ways(&self, sources: &[u16], pages: &[u64], visit: &mut impl FnMut(u16, u64, Option<Way>)) {
+        self.look(sources, pages, false, visit);
+    }
+
+    fn look(
+        &self,
+        sources: &[u16],
+        pages: &[u64],
+        keeps: bool,
+        visit: &mut impl FnMut(u16, u64, Option<Way>),
+    ) {
         let state = &mut *self.state();
         let negative = state.capability.caching_mode();
+        // What the last table that was walked says of the first of the pages; requesters mostly share one.
+        let mut walked = (0, [Page::default(); WALKED]);
         for &source in sources {
-            if state.contexts.get(source).is_none() {
+            if keeps && state.contexts.get(source).is_none() {
                 let context = match self.read_context(state, source) {
                     Ok(entry) => Some(Context { entry, domain: entry.high.domain_id(), fault: None }),
                     Err(fault) => negative.then_some(Context {
@@ -46,9 +66,25 @@ impl<F: FrameSource, S: Store> Model<F, S> {
                 }
             }
             for met in self.met(state, source).into_iter().flatten() {
-                for &page in pages {
-                    let way = met.map(|met| self.way(state, met, page));
+                if let Some((entry, _)) = met
+                    && walked.0 != entry.low.table()
+                {
+                    let levels = entry.high.width() + 2;
+                    walked.0 = entry.low.table();
+                    for (place, page) in walked.1.iter_mut().zip(pages) {
+                        *place = self.walk(state, walked.0, levels, *page).unwrap_or_default();
+                    }
+                }
+                for (index, &page) in pages.iter().enumerate() {
+                    let way = met.map(|(entry, is_current)| match walked.1.get(index) {
+                        Some(fresh) => {
+                            let kept = state.pages.get((entry.high.domain_id(), page));
+                            Way { entry, is_current, fresh: *fresh, kept }
+                        }
+                        None => self.way(state, (entry, is_current), page),
+                    });
                     if let Some(Way { entry, fresh, kept: None, .. }) = way
+                        && keeps
                         && (fresh.read || fresh.write || negative)
                     {
                         state.pages.insert((entry.high.domain_id(), page), fresh);
@@ -57,13 +93,6 @@ impl<F: FrameSource, S: Store> Model<F, S> {
                 }
             }
         }
-    }
-
-    /// The same ways without having the unit keep anything.
-    pub fn ways(&self, source: u16, page: u64) -> impl Iterator<Item = Option<Way>> {
-        let state = self.state();
-        let met = self.met(&state, source);
-        met.map(|met| met.map(|met| met.map(|met| self.way(&state, met, page)))).into_iter().flatten()
     }
 
     /// Whether what is kept under a domain id that one of these requesters has, in memory or kept, was read through this frame: then the frame may not

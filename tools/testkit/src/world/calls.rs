@@ -67,9 +67,7 @@ pub fn make(world: &World<'_>, call: &Call) -> Option<Errno> {
             let _ = world.destroy(*domain);
             None
         }
-        Call::Add(place) => {
-            world.add(&function(ALL[*place])).map_err(|error| Errno::from(&error)).err()
-        }
+        Call::Add(place) => world.add(&function(ALL[*place])).map_err(|error| Errno::from(&error)).err(),
         Call::Remove(place) => world.remove(ALL[*place]).map_err(|error| Errno::from(&error)).err(),
         Call::Flush(domain) => {
             let _ = policy.flush_domain(*domain);

@@ -122,8 +122,7 @@ impl World<'_> {
         let attached = roots.iter().map(|(id, root)| (*id, root.root)).collect();
         let probes = self.probes();
         let by_root: BTreeMap<Mfn, DeviceRoot> = roots.values().map(|root| (root.root, *root)).collect();
-        let reached =
-            by_root.values().map(|root| (root.root, self.reached(*root, &probes))).collect();
+        let reached = by_root.values().map(|root| (root.root, self.reached(*root, &probes))).collect();
         let off = self.controlled().off.clone();
         Snapshot { owners, regions, attached, reached, off, quiesced }
     }
@@ -135,7 +134,9 @@ impl World<'_> {
             let edges = [region.start, region.start + 1, region.start - 1, region.end - 1, region.end];
             edges.into_iter().chain((region.start..region.end).step_by(0x80))
         });
-        edges.filter(|frame| regions.iter().any(|region| (region.start..region.end).contains(frame))).collect()
+        edges
+            .filter(|frame| regions.iter().any(|region| (region.start..region.end).contains(frame)))
+            .collect()
     }
 
     /// Those that a table leads to, 1:1.
@@ -158,7 +159,10 @@ impl World<'_> {
                 reached
             });
         }
-        told.attached.iter().map(|(id, (space, root))| (*id, by_space[&(*space, root.root)].clone())).collect()
+        told.attached
+            .iter()
+            .map(|(id, (space, root))| (*id, by_space[&(*space, root.root)].clone()))
+            .collect()
     }
 
     /// Devices use all that they reach, so that TLBs fill.
@@ -309,7 +313,8 @@ impl World<'_> {
             for region in &all {
                 let frame = region.range().start();
                 let mapped = self.maps(id, frame.raw());
-                let owned = all.iter().any(|region| region.range().contains(frame) && region.owner() == Some(id));
+                let owned =
+                    all.iter().any(|region| region.range().contains(frame) && region.owner() == Some(id));
                 assert!(owned || !mapped, "{id} maps frame {frame}, and the registry does not know");
                 assert!(mapped || !owned || !rules.strict, "{id} does not map frame {frame}");
             }

@@ -163,7 +163,13 @@ impl<'w> Model<'w> {
         refused
     }
 
-    fn may_by_group(&self, one: &Function, target: Owner, mode: Mode, owner: &impl Fn(Sbdf) -> Owner) -> bool {
+    fn may_by_group(
+        &self,
+        one: &Function,
+        target: Owner,
+        mode: Mode,
+        owner: &impl Fn(Sbdf) -> Owner,
+    ) -> bool {
         let others: BTreeSet<Sbdf> = match mode {
             Mode::Strict => self.group(one.sbdf),
             Mode::Relaxed => {

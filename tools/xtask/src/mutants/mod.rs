@@ -29,8 +29,8 @@ const USAGE: Usage = Usage(
     "\
 Usage: cargo xtask mutants [OPTION]...
 
-Changes acpi-dmar, p2m and xen-iommu in small ways, one at a time, and runs a quick suite of tests on each (tools/mutants/suites.toml): a test has to
-fail. What became of each mutant is kept in target/mutants/results, by the source file it is in and the tests that were run; a later run does only
+Changes acpi-dmar, p2m, xen-abi and xen-iommu in small ways, one at a time, and runs a quick suite of tests on each (tools/mutants/suites.toml): a test
+has to fail. What became of each mutant is kept in target/mutants/results, by the source file it is in and the tests that were run; a later run does only
 what is not known. A mutant that survives is a failure, unless tools/mutants/survivors.toml names it with the reason.
 
   --shard K/N      only the K-th of N parts, by files; the results of several machines may be put into one folder
