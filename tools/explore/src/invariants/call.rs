@@ -93,7 +93,7 @@ impl World {
             "refused for want of memory or by hardware, though nothing failed".into()
         })?;
         self.judge_moments(before, step, outcome)?;
-        self.judge_flushed(step, outcome)?;
+        self.judge_flushed(before, step, outcome)?;
         if outcome.refused && !matches!(step.call, Call::Destroy(_)) {
             self.judge_refused(before, step, outcome, after)?;
         }
@@ -169,9 +169,11 @@ impl World {
     }
 
     /// What a call that succeeded has flushed is not cached any more, whatever failed before.
-    fn judge_flushed(&self, step: Step, outcome: &Outcome) -> Result<(), Breach> {
+    fn judge_flushed(&self, before: &Before, step: Step, outcome: &Outcome) -> Result<(), Breach> {
         let domain = match step.call {
-            Call::Flush(domain) | Call::Assign(_, domain, _) => usize::from(domain),
+            Call::Flush(domain) => usize::from(domain),
+            // Who is there already is not moved, and nothing is flushed.
+            Call::Assign(_, domain, _) if self.owners() != before.owners => usize::from(domain),
             _ => return Ok(()),
         };
         if outcome.refused || outcome.seen.failed || domain == QUARANTINE {
