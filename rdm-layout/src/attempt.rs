@@ -6,7 +6,7 @@ use crate::e820::{self, E820_MAX, E820Entry};
 use crate::error::Cause;
 use crate::frames::{Bounds, FRAMES_2M, FRAMES_64M, align_down, align_up, range};
 use crate::list::{Full, List};
-use crate::machine::{Backing, Machine, Mode, Module, ModuleMemory};
+use crate::machine::{Backing, Fixed, Machine, Mode, Module, ModuleMemory};
 use crate::plan::{BarPlan, ModulePlan, RegionPlan};
 use crate::taken::Taken;
 use crate::{fill, modules, two_range};
@@ -67,8 +67,11 @@ impl Work<'_, '_> {
         self.place_own_modules()?;
         self.place_large_bars()?;
         match is_rigid {
-            true => modules::in_ram(self.machine, self.ram.items(), self.modules)
-                .map_err(|not_found| refuse(Cause::Modules, not_found.all_tried && !self.hole_may_grow()))?,
+            true => modules::in_ram(self.machine, self.ram.items(), self.modules).map_err(|not_found| {
+                // A shorter low range would have none that fits below 4 GiB, but it would have more above.
+                let certain = not_found.all_tried && !self.hole_may_grow() && !self.modules_may_lie_high();
+                refuse(Cause::Modules, certain)
+            })?,
             false => self.ram_and_modules()?,
         }
         self.firmware_has_ram()?;
@@ -77,7 +80,7 @@ impl Work<'_, '_> {
     }
 
     /// Where RAM may lie.
-    fn windows(&self) -> [GfnRange; 2] {
+    pub(crate) fn windows(&self) -> [GfnRange; 2] {
         [range(0, self.hole.low()), self.machine.high]
     }
 
@@ -114,6 +117,17 @@ impl Work<'_, '_> {
             return Ok(false);
         }
         let floor = self.machine.firmware.floor.raw();
+        // Up to there, nothing but the firmware's own devices may be in the low range.
+        let devices = || self.machine.firmware.fixed.iter().filter(|fixed| fixed.backing != Backing::Ram);
+        let regions = self.regions.iter().filter(|region| region.verdict.is_honoured());
+        let others = regions.map(|region| region.frames).chain(self.machine.filled.iter().map(Fixed::range));
+        for other in others.filter(|other| !other.is_empty() && other.low() < floor) {
+            if !devices()
+                .any(|device| device.range().low() <= other.low() && other.high() <= device.range().high())
+            {
+                return Err(refuse(Cause::LowEnd { at: other.low(), floor }, true));
+            }
+        }
         let ends =
             two_range::ends(&self.taken, self.machine.memory, self.hole.low(), floor, self.machine.high);
         let (low, high) = ends.map_err(|cause| refuse(cause, !self.hole_may_grow()))?;
@@ -184,6 +198,13 @@ impl Work<'_, '_> {
             let frames = self.machine.module(one.input).map_or(0, |module| module.frames);
             window.len() > frames && [low, high, self.hole].iter().any(|place| place.overlaps(&window))
         })
+    }
+
+    /// Whether a module in RAM may lie above 4 GiB.
+    fn modules_may_lie_high(&self) -> bool {
+        let mut modules = modules::chosen(self.machine, self.modules, modules::Kind::Ram)
+            .filter_map(|one| self.machine.module(one.input));
+        modules.any(|module| module.window().overlaps(&self.machine.high))
     }
 
     /// Whether something that could lie elsewhere lies where a module in RAM might.

@@ -141,6 +141,9 @@ impl fmt::Display for Failure {
         match (self.first, self.cause) {
             (Thing::Memory, Cause::Memory { room }) => write!(f, "; {room} frames of memory would make one"),
             (Thing::Memory, Cause::TooLittle { .. }) => write!(f, "; more of it would make one"),
+            (Thing::Memory, Cause::LowEnd { .. } | Cause::HighRange { .. }) => {
+                write!(f, "; without what was filled in there before there would be one")
+            }
             (Thing::Memory | Thing::Unallocated, _) => write!(f, "; less of it would make one"),
             (_, Cause::Bar { hole_start: Some(start), .. }) if self.more == 0 => {
                 write!(f, "; a hole from frame {start:#x} on, or leaving it out, would make one")

@@ -5,7 +5,7 @@ use p2m::GfnRange;
 use crate::attempt::{Stop, Work, refuse};
 use crate::error::Cause;
 use crate::frames::Bounds;
-use crate::machine::{Backing, Machine, Module, ModuleMemory};
+use crate::machine::{Backing, Machine, Mode, Module, ModuleMemory};
 use crate::plan::ModulePlan;
 use crate::search::{self, NotFound, Space, lowest_in};
 use crate::taken::Taken;
@@ -113,10 +113,15 @@ impl Work<'_, '_> {
         let space = Gaps { machine: self.machine, taken: &self.taken, windows: [everywhere, nowhere] };
         let wanted = chosen_mut(self.machine, self.modules, Kind::Own);
         if let Err(not_found) = search::place(&space, wanted) {
+            // BARs are there already, and RAM where it is two ranges.
+            let [low, high] = self.windows();
+            let others =
+                if self.machine.mode == Mode::TwoRange { [self.hole, low, high] } else { [self.hole; 3] };
             let mut windows = chosen(self.machine, self.modules, Kind::Own)
                 .filter_map(|one| self.machine.module(one.input))
                 .map(Module::window);
-            let certain = !self.hole_may_grow() && !windows.any(|window| window.overlaps(&self.hole));
+            let meets = windows.any(|window| others.iter().any(|other| other.overlaps(&window)));
+            let certain = !self.hole_may_grow() && !meets;
             return Err(refuse(Cause::Modules, not_found.all_tried && certain));
         }
         for place in chosen(self.machine, self.modules, Kind::Own).filter_map(|one| one.place) {

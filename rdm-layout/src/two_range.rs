@@ -11,7 +11,7 @@ use crate::taken::Taken;
 
 /// The two ranges for `memory` frames, the high one perhaps empty.
 ///
-/// `limit` is where the hole starts, `floor` what the low range has to reach and what may lie in it below; `high` are the addresses from
+/// `limit` is where the hole starts, `floor` what the low range has to reach, with what may lie in it below; `high` are the addresses from
 /// 4 GiB on.
 pub(crate) fn ends(
     taken: &Taken<'_>,
@@ -22,7 +22,10 @@ pub(crate) fn ends(
 ) -> Result<(GfnRange, GfnRange), Cause> {
     let natural = memory.min(limit);
     let end = taken.first_in(range(floor.min(natural), natural)).map_or(natural, |first| first.raw());
-    if end < floor || (end == floor && floor < natural && taken_below(taken, floor)) {
+    if memory < floor {
+        return Err(Cause::TooLittle { end: floor });
+    }
+    if end < floor {
         return Err(Cause::LowEnd { at: end, floor });
     }
     let rest = memory.saturating_sub(end);
@@ -37,9 +40,4 @@ pub(crate) fn ends(
         Some(first) => Err(Cause::HighRange { at: first.raw(), end: above.high() }),
         None => Ok((range(0, end), above)),
     }
-}
-
-/// Whether the frame below `floor` is taken, so that the low range would not reach it.
-fn taken_below(taken: &Taken<'_>, floor: u64) -> bool {
-    floor.checked_sub(1).is_some_and(|below| taken.first_in(range(below, floor)).is_some())
 }
