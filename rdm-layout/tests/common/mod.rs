@@ -249,3 +249,82 @@ fn check_e820(machine: &Machine<'_>, plan: &Plan<'_>) {
     }
     assert_eq!(ram, expected, "{:?}", plan.e820);
 }
+
+/// libxl's rules for reserved regions, in words of our own: what `xl create` was seen to do, and where the two ends of RAM come to lie.
+///
+/// RAM goes from 0 to the hole at 0xf0000000 and on from 4 GiB. A region that lies in the low range and starts above the boundary
+/// (`rdm_mem_boundary`, 2 GiB) moves the low range's end down to it, and what was above goes to the high range. What then still lies in
+/// either range is a conflict: an error under strict, and ignored under relaxed. Two regions of one start are the first one.
+pub mod libxl {
+    use p2m::GfnRange;
+    use rdm_layout::Region;
+
+    pub const BOUNDARY: u64 = 0x8_0000;
+
+    #[derive(Debug, PartialEq, Eq)]
+    pub struct Layout {
+        pub lowmem_end: u64,
+        /// 0 where there is no high range.
+        pub highmem_end: u64,
+        /// By index: whether the region is free of RAM.
+        pub free: Vec<bool>,
+    }
+
+    pub fn layout(memory: u64, regions: &[Region]) -> Layout {
+        let mut low = memory.min(0xf_0000);
+        let mut high = memory - low;
+        let bounds = |range: &GfnRange| (range.start().raw(), range.end().raw());
+        let mut known: Vec<(u64, u64)> = Vec::new();
+        for (start, end) in regions.iter().map(|region| bounds(&region.frames)) {
+            if known.iter().all(|one| one.0 != start) {
+                known.push((start, end));
+            }
+        }
+        for &(start, _) in &known {
+            if start < low && start > BOUNDARY {
+                high += low - start;
+                low = start;
+            }
+        }
+        let four = 1 << 20;
+        let free = |start: u64, end: u64| start >= low && (end <= four || start >= four + high || high == 0);
+        let free = regions
+            .iter()
+            .map(|region| bounds(&region.frames))
+            .map(|(start, end)| free(start, end))
+            .collect();
+        Layout { lowmem_end: low, highmem_end: if high == 0 { 0 } else { four + high }, free }
+    }
+}
+
+/// The real tables of these names, or all of them; none, with a message, where there is no corpus.
+pub fn corpus(names: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/dmar-corpus");
+    let Ok(entries) = std::fs::read_dir(&directory) else {
+        eprintln!("skipped: there is no corpus of real tables at {}", directory.display());
+        return Vec::new();
+    };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|kind| kind == "dmar")).collect();
+    paths.sort();
+    let tables = paths.into_iter().map(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (name, std::fs::read(path).unwrap())
+    });
+    tables.filter(|(name, _)| names.is_empty() || names.contains(&name.as_str())).collect()
+}
+
+/// A table's regions, each with its devices: segment, start bus and path in one.
+pub fn rmrrs(table: &[u8]) -> Vec<(GfnRange, Vec<String>)> {
+    let dmar = acpi_dmar::Dmar::parse(table).unwrap();
+    let rmrrs = dmar.structures().flatten().filter_map(|structure| match structure {
+        acpi_dmar::Structure::Rmrr(rmrr) => {
+            let region = Region::from_bytes(rmrr.base(), rmrr.limit(), Policy::Strict)?;
+            let scopes = rmrr.scopes().flatten().map(|scope| format!("{}:{scope}", rmrr.segment()));
+            Some((region.frames, scopes.collect()))
+        }
+        _ => None,
+    });
+    rmrrs.collect()
+}
