@@ -5,6 +5,7 @@ use p2m::GfnRange;
 use crate::e820::{self, E820_MAX, E820Entry};
 use crate::error::Cause;
 use crate::frames::{Bounds, FRAMES_2M, FRAMES_64M, align_down, align_up, range};
+use crate::gaps::{self, Closing};
 use crate::list::{Full, List};
 use crate::machine::{Backing, Fixed, Machine, Mode, Module, ModuleMemory};
 use crate::plan::{BarPlan, ModulePlan, RegionPlan};
@@ -55,11 +56,35 @@ pub(crate) struct Work<'m, 's> {
     /// Why no space stays unallocated though some was wanted.
     pub(crate) no_unallocated: Option<Cause>,
     pub(crate) hole: GfnRange,
+    /// Which gaps between regions are closed, to save entries of the map.
+    pub(crate) closing: Closing,
 }
 
 impl Work<'_, '_> {
-    /// Lays out what is chosen.
+    /// Lays out what is chosen. Where the map would have too many entries, RAM goes without the smallest gaps between regions.
     pub(crate) fn attempt(&mut self) -> Result<(), Stop> {
+        self.closing = Closing::default();
+        let first = self.lay_out();
+        let mut stopped = first;
+        let mut closed = 0;
+        while let Err(Stop::Refused(Refusal { cause: Cause::E820 { entries }, .. })) = stopped {
+            // A gap that is closed saves its own entry and makes one of those beside it.
+            let more = entries.saturating_sub(E820_MAX).div_ceil(2);
+            closed = more.saturating_add(closed);
+            let Some(closing) = Closing::smallest(closed, || gaps::between(self.machine, self.regions))
+            else {
+                break;
+            };
+            self.closing = closing;
+            stopped = self.lay_out();
+        }
+        match stopped {
+            Err(Stop::Refused(_)) => first,
+            other => other,
+        }
+    }
+
+    fn lay_out(&mut self) -> Result<(), Stop> {
         self.hole = self.machine.hole;
         self.fixed_and_regions()?;
         self.place_small_bars()?;
@@ -104,6 +129,9 @@ impl Work<'_, '_> {
                 }
             }
             self.taken.take(region.frames)?;
+        }
+        for gap in self.closing.closed(gaps::between(self.machine, self.regions)) {
+            self.taken.take(gap)?;
         }
         for fixed in self.machine.fixed().filter(|fixed| fixed.backing != Backing::Ram) {
             self.taken.take(fixed.range())?;
@@ -254,7 +282,9 @@ impl Work<'_, '_> {
     fn write_e820(&mut self) -> Result<(), Stop> {
         let machine = self.machine;
         let regions = self.regions.iter().filter(|region| region.verdict.is_honoured());
-        let regions = regions.map(|region| (region.frames, e820::RESERVED));
+        let closed = self.closing.closed(gaps::between(machine, self.regions));
+        let regions =
+            regions.map(|region| region.frames).chain(closed).map(|frames| (frames, e820::RESERVED));
         let firmware = &machine.firmware;
         let lists_itself = |index: usize| firmware.lists_itself && index < firmware.modules.len();
         let modules = modules::chosen(machine, self.modules, modules::Kind::Own);

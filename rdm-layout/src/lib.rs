@@ -9,6 +9,7 @@ mod e820;
 mod error;
 mod fill;
 mod frames;
+mod gaps;
 mod holds;
 mod list;
 mod machine;

@@ -6,6 +6,7 @@ use crate::attempt::Work;
 use crate::bars;
 use crate::error::Error;
 use crate::frames::{Bounds, range};
+use crate::gaps::Closing;
 use crate::list::List;
 use crate::machine::{Machine, Policy};
 use crate::plan::{BarPlan, ModulePlan, Moved, Plan, RegionPlan, VERSION, Verdict};
@@ -48,6 +49,7 @@ pub fn plan<'s>(machine: &Machine<'_>, storage: &'s mut Storage<'_>) -> Result<P
         unallocated: List::new(storage.unallocated),
         no_unallocated: None,
         hole: machine.hole,
+        closing: Closing::default(),
     };
     let settled = work.settle();
     work.bars.sort_unstable_by_key(|bar| bar.input);

@@ -10,7 +10,7 @@
 mod common;
 
 use common::{GIB, MIB, bar32, bar64, frames, planned, relaxed, strict};
-use p2m::Gfn;
+use p2m::{Gfn, GfnRange};
 use rdm_layout::xen::{DIRECT, HVMLOADER, OVMF, SEABIOS};
 use rdm_layout::{
     Backing, Broken, Cause, Certainty, Change, Error, Failure, Fixed, Machine, Mode, Module, ModuleMemory,
@@ -170,10 +170,31 @@ fn larger_than_the_hole_and_many() {
 }
 
 #[test]
-fn too_many_entries_are_a_clear_error() {
-    let many: Vec<_> =
-        (0..200).map(|index| strict(0x1_0000 + index * 0x400, 0x1_0001 + index * 0x400)).collect();
-    let failed = failure(&Machine { regions: &many, ..machine(2 * GIB) });
+fn a_map_of_128_entries() {
+    // RAM goes without the smallest gaps: 200 regions, each 4 MiB from the next, but for one gap of 1 MiB less for each ten.
+    let many: Vec<_> = (0..200)
+        .map(|index| 0x1_0000 + index * 0x400 - (index / 10) * 0x100)
+        .map(|start| strict(start, start + 1))
+        .collect();
+    let plan = planned(&Machine { regions: &many, ..machine(2 * GIB) }).unwrap();
+    assert!(plan.e820.len() >= 127, "no more of them than must be: {}", plan.e820.len());
+    let closed = |gap: &GfnRange| {
+        let byte = gap.start().raw() << 12;
+        plan.e820
+            .iter()
+            .any(|entry| entry.addr <= byte && byte < entry.end() && entry.kind == rdm_layout::RESERVED)
+    };
+    let gaps =
+        || many.windows(2).map(|pair| frames(pair[0].frames.end().raw(), pair[1].frames.start().raw()));
+    let largest = gaps().filter(closed).map(|gap| gap.len()).max().unwrap();
+    assert!(gaps().filter(|gap| gap.len() < largest).all(|gap| closed(&gap)));
+    assert!(gaps().filter(closed).count() < 160);
+    // Where all memory below 4 GiB is needed, that is a clear error.
+    let failed = failure(&Machine {
+        regions: &many,
+        high: frames(1 << 20, 1 << 20),
+        ..machine(0xf_0000 - 0x20 - 200)
+    });
     assert!(matches!(failed.cause, Cause::E820 { entries: 129.. }), "{failed}");
     // Regions that touch are one entry.
     let touching: Vec<_> = (0..1000).map(|index| strict(0x1_0000 + index, 0x1_0001 + index)).collect();
