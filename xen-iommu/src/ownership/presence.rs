@@ -316,16 +316,22 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
             Err(error) => {
                 requester.set_blocked(was_blocked);
-                // The ids that came with it go again.
+                // The ids that came with it go again; all of them where nobody else has them, and hardware only had not let them go.
+                let is_alone = requester.users.get().saturating_add(requester.bridges.get()) == 1;
+                let known = if is_alone { 0 } else { known };
                 let new = presence.requesters.ids(requester).count().saturating_sub(known);
                 let mut ids = presence.requesters.ids(requester).take(new);
                 let undone = ids.try_for_each(|id| self.hardware.detach(id)).and_then(|()| {
                     let before = self.domain_at(before);
                     attach_older(&self.hardware, &presence.requesters, (requester, new), before)
                 });
-                if let Err(error) = undone {
-                    requester.set_suspect(holder);
-                    notes(Note::Suspect { source_id: device.sbdf(), error });
+                match undone {
+                    Ok(()) if is_alone => requester.set_certain(),
+                    Ok(()) => {}
+                    Err(error) => {
+                        requester.set_suspect(holder);
+                        notes(Note::Suspect { source_id: device.sbdf(), error });
+                    }
                 }
                 return Err(error);
             }

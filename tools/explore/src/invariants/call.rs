@@ -93,7 +93,7 @@ impl World {
             "refused for want of memory or by hardware, though nothing failed".into()
         })?;
         self.judge_moments(before, step, outcome)?;
-        self.judge_flushed(step, outcome)?;
+        self.judge_flushed(before, step, outcome)?;
         if outcome.refused && !matches!(step.call, Call::Destroy(_)) {
             self.judge_refused(before, step, outcome, after)?;
         }
@@ -128,9 +128,9 @@ impl World {
         })?;
         // The quarantine of a requester that has other devices stays once it is made, see `Policy::add_device`.
         let made = matches!(step.call, Call::Add(device) if self.has_others(before, usize::from(device)));
-        // So does that of one that hardware may still use.
-        let kept = (made || doubtful) && after.frames > before.keys.frames;
-        let fits = after.frames == before.keys.frames || kept;
+        // So does that of one that hardware may still use; and what a failed flush kept back there may have come free.
+        let fits =
+            after.frames == before.keys.frames || doubtful || made && after.frames > before.keys.frames;
         broken(fits, || {
             format!("refused, but {} frames are in use, and {} were", after.frames, before.keys.frames)
         })?;
@@ -169,9 +169,11 @@ impl World {
     }
 
     /// What a call that succeeded has flushed is not cached any more, whatever failed before.
-    fn judge_flushed(&self, step: Step, outcome: &Outcome) -> Result<(), Breach> {
+    fn judge_flushed(&self, before: &Before, step: Step, outcome: &Outcome) -> Result<(), Breach> {
         let domain = match step.call {
-            Call::Flush(domain) | Call::Assign(_, domain, _) => usize::from(domain),
+            Call::Flush(domain) => usize::from(domain),
+            // Who is there already is not moved, and nothing is flushed.
+            Call::Assign(_, domain, _) if self.owners() != before.owners => usize::from(domain),
             _ => return Ok(()),
         };
         if outcome.refused || outcome.seen.failed || domain == QUARANTINE {
