@@ -69,6 +69,7 @@ pub const SETTINGS: [Setting; 15] = [
     of("a late scope and a rejected region, separate tables", &boards::LATE, true),
     Setting {
         isolation: Isolation::Require,
+        ends: true,
         ..of("devices that are not isolated stay together", &boards::TOGETHER, false)
     },
     Setting {
@@ -77,6 +78,7 @@ pub const SETTINGS: [Setting; 15] = [
     },
     Setting {
         unit: Kind { incoherent: true, by_words: true, ..COHERENT },
+        ends: true,
         ..of("a unit that does not snoop, entries replaced by words", &boards::PAIR, false)
     },
 ];
