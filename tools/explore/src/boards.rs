@@ -77,6 +77,16 @@ pub const BEHIND: Board = Board {
     sets: &[0b0011, 0b1001, 0b1011],
 };
 
+/// The region of B meets those of A and C, which do not meet: without B they are strangers.
+pub const CHAIN: Board = Board {
+    devices: &[A, B, C],
+    sources: &[A.sbdf, B.sbdf, C.sbdf],
+    regions: &[region(0x10, 0x12, &[0]), region(0x11, 0x14, &[1]), region(0x13, 0x15, &[2])],
+    probes: &[0x10, 0x11, 0x12, 0x13, 0x14],
+    places: &[(0x10, 0)],
+    sets: &[0b101, 0b111],
+};
+
 /// D with a rejected region and E with one that was accepted are behind one bridge.
 pub const REJECTED: Board = Board {
     devices: &[D, E],

@@ -39,7 +39,7 @@ const SMALL: Setting = Setting {
 };
 
 /// All of them.
-pub const SETTINGS: [Setting; 15] = [
+pub const SETTINGS: [Setting; 16] = [
     SMALL,
     Setting {
         name: "two devices behind a bridge, one of them shares a region",
@@ -60,6 +60,7 @@ pub const SETTINGS: [Setting; 15] = [
         board: &boards::REJECTED,
         ..SMALL
     },
+    Setting { name: "regions in a chain, and the middle one's device comes and goes", board: &boards::CHAIN, ..SMALL },
     Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
     of("five devices, small regions, shared tables", &boards::PAGES, false),
     of("five devices, small regions, separate tables", &boards::PAGES, true),

@@ -32,8 +32,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             };
             let owned = || cluster.regions.iter().filter(|other| other.owner() == Some(id));
             let (mut any_unused, mut any_kept) = (false, false);
+            // Further regions of the cluster may be those of others, which are no group with it while who links them is absent.
+            let was_only_user = was_alone && cluster.regions.len() == 1;
             for other in owned() {
-                if was_alone || is_unused(&other) {
+                if was_only_user || is_unused(&other) {
                     any_unused = true;
                 } else {
                     any_kept = true;

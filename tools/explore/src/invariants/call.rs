@@ -175,6 +175,7 @@ impl World {
     fn judge_flushed(&self, before: &Before, step: Step, outcome: &Outcome) -> Result<(), Breach> {
         let domain = match step.call {
             Call::Flush(domain) => usize::from(domain),
+            // Who is there already is not moved, and nothing is flushed.
             Call::Assign(_, domain, _) if self.owners() != before.owners => usize::from(domain),
             _ => return Ok(()),
         };

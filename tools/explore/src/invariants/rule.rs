@@ -55,8 +55,9 @@ impl World {
             }
             _ => false,
         };
-        let goes_on = is_strict && !outcome.refused && outcome.running.contains(&true);
-        broken(!goes_on, || "not refused, though the DMA of a device that waits goes on".into())
+        let mut on = outcome.running.iter().chain(&outcome.blocked);
+        let goes_on = is_strict && !outcome.refused && on.any(|on| *on);
+        broken(!goes_on, || "not refused, though the DMA of a device that waits could not be switched off".into())
     }
 
     /// Why a call is to be refused whatever memory and hardware say.
