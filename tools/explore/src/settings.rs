@@ -70,6 +70,7 @@ pub const SETTINGS: [Setting; 16] = [
     of("a late scope and a rejected region, separate tables", &boards::LATE, true),
     Setting {
         isolation: Isolation::Require,
+        ends: true,
         ..of("devices that are not isolated stay together", &boards::TOGETHER, false)
     },
     Setting {
@@ -78,6 +79,7 @@ pub const SETTINGS: [Setting; 16] = [
     },
     Setting {
         unit: Kind { incoherent: true, by_words: true, ..COHERENT },
+        ends: true,
         ..of("a unit that does not snoop, entries replaced by words", &boards::PAIR, false)
     },
 ];
