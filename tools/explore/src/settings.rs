@@ -60,7 +60,11 @@ pub const SETTINGS: [Setting; 16] = [
         board: &boards::REJECTED,
         ..SMALL
     },
-    Setting { name: "regions in a chain, and the middle one's device comes and goes", board: &boards::CHAIN, ..SMALL },
+    Setting {
+        name: "regions in a chain, and the middle one's device comes and goes",
+        board: &boards::CHAIN,
+        ..SMALL
+    },
     Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
     of("five devices, small regions, shared tables", &boards::PAGES, false),
     of("five devices, small regions, separate tables", &boards::PAGES, true),

@@ -57,7 +57,9 @@ impl World {
         };
         let mut on = outcome.running.iter().chain(&outcome.blocked);
         let goes_on = is_strict && !outcome.refused && on.any(|on| *on);
-        broken(!goes_on, || "not refused, though the DMA of a device that waits could not be switched off".into())
+        broken(!goes_on, || {
+            "not refused, though the DMA of a device that waits could not be switched off".into()
+        })
     }
 
     /// Why a call is to be refused whatever memory and hardware say.
