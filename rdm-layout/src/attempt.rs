@@ -113,8 +113,8 @@ impl Work<'_, '_> {
             false => self.ram_and_modules()?,
         }
         self.firmware_has_ram()?;
-        self.stay_unallocated()?;
-        self.write_e820()
+        self.write_e820()?;
+        self.stay_unallocated()
     }
 
     /// Where RAM may lie.
@@ -185,13 +185,12 @@ impl Work<'_, '_> {
     /// RAM in as many ranges as it takes, and the modules that lie in it.
     fn ram_and_modules(&mut self) -> Result<(), Stop> {
         let (windows, memory) = (self.windows(), self.machine.memory);
-        let room = fill::capacity(&self.taken, windows);
+        self.ram.clear();
+        let room = fill::fill(&self.taken, windows, memory, self.machine.large_pages, &mut self.ram)?;
         if room < memory {
             let certain = !self.own_modules_may_move() && !self.hole_may_grow();
             return Err(refuse(Cause::Memory { room }, certain));
         }
-        self.ram.clear();
-        fill::fill(&self.taken, windows, memory, self.machine.large_pages, &mut self.ram)?;
         if modules::in_ram(self.machine, self.ram.items(), self.modules).is_ok() {
             return Ok(());
         }

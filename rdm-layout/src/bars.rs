@@ -16,8 +16,10 @@ use crate::taken::Taken;
 
 /// The order in which they are placed.
 pub(crate) fn sort(bars: &mut [BarPlan]) {
-    let key = |bar: &BarPlan| (bar.is_64bit, core::cmp::Reverse(bar.frames), bar.prefetchable, bar.input);
-    bars.sort_unstable_by_key(key);
+    bars.sort_unstable_by(|one, other| {
+        let by_size = one.is_64bit.cmp(&other.is_64bit).then_with(|| other.frames.cmp(&one.frames));
+        by_size.then_with(|| (one.prefetchable, one.input).cmp(&(other.prefetchable, other.input)))
+    });
 }
 
 fn small(bars: &mut [BarPlan]) -> impl Iterator<Item = &mut BarPlan> {

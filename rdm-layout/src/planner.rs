@@ -98,7 +98,10 @@ fn sort_regions(machine: &Machine<'_>, records: &mut [RegionPlan]) {
         let (frames, policy) = (region.frames, region.policy);
         *record = RegionPlan { input, frames, policy, verdict: Verdict::Honoured, one_with: input };
     }
-    records.sort_unstable_by_key(|record| (record.frames.low(), record.frames.high(), record.input));
+    records.sort_unstable_by(|one, other| {
+        let by_address = one.frames.low().cmp(&other.frames.low());
+        by_address.then_with(|| (one.frames.high(), one.input).cmp(&(other.frames.high(), other.input)))
+    });
     let mut rest = records;
     while let Some(first) = rest.first().copied() {
         let (mut end, mut policy, mut count) = (first.frames.high(), first.policy, 0_usize);
