@@ -5,7 +5,7 @@ use p2m::GfnRange;
 use crate::e820::{self, E820_MAX, E820Entry};
 use crate::error::Cause;
 use crate::frames::{Bounds, FRAMES_2M, FRAMES_64M, align_down, align_up, range};
-use crate::gaps::{self, Closing};
+use crate::gaps::Closing;
 use crate::list::{Full, List};
 use crate::machine::{Backing, Fixed, Machine, Mode, Module, ModuleMemory};
 use crate::plan::{BarPlan, ModulePlan, RegionPlan};
@@ -58,24 +58,35 @@ pub(crate) struct Work<'m, 's> {
     pub(crate) hole: GfnRange,
     /// Which gaps between regions are closed, to save entries of the map.
     pub(crate) closing: Closing,
+    /// The hole and the BARs' places are those of the layout before.
+    pub(crate) bars_stand: bool,
 }
 
 impl Work<'_, '_> {
     /// Lays out what is chosen. Where the map would have too many entries, RAM goes without the smallest gaps between regions.
     pub(crate) fn attempt(&mut self) -> Result<(), Stop> {
-        self.closing = Closing::default();
+        (self.closing, self.bars_stand) = (Closing::default(), false);
         let first = self.lay_out();
         let mut stopped = first;
-        let mut closed = 0;
+        let (mut closed, mut step) = (0_usize, 0_usize);
         while let Err(Stop::Refused(Refusal { cause: Cause::E820 { entries }, .. })) = stopped {
-            // A gap that is closed saves its own entry and makes one of those beside it.
-            let more = entries.saturating_sub(E820_MAX).div_ceil(2);
-            closed = more.saturating_add(closed);
-            let Some(closing) = Closing::smallest(closed, || gaps::between(self.machine, self.regions))
-            else {
+            // A gap that is closed saves its own entry and makes one of those beside it. Where that does not come true, the steps grow.
+            step = entries.saturating_sub(E820_MAX).div_ceil(2).max(if closed == step {
+                0
+            } else {
+                step.saturating_mul(2)
+            });
+            let wanted = closed.saturating_add(step);
+            let (closing, count) = Closing::smallest(self.machine, self.regions, wanted, &mut self.ram)?;
+            if count <= closed {
                 break;
-            };
+            }
+            closed = count;
             self.closing = closing;
+            // What is closed below the hole does not concern BARs, unless a module comes to them from there.
+            let below = |gap: GfnRange| gap.high() <= self.hole.low();
+            let all_below = closing.closed(self.machine, self.regions).all(below);
+            self.bars_stand = all_below && !self.own_modules_may_move();
             stopped = self.lay_out();
         }
         match stopped {
@@ -85,7 +96,9 @@ impl Work<'_, '_> {
     }
 
     fn lay_out(&mut self) -> Result<(), Stop> {
-        self.hole = self.machine.hole;
+        if !self.bars_stand {
+            self.hole = self.machine.hole;
+        }
         self.fixed_and_regions()?;
         self.place_small_bars()?;
         let is_rigid = self.rigid_ram()?;
@@ -100,8 +113,8 @@ impl Work<'_, '_> {
             false => self.ram_and_modules()?,
         }
         self.firmware_has_ram()?;
-        self.stay_unallocated()?;
-        self.write_e820()
+        self.write_e820()?;
+        self.stay_unallocated()
     }
 
     /// Where RAM may lie.
@@ -118,19 +131,18 @@ impl Work<'_, '_> {
     pub(crate) fn fixed_and_regions(&mut self) -> Result<(), Stop> {
         self.taken.clear();
         let honoured = self.regions.iter().filter(|region| region.verdict.is_honoured());
-        for region in honoured.filter(|region| !region.frames.is_empty()) {
-            if region.frames.high() > self.machine.end() {
+        for region in honoured {
+            if region.frames.high() > self.machine.end() && !region.frames.is_empty() {
                 return Err(refuse(Cause::BeyondAddresses { end: self.machine.end() }, true));
-            }
-            let fixed = self.machine.fixed().enumerate().filter(|(_, fixed)| !fixed.yields);
-            for (index, fixed) in fixed {
-                if let Some(both) = fixed.range().intersection(&region.frames) {
-                    return Err(refuse(Cause::Fixed { index, at: both.low() }, true));
-                }
             }
             self.taken.take(region.frames)?;
         }
-        for gap in self.closing.closed(gaps::between(self.machine, self.regions)) {
+        for (index, fixed) in self.machine.fixed().enumerate().filter(|(_, fixed)| !fixed.yields) {
+            if let Some(at) = self.taken.first_in(fixed.range()) {
+                return Err(refuse(Cause::Fixed { index, at: at.raw() }, true));
+            }
+        }
+        for gap in self.closing.closed(self.machine, self.regions) {
             self.taken.take(gap)?;
         }
         for fixed in self.machine.fixed().filter(|fixed| fixed.backing != Backing::Ram) {
@@ -173,13 +185,12 @@ impl Work<'_, '_> {
     /// RAM in as many ranges as it takes, and the modules that lie in it.
     fn ram_and_modules(&mut self) -> Result<(), Stop> {
         let (windows, memory) = (self.windows(), self.machine.memory);
-        let room = fill::capacity(&self.taken, windows);
+        self.ram.clear();
+        let room = fill::fill(&self.taken, windows, memory, self.machine.large_pages, &mut self.ram)?;
         if room < memory {
             let certain = !self.own_modules_may_move() && !self.hole_may_grow();
             return Err(refuse(Cause::Memory { room }, certain));
         }
-        self.ram.clear();
-        fill::fill(&self.taken, windows, memory, self.machine.large_pages, &mut self.ram)?;
         if modules::in_ram(self.machine, self.ram.items(), self.modules).is_ok() {
             return Ok(());
         }
@@ -253,27 +264,29 @@ impl Work<'_, '_> {
         if wanted == 0 || self.no_unallocated.is_some() {
             return Ok(());
         }
-        for ram in self.ram.items() {
-            self.taken.take(*ram)?;
-        }
-        let [low, high] = self.windows();
         let mut left = wanted;
-        for gap in self.taken.gaps(high).chain(self.taken.gaps(low)) {
-            let (Some(start), end) = (align_up(gap.low(), FRAMES_2M), align_down(gap.high(), FRAMES_2M))
-            else {
-                continue;
-            };
-            let rounder = align_up(start, FRAMES_1G).unwrap_or(end);
-            let frames = left.max(FRAMES_64M);
-            let start = if rounder.saturating_add(frames) <= end { rounder } else { start };
-            let found = range(start, end.min(start.saturating_add(frames)));
-            if found.len() >= FRAMES_64M {
-                self.unallocated.push(found)?;
-                left = left.saturating_sub(found.len());
+        let [low, high] = self.windows();
+        for window in [high, low] {
+            for ram in self.ram.items().iter().filter(|ram| ram.overlaps(&window)) {
+                self.taken.take(*ram)?;
             }
-            if left == 0 {
-                self.unallocated.items_mut().sort_unstable_by_key(GfnRange::start);
-                return Ok(());
+            for gap in self.taken.gaps(window) {
+                let (Some(start), end) = (align_up(gap.low(), FRAMES_2M), align_down(gap.high(), FRAMES_2M))
+                else {
+                    continue;
+                };
+                let rounder = align_up(start, FRAMES_1G).unwrap_or(end);
+                let frames = left.max(FRAMES_64M);
+                let start = if rounder.saturating_add(frames) <= end { rounder } else { start };
+                let found = range(start, end.min(start.saturating_add(frames)));
+                if found.len() >= FRAMES_64M {
+                    self.unallocated.push(found)?;
+                    left = left.saturating_sub(found.len());
+                }
+                if left == 0 {
+                    self.unallocated.items_mut().sort_unstable_by_key(GfnRange::start);
+                    return Ok(());
+                }
             }
         }
         Err(refuse(Cause::Unallocated { room: wanted.saturating_sub(left) }, false))
@@ -282,7 +295,7 @@ impl Work<'_, '_> {
     fn write_e820(&mut self) -> Result<(), Stop> {
         let machine = self.machine;
         let regions = self.regions.iter().filter(|region| region.verdict.is_honoured());
-        let closed = self.closing.closed(gaps::between(machine, self.regions));
+        let closed = self.closing.closed(machine, self.regions);
         let regions =
             regions.map(|region| region.frames).chain(closed).map(|frames| (frames, e820::RESERVED));
         let firmware = &machine.firmware;

@@ -16,8 +16,10 @@ use crate::taken::Taken;
 
 /// The order in which they are placed.
 pub(crate) fn sort(bars: &mut [BarPlan]) {
-    let key = |bar: &BarPlan| (bar.is_64bit, core::cmp::Reverse(bar.frames), bar.prefetchable, bar.input);
-    bars.sort_unstable_by_key(key);
+    bars.sort_unstable_by(|one, other| {
+        let by_size = one.is_64bit.cmp(&other.is_64bit).then_with(|| other.frames.cmp(&one.frames));
+        by_size.then_with(|| (one.prefetchable, one.input).cmp(&(other.prefetchable, other.input)))
+    });
 }
 
 fn small(bars: &mut [BarPlan]) -> impl Iterator<Item = &mut BarPlan> {
@@ -48,6 +50,12 @@ fn highest_start(taken: &mut Taken<'_>, bars: &mut [BarPlan], end: u64) -> Resul
 impl Work<'_, '_> {
     /// Places the 32-bit BARs, and makes the hole as large as they need it and it may become.
     pub(crate) fn place_small_bars(&mut self) -> Result<(), Stop> {
+        if self.bars_stand {
+            for place in small(self.bars).filter_map(|bar| bar.place) {
+                self.taken.take(place)?;
+            }
+            return Ok(());
+        }
         let Some(frames) = into_hole(&mut self.taken, self.bars, self.hole)? else { return Ok(()) };
         self.fixed_and_regions()?;
         let hole_start = highest_start(&mut self.taken, self.bars, self.hole.high())?;
@@ -68,8 +76,10 @@ impl Work<'_, '_> {
     pub(crate) fn place_large_bars(&mut self) -> Result<(), Stop> {
         let certain = !self.own_modules_may_move() && !self.hole_may_grow();
         for bar in self.bars.iter_mut().filter(|bar| bar.left_out.is_none() && bar.is_64bit) {
-            bar.place = aligned::tightest(&self.taken, self.hole, bar.frames)
-                .or_else(|| aligned::highest(&self.taken, self.machine.high, bar.frames));
+            if !self.bars_stand {
+                bar.place = aligned::tightest(&self.taken, self.hole, bar.frames)
+                    .or_else(|| aligned::highest(&self.taken, self.machine.high, bar.frames));
+            }
             let Some(place) = bar.place else {
                 return Err(refuse(Cause::Bar { frames: bar.frames, hole_start: None }, certain));
             };

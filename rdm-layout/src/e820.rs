@@ -58,56 +58,42 @@ pub(crate) fn write(
 ) -> Result<(), Full> {
     map.clear();
     for (frames, kind) in special.filter(|(frames, _)| !frames.is_empty()) {
-        map.push(E820Entry::new(frames, kind))?;
+        append(map, frames, kind)?;
     }
-    merge(map);
-    // The special entries are sorted and do not overlap; RAM goes behind them in the list and is sorted in at the end.
-    let specials = map.items().len();
-    let mut next = 0;
+    map.items_mut().sort_unstable_by_key(|entry| entry.addr);
+    // They go to the end of the memory, and from there to their places among the RAM, which is written from the start on.
+    let mut specials = map.move_to_end();
+    let mut next = map.take_first(&mut specials);
+    // Where the RAM that is not in the map yet starts at the earliest.
+    let mut start = from;
     for ram in ram {
-        let mut start = ram.low().max(from);
-        while let Some(special) = map.items().get(..specials).and_then(|items| items.get(next)).copied() {
-            let special = special.frames();
-            if special.low() >= ram.high() {
-                break;
-            }
-            if special.high() > start {
-                push(map, range(start, special.low()))?;
-                start = special.high();
-            }
-            if special.high() > ram.high() {
-                break;
-            }
-            next = next.saturating_add(1);
+        start = start.max(ram.low());
+        while let Some(special) = next.filter(|special| special.frames().low() < ram.high()) {
+            append(map, range(start, special.frames().low()), RAM)?;
+            append(map, special.frames(), special.kind)?;
+            start = start.max(special.frames().high());
+            next = map.take_first(&mut specials);
         }
-        push(map, range(start, ram.high()))?;
+        append(map, range(start, ram.high()), RAM)?;
     }
-    merge(map);
+    while let Some(special) = next {
+        append(map, special.frames(), special.kind)?;
+        next = map.take_first(&mut specials);
+    }
     Ok(())
 }
 
-fn push(map: &mut List<'_, E820Entry>, ram: GfnRange) -> Result<(), Full> {
-    if ram.is_empty() { Ok(()) } else { map.push(E820Entry::new(ram, RAM)) }
-}
-
-/// Sorts, and makes one of entries of a type that touch or overlap.
-fn merge(map: &mut List<'_, E820Entry>) {
-    map.items_mut().sort_unstable_by_key(|entry| (entry.addr, entry.size));
-    let mut kept = 0_usize;
-    for index in 0..map.items().len() {
-        let Some(entry) = map.items().get(index).copied() else { break };
-        let last = kept.checked_sub(1).and_then(|last| map.items_mut().get_mut(last));
-        match last {
-            Some(last) if last.kind == entry.kind && entry.addr <= last.end() => {
-                last.size = entry.end().max(last.end()).saturating_sub(last.addr);
-            }
-            _ => {
-                if let Some(place) = map.items_mut().get_mut(kept) {
-                    *place = entry;
-                }
-                kept = kept.saturating_add(1);
-            }
-        }
+/// Adds an entry: to the last one where they are of a type and touch or overlap.
+fn append(map: &mut List<'_, E820Entry>, frames: GfnRange, kind: u32) -> Result<(), Full> {
+    if frames.is_empty() {
+        return Ok(());
     }
-    map.truncate(kept);
+    let entry = E820Entry::new(frames, kind);
+    match map.items_mut().last_mut() {
+        Some(last) if last.kind == kind && last.addr <= entry.addr && entry.addr <= last.end() => {
+            last.size = entry.end().max(last.end()).saturating_sub(last.addr);
+            Ok(())
+        }
+        _ => map.push(entry),
+    }
 }

@@ -25,38 +25,42 @@ fn cut(gap: GfnRange, large_pages: bool) -> Parts {
     }
 }
 
-/// How many frames are free in the windows.
-pub(crate) fn capacity(taken: &Taken<'_>, windows: [GfnRange; 2]) -> u64 {
-    let gaps = windows.iter().flat_map(|window| taken.gaps(*window));
-    gaps.fold(0, |sum, gap| sum.saturating_add(gap.len()))
-}
-
-/// Fills the gaps of both windows from below until `memory` frames are there, which [`capacity`] allows. With `large_pages`, what is less
-/// than 2 MiB beside something taken is used only where the rest does not suffice.
+/// Fills the gaps of both windows from below until `memory` frames are there. With `large_pages`, what is less than 2 MiB beside something
+/// taken is used only where the rest does not suffice. Returns how many frames there is room for: where that is less, nothing is filled.
 pub(crate) fn fill(
     taken: &Taken<'_>,
     windows: [GfnRange; 2],
     memory: u64,
     large_pages: bool,
     ram: &mut List<'_, GfnRange>,
-) -> Result<(), Full> {
-    let gaps = || windows.iter().flat_map(|window| taken.gaps(*window));
-    let mut aligned = gaps().fold(0_u64, |sum, gap| sum.saturating_add(cut(gap, large_pages).aligned.len()));
+) -> Result<u64, Full> {
+    let (mut room, mut aligned) = (0_u64, 0_u64);
+    for window in windows {
+        for gap in taken.gaps(window) {
+            room = room.saturating_add(gap.len());
+            aligned = aligned.saturating_add(cut(gap, large_pages).aligned.len());
+        }
+    }
+    if room < memory {
+        return Ok(room);
+    }
     aligned = aligned.min(memory);
     let mut pieces = memory.saturating_sub(aligned);
-    for gap in gaps() {
-        if aligned == 0 && pieces == 0 {
-            break;
+    for window in windows {
+        for gap in taken.gaps(window) {
+            if aligned == 0 && pieces == 0 {
+                break;
+            }
+            let parts = cut(gap, large_pages);
+            // Of what lies below, the upper end, so that it touches what it belongs to.
+            let below = parts.below.len().min(pieces);
+            ram.append(range(parts.below.high().saturating_sub(below), parts.below.high()))?;
+            pieces = pieces.saturating_sub(below);
+            ram.append(lowest(parts.aligned, &mut aligned))?;
+            ram.append(lowest(parts.above, &mut pieces))?;
         }
-        let parts = cut(gap, large_pages);
-        // Of what lies below, the upper end, so that it touches what it belongs to.
-        let below = parts.below.len().min(pieces);
-        ram.append(range(parts.below.high().saturating_sub(below), parts.below.high()))?;
-        pieces = pieces.saturating_sub(below);
-        ram.append(lowest(parts.aligned, &mut aligned))?;
-        ram.append(lowest(parts.above, &mut pieces))?;
     }
-    Ok(())
+    Ok(room)
 }
 
 /// The lowest frames of `part`, as many as are wanted.

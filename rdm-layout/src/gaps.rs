@@ -6,6 +6,7 @@
 use p2m::GfnRange;
 
 use crate::frames::{Bounds, range};
+use crate::list::{Full, List};
 use crate::machine::Machine;
 use crate::plan::RegionPlan;
 
@@ -16,42 +17,54 @@ pub(crate) struct Closing {
     of_that_size: usize,
 }
 
-/// The gaps between honoured regions, which come by address. One that something else lies in is none.
-pub(crate) fn between<'a>(
-    machine: &'a Machine<'_>,
-    regions: &'a [RegionPlan],
-) -> impl Iterator<Item = GfnRange> + 'a {
+/// The gaps between honoured regions, which come by address.
+fn between(regions: &[RegionPlan]) -> impl Iterator<Item = GfnRange> + '_ {
     let mut regions =
         regions.iter().filter(|region| region.verdict.is_honoured() && !region.frames.is_empty());
     let mut end = regions.next().map_or(u64::MAX, |region| region.frames.high());
-    let gaps = regions.filter_map(move |region| {
+    regions.filter_map(move |region| {
         let gap = (end < region.frames.low()).then(|| range(end, region.frames.low()));
         end = end.max(region.frames.high());
         gap
-    });
-    gaps.filter(|gap| !machine.fixed().any(|fixed| fixed.range().overlaps(gap)))
+    })
+}
+
+/// Whether nothing lies fast in a gap.
+fn is_free(machine: &Machine<'_>, gap: &GfnRange) -> bool {
+    !machine.fixed().any(|fixed| fixed.range().overlaps(gap))
 }
 
 impl Closing {
-    /// Closes the `count` smallest of these gaps, of equal ones the lowest; `None` where there are fewer.
-    pub(crate) fn smallest<I: Iterator<Item = GfnRange>>(count: usize, gaps: impl Fn() -> I) -> Option<Self> {
-        let up_to = |size: u64| gaps().filter(|gap| gap.len() <= size).count();
-        let (mut low, mut high) = (0, gaps().map(|gap| gap.len()).max()?);
-        if up_to(high) < count {
-            return None;
+    /// Closes the `wanted` smallest gaps, of equal ones the lowest, or as many as there are; says how many. `memory` is to work in.
+    pub(crate) fn smallest(
+        machine: &Machine<'_>,
+        regions: &[RegionPlan],
+        wanted: usize,
+        memory: &mut List<'_, GfnRange>,
+    ) -> Result<(Self, usize), Full> {
+        memory.clear();
+        for gap in between(regions).filter(|gap| is_free(machine, gap)) {
+            memory.push(gap)?;
         }
-        while low < high {
-            let middle = low.midpoint(high);
-            if up_to(middle) < count { low = middle.saturating_add(1) } else { high = middle }
-        }
-        let smaller = low.checked_sub(1).map_or(0, up_to);
-        Some(Self { size: low, of_that_size: count.saturating_sub(smaller) })
+        let gaps = memory.items_mut();
+        gaps.sort_unstable_by_key(GfnRange::len);
+        let count = wanted.min(gaps.len());
+        let closed = gaps.get(..count).unwrap_or_default();
+        let Some(size) = closed.last().map(GfnRange::len) else { return Ok((Self::default(), 0)) };
+        let of_that_size = closed.iter().rev().take_while(|gap| gap.len() == size).count();
+        Ok((Self { size, of_that_size }, count))
     }
 
-    /// Those of `gaps` that are closed.
-    pub(crate) fn closed(self, gaps: impl Iterator<Item = GfnRange>) -> impl Iterator<Item = GfnRange> {
+    /// The gaps that are closed.
+    pub(crate) fn closed<'a>(
+        self,
+        machine: &'a Machine<'_>,
+        regions: &'a [RegionPlan],
+    ) -> impl Iterator<Item = GfnRange> + 'a {
         let mut left = self.of_that_size;
-        gaps.take_while(move |_| self.size > 0).filter(move |gap| {
+        let small =
+            between(regions).take_while(move |_| self.size > 0).filter(move |gap| gap.len() <= self.size);
+        small.filter(|gap| is_free(machine, gap)).filter(move |gap| {
             if gap.len() == self.size && left > 0 {
                 left = left.saturating_sub(1);
                 return true;

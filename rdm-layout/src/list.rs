@@ -1,5 +1,7 @@
 //! A list in memory of the caller's.
 
+use core::ops::Range;
+
 use p2m::GfnRange;
 
 use crate::frames::{Bounds, range};
@@ -39,6 +41,20 @@ impl<'s, T: Copy> List<'s, T> {
 
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// Moves all items to the end of the memory, so that others can be pushed before they are taken from there: where they are.
+    pub(crate) fn move_to_end(&mut self) -> Range<usize> {
+        // `len` is at most the memory's length.
+        let start = self.memory.len().saturating_sub(self.len);
+        self.memory.copy_within(..self.len, start);
+        self.len = 0;
+        start..self.memory.len()
+    }
+
+    /// Takes the first of the items that were moved to the end.
+    pub(crate) fn take_first(&mut self, moved: &mut Range<usize>) -> Option<T> {
+        self.memory.get(moved.next()?).copied()
     }
 
     pub(crate) fn push(&mut self, item: T) -> Result<(), Full> {

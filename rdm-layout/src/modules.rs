@@ -71,7 +71,8 @@ impl Space for Gaps<'_, '_, '_> {
     }
 
     fn lowest(&self, module: &Module, from: u64) -> Option<GfnRange> {
-        let gaps = self.windows.iter().flat_map(|window| self.taken.gaps(*window));
+        let windows = self.windows.iter().filter_map(|window| window.intersection(&module.window()));
+        let gaps = windows.flat_map(|window| self.taken.gaps(window));
         lowest_in(gaps, |place| firmware_in(self.machine, place), module, from)
     }
 }
@@ -82,7 +83,9 @@ impl Space for Ram<'_, '_> {
     }
 
     fn lowest(&self, module: &Module, from: u64) -> Option<GfnRange> {
-        lowest_in(self.ram.iter().copied(), |place| firmware_in(self.machine, place), module, from)
+        let first = self.ram.partition_point(|ram| ram.high() <= module.from.raw().max(from));
+        let ram = self.ram.get(first..).unwrap_or_default();
+        lowest_in(ram.iter().copied(), |place| firmware_in(self.machine, place), module, from)
     }
 }
 

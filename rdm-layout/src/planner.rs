@@ -50,15 +50,16 @@ pub fn plan<'s>(machine: &Machine<'_>, storage: &'s mut Storage<'_>) -> Result<P
         no_unallocated: None,
         hole: machine.hole,
         closing: Closing::default(),
+        bars_stand: false,
     };
     let settled = work.settle();
-    work.bars.sort_unstable_by_key(|bar| bar.input);
+    by_input(work.bars, |bar| bar.input);
     work.modules.sort_unstable_by_key(|module| module.input);
     let settled = settled.map_err(|_| Error::Storage(needs))?;
     if settled.is_ok() {
         note_moves(&mut work);
     }
-    work.regions.sort_unstable_by_key(|region| region.input);
+    by_input(work.regions, |region| region.input);
     settled.map_err(Error::NoLayout)?;
     let Work { regions, bars, modules, ram, e820, unallocated, hole, .. } = work;
     let ram = ram.into_items();
@@ -79,13 +80,28 @@ pub fn plan<'s>(machine: &Machine<'_>, storage: &'s mut Storage<'_>) -> Result<P
     })
 }
 
+/// Sorts records by their indices, of which each is there once.
+fn by_input<T>(records: &mut [T], input: impl Fn(&T) -> usize) {
+    for index in 0..records.len() {
+        // Each swap brings one record to its place.
+        while let Some(home) =
+            records.get(index).map(&input).filter(|home| *home != index && *home < records.len())
+        {
+            records.swap(index, home);
+        }
+    }
+}
+
 /// Fills the records of regions, by address, and finds those that are one.
 fn sort_regions(machine: &Machine<'_>, records: &mut [RegionPlan]) {
     for (input, (record, region)) in records.iter_mut().zip(machine.regions).enumerate() {
         let (frames, policy) = (region.frames, region.policy);
         *record = RegionPlan { input, frames, policy, verdict: Verdict::Honoured, one_with: input };
     }
-    records.sort_unstable_by_key(|record| (record.frames.low(), record.frames.high(), record.input));
+    records.sort_unstable_by(|one, other| {
+        let by_address = one.frames.low().cmp(&other.frames.low());
+        by_address.then_with(|| (one.frames.high(), one.input).cmp(&(other.frames.high(), other.input)))
+    });
     let mut rest = records;
     while let Some(first) = rest.first().copied() {
         let (mut end, mut policy, mut count) = (first.frames.high(), first.policy, 0_usize);

@@ -61,7 +61,8 @@ impl Machine<'_> {
             bars: self.bars.len(),
             modules,
             ram,
-            e820: others.saturating_add(ram).saturating_add(fixed),
+            // Closed gaps are entries too while it is put together.
+            e820: others.saturating_add(ram).saturating_add(fixed).saturating_add(self.regions.len()),
             unallocated: all.saturating_add(3),
         }
     }

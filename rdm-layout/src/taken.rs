@@ -32,6 +32,11 @@ impl<'s> Taken<'s> {
             return Ok(());
         }
         let ranges = self.ranges();
+        if ranges.last().is_none_or(|last| last.high() < added.low()) {
+            *self.memory.get_mut(self.len).ok_or(Full)? = added;
+            self.len = self.len.saturating_add(1);
+            return Ok(());
+        }
         let first = ranges.partition_point(|taken| taken.high() < added.low());
         let touched = ranges.get(first..).unwrap_or_default();
         let count = touched.partition_point(|taken| taken.low() <= added.high());

@@ -119,7 +119,7 @@ fn the_same_start_nested_and_overlapping() {
     assert_eq!(together, [0, 0, 0, 0, 4]);
     assert!(plan.regions.iter().all(|region| region.verdict.is_honoured()));
     assert_eq!(plan.regions[3].policy, Policy::Strict, "it is one with a strict one");
-    let reserved = plan.e820.iter().find(|entry| entry.addr == 0x7_b800_000).unwrap();
+    let reserved = plan.e820.iter().find(|entry| entry.addr == 0x7b80_0000).unwrap();
     assert_eq!((reserved.size, reserved.kind), (0x580_0000, rdm_layout::RESERVED));
 }
 
@@ -336,7 +336,7 @@ fn a_plan_is_written_and_read_back() {
     );
     for cut in 0..text.len() {
         let mut storage = second.storage();
-        let mut reader = serde_json::Deserializer::from_str(&text[..cut]);
+        let mut reader = serde_json::Deserializer::from_slice(&text.as_bytes()[..cut]);
         assert!(rdm_layout::PlanSeed(&mut storage).deserialize(&mut reader).is_err());
     }
 }

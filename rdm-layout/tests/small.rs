@@ -153,7 +153,7 @@ fn small(modules: usize, relaxed: bool) -> impl Strategy<Value = Small> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6_000) })]
 
     /// RAM, regions and BARs: a layout is found exactly where there is one, and where there is none that is certain.
     #[test]
