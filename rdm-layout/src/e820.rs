@@ -1,12 +1,13 @@
-//! The memory map as `XENMEM_set_memory_map` takes it: plain types with the layout of Xen's `public/xen.h` and `arch-x86/xen.h`, and how
-//! one is made of a layout.
+//! The memory map that `XENMEM_set_memory_map` takes: plain types with the fields of Xen's `struct e820entry` (`xen/include/asm-x86/e820.h`),
+//! and how one is made of a layout.
 
 use p2m::GfnRange;
 
 use crate::frames::{Bounds, range};
 use crate::list::{Full, List};
 
-/// Most entries that Xen takes (`E820_X_MAX` in `xen/include/asm-x86/e820.h`; 128 is what every version takes of a toolstack).
+/// Most entries that are taken: libxl's `E820MAX`, and the kernel's E820_X_MAX. Xen's XENMEM_set_memory_map refuses more than it has room for
+/// with -EINVAL.
 pub const E820_MAX: usize = 128;
 /// RAM.
 pub const RAM: u32 = 1;
@@ -17,7 +18,7 @@ pub const ACPI: u32 = 3;
 /// ACPI memory that must be kept.
 pub const NVS: u32 = 4;
 
-/// An entry of the memory map (`struct e820entry`; the C layout is packed, 20 bytes).
+/// An entry of the memory map. For the hypercall the fields go one after the other, 20 bytes in all: C's struct is packed, this is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct E820Entry {

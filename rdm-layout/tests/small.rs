@@ -23,6 +23,8 @@ struct Small {
     two_range: bool,
     large_pages: bool,
     hole: u64,
+    /// How far down the hole may grow.
+    lowest: u64,
     regions: Vec<(u64, u64, bool)>,
     bars: Vec<(u32, bool)>,
     modules: Vec<(u64, u32, u64, u64, bool)>,
@@ -55,7 +57,7 @@ fn with<T>(small: &Small, what: impl FnOnce(&Machine<'_>) -> T) -> T {
         mode: if small.two_range { Mode::TwoRange } else { Mode::Ranges },
         large_pages: small.large_pages,
         hole: frames(small.hole, 20),
-        hole_lowest: Gfn::new(small.hole),
+        hole_lowest: Gfn::new(small.lowest),
         high: frames(24, 48),
         regions: &regions,
         bars: &bars,
@@ -145,6 +147,7 @@ fn small(modules: usize, relaxed: bool) -> impl Strategy<Value = Small> {
             two_range,
             large_pages,
             hole,
+            lowest: hole,
             regions,
             bars,
             modules,
@@ -177,6 +180,23 @@ proptest! {
                     small.bars.is_empty() && !small.two_range && small.modules.iter().all(|module| !module.4);
                 prop_assert!(!alone, "nothing is in doubt: {error}");
             }
+        }
+    }
+
+    /// A hole that may grow: what is found is one, what is certain is, and with 32-bit BARs alone one is found whenever there is one.
+    #[test]
+    fn a_hole_that_grows(mut small in small(0, false), down in 0_u64..8) {
+        small.lowest = small.hole - down;
+        let with_hole = |hole: u64| exists(&Small { hole, ..small.clone() }, &small.regions);
+        let exists = (small.lowest..=small.hole).any(with_hole);
+        let found = with(&small, planned);
+        match &found {
+            Ok(plan) => prop_assert!(with_hole(plan.hole.start().raw())),
+            Err(Error::NoLayout(failure)) if failure.certainty == Certainty::ThereIsNone => prop_assert!(!exists),
+            Err(_) => {}
+        }
+        if small.bars.iter().all(|bar| !bar.1) {
+            prop_assert_eq!(found.is_ok(), exists);
         }
     }
 
@@ -264,6 +284,7 @@ fn a_bar_that_only_fits_the_other_way_round() {
         two_range: false,
         large_pages: false,
         hole: 8,
+        lowest: 8,
         regions: vec![(19, 1, false)],
         bars: bars.to_vec(),
         modules: vec![],

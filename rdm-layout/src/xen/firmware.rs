@@ -21,9 +21,9 @@ const VGA: Fixed = yields(row("VGA memory", 0xa0, 0xc0, Backing::Device, None));
 const ACPI_INFO: Fixed = row("hvmloader's ACPI info page", 0xf_c000, 0xf_c001, Backing::Own, Some(RESERVED));
 /// IOAPIC_BASE_ADDRESS, tools/firmware/hvmloader/config.h.
 const IOAPIC: Fixed = row("I/O APIC", 0xf_ec00, 0xf_ec01, Backing::Device, None);
-/// HPET_BASE_ADDRESS, xen/include/asm-x86/hpet.h.
+/// HPET_BASE_ADDRESS, xen/arch/x86/hvm/hpet.c.
 const HPET: Fixed = row("HPET", 0xf_ed00, 0xf_ed01, Backing::Device, None);
-/// TIS_HDR_ADDR, five pages, tools/libacpi/ssdt_tpm.asl.
+/// ACPI_TIS_HDR_ADDRESS, tools/firmware/hvmloader/config.h: the five pages of a TPM's localities.
 const TPM: Fixed = yields(row("TPM", 0xf_ed40, 0xf_ed45, Backing::Device, None));
 /// LAPIC_BASE_ADDRESS, tools/firmware/hvmloader/config.h; MSIs go to the megabyte from there on, whatever lies there.
 const LAPIC: Fixed = row("local APIC and MSI addresses", 0xf_ee00, 0xf_ef00, Backing::Device, None);
@@ -37,7 +37,7 @@ const OVMF_IMAGE: Fixed = row("OVMF's image", 0xf_fe00, 0x10_0000, Backing::Own,
 const OVMF_RESET: Fixed = row("OVMF's reset code", 0xf0, 0x100, Backing::Ram, Some(RESERVED));
 /// OVMF_INFO_PHYSICAL_ADDRESS, tools/firmware/hvmloader/ovmf.c.
 const OVMF_INFO: Fixed = row("OVMF's info page", 0x1, 0x2, Backing::Ram, None);
-/// PcdOvmfPeiMemFvBase and what follows, OvmfPkg/OvmfXen.fdf of edk2: its volumes are unpacked from 8 to 21 MiB.
+/// MEMFD, OvmfPkg/OvmfXen.fdf of edk2: page tables, stack and unpacked volumes from 8 MiB on, 11 MiB of them, and 13 in OvmfPkgX64.fdf.
 const OVMF_VOLUMES: Fixed = row("OVMF's unpacked volumes", 0x800, 0x1500, Backing::Ram, None);
 /// Interrupt vectors and BIOS data area: docs/Memory_Model.md of SeaBIOS.
 const BIOS_DATA: Fixed = row("BIOS data", 0x0, 0x1, Backing::Ram, None);
@@ -57,9 +57,9 @@ const BIOS_RESET: Fixed = row("BIOS's reset code", 0xf_ffe0, 0x10_0000, Backing:
 const ACPI_TABLES: Module = movable("ACPI tables", 255, ACPI);
 /// SMBIOS's tables: 128 KiB is more than they take (tools/firmware/hvmloader/smbios.c).
 const SMBIOS: Module = movable("SMBIOS tables", 32, RESERVED);
-/// HVM_PARAM_VM86_TSS_SIZED: a task state segment for virtual-8086 mode, below 4 GiB, in one page with its interrupt bitmap
-/// (tools/firmware/hvmloader/hvmloader.c and xen/arch/x86/hvm/vmx/vmx.c).
-const VM86_TSS: Module = movable("VM86 task state segment", 4, RESERVED);
+/// HVM_PARAM_VM86_TSS_SIZED: a task state segment for virtual-8086 mode, below 4 GiB, which must not cross a page's end
+/// (`pvh_setup_vmx_realmode_helpers` in xen/arch/x86/hvm/dom0_build.c).
+const VM86_TSS: Module = movable("VM86 task state segment", 1, RESERVED);
 
 const fn movable(name: &'static str, frames: u64, kind: u32) -> Module {
     let (from, below) = (Gfn::new(0xf_c001), Gfn::new(0xf_ec00));
@@ -80,7 +80,7 @@ pub const HVMLOADER: Firmware<'static> = Firmware {
         row("hvmloader", 0x100, 0x200, Backing::Ram, None),
         ACPI_INFO,
         row("hvmloader's ACPI tables", 0xf_c001, 0xf_c100, Backing::Own, Some(ACPI)),
-        // `memory_map_setup` in tools/firmware/hvmloader/mem_map.c (util.c before) stops at a reserved entry in it.
+        // `memory_map_setup` in tools/firmware/hvmloader stops at a reserved entry in it.
         row("hvmloader's dynamic area", 0xf_c100, 0xf_e000, Backing::Own, Some(RESERVED)),
         IOAPIC,
         HPET,
