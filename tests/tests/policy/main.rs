@@ -10,6 +10,10 @@
 
 mod assignable;
 mod failures;
+mod hotplug;
+mod isolation;
+mod late;
+mod machine;
 mod relax;
 mod requesters;
 mod sequences;

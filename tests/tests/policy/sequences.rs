@@ -59,8 +59,9 @@ fn calls(relaxed: bool) -> impl Strategy<Value = Vec<(Call, Failure)>> {
 }
 
 fn config() -> ProptestConfig {
+    let cases = std::env::var("POLICY_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(96);
     // Shrinking goes on as long as there is something to leave out, which is long where each try is slow.
-    ProptestConfig { failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::with_cases(96) }
+    ProptestConfig { failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::with_cases(cases) }
 }
 
 proptest! {

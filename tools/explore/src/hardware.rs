@@ -313,7 +313,6 @@ impl Machine {
     }
 
     /// Whether all who carry a requester id have their DMA off, by the policy's word.
-    #[must_use]
     pub fn carriers(&self, source: usize) -> impl Iterator<Item = usize> + Clone + use<> {
         members(self.carriers[source])
     }

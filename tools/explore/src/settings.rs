@@ -60,7 +60,11 @@ pub const SETTINGS: [Setting; 16] = [
         board: &boards::REJECTED,
         ..SMALL
     },
-    Setting { name: "regions in a chain, and the middle one's device comes and goes", board: &boards::CHAIN, ..SMALL },
+    Setting {
+        name: "regions in a chain, and the middle one's device comes and goes",
+        board: &boards::CHAIN,
+        ..SMALL
+    },
     Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
     of("five devices, small regions, shared tables", &boards::PAGES, false),
     of("five devices, small regions, separate tables", &boards::PAGES, true),
@@ -70,6 +74,7 @@ pub const SETTINGS: [Setting; 16] = [
     of("a late scope and a rejected region, separate tables", &boards::LATE, true),
     Setting {
         isolation: Isolation::Require,
+        ends: true,
         ..of("devices that are not isolated stay together", &boards::TOGETHER, false)
     },
     Setting {
@@ -78,6 +83,7 @@ pub const SETTINGS: [Setting; 16] = [
     },
     Setting {
         unit: Kind { incoherent: true, by_words: true, ..COHERENT },
+        ends: true,
         ..of("a unit that does not snoop, entries replaced by words", &boards::PAIR, false)
     },
 ];

@@ -240,6 +240,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     /// Unmaps the regions of a device that goes from its requester's quarantine: who stays and cannot be told from it would reach them there, while a guest may
     /// have them. What shares memory with regions of those stays for them.
     fn empty_quarantine(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
+        if device.is_bridge() {
+            return;
+        }
         let grouping = self.grouping(presence);
         let others = || grouping.of_requester(device).filter(|other| other.number != device.number);
         let Some(requester) = presence.requesters.of(device) else { return };
@@ -313,16 +316,22 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
             Err(error) => {
                 requester.set_blocked(was_blocked);
-                // The ids that came with it go again.
+                // The ids that came with it go again; all of them where nobody else has them, and hardware only had not let them go.
+                let is_alone = requester.users.get().saturating_add(requester.bridges.get()) == 1;
+                let known = if is_alone { 0 } else { known };
                 let new = presence.requesters.ids(requester).count().saturating_sub(known);
                 let mut ids = presence.requesters.ids(requester).take(new);
                 let undone = ids.try_for_each(|id| self.hardware.detach(id)).and_then(|()| {
                     let before = self.domain_at(before);
                     attach_older(&self.hardware, &presence.requesters, (requester, new), before)
                 });
-                if let Err(error) = undone {
-                    requester.set_suspect(holder);
-                    notes(Note::Suspect { source_id: device.sbdf(), error });
+                match undone {
+                    Ok(()) if is_alone => requester.set_certain(),
+                    Ok(()) => {}
+                    Err(error) => {
+                        requester.set_suspect(holder);
+                        notes(Note::Suspect { source_id: device.sbdf(), error });
+                    }
                 }
                 return Err(error);
             }
@@ -400,10 +409,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             // Others go on with its ids: those that are with the same domain, or else in quarantine.
             self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)?.evict(device, notes)?;
         }
-        if users > 0 || bridges > 0 {
+        let (mut left, mut was_alone) = (requester.holder(), place.is_alone());
+        if place.is_bridge() {
+            // What was mapped for it was so at home; those below it may have its regions and its id elsewhere.
+            left = self.domain(self.hardware_domain).map(|domain| domain.number);
+            was_alone = false;
+        } else if users > 0 || bridges > 0 {
             self.empty_quarantine(&presence, place, notes);
         }
-        let (left, was_alone) = (requester.holder(), place.is_alone());
         self.grouping(&presence).leave(place);
         if users == 0 {
             let hardware_domain = self.domain(self.hardware_domain).map(|domain| domain.number);

@@ -96,6 +96,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             notes(Note::LeftWith { region: name, domain: holder });
             return Ok(());
         }
+        self.reclaim(device, region, id, notes).map_err(refused)?;
         if let Some((domain, run)) = self.policy.reached_elsewhere(region, domain) {
             return Err(AssignError::ReachedBy { device: sbdf, region: name, domain, run });
         }
@@ -108,6 +109,30 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let Some(space) = space.as_mut() else { return Err(AssignError::UnknownDomain(id)) };
         space.map_identity(region.range(), region.access(), on_conflict, &mut report).map_err(refused)?;
         region.set_stage(Stage::Mapped);
+        Ok(())
+    }
+
+    /// What another domain has of a region without a device that uses it there goes: it was mapped for a bridge, or has lingered.
+    fn reclaim(
+        &self,
+        device: &'m Device,
+        region: &'m Region<'m>,
+        target: DomId,
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<(), IdentityError> {
+        for other in self.policy.registry.overlapping_with(region) {
+            let Some(owner) = other.owner().filter(|owner| *owner != target) else { continue };
+            let Some(number) = self.policy.domain(owner).map(|domain| domain.number) else { continue };
+            // Who moves from there takes it along at the end.
+            let mut users = self.policy.devices_of(self.presence, other);
+            if users.any(|user| self.policy.is_at(self.presence, user, number)) {
+                continue;
+            }
+            self.policy.release(self.presence, (device.sbdf(), false), number, notes);
+            if other.owner() == Some(owner) {
+                return Err(IdentityError::NoFrames { needed: 1 });
+            }
+        }
         Ok(())
     }
 

@@ -94,8 +94,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AssignError> {
         let requester = self.presence.requesters.of(device);
-        let is_blocked =
-            requester.is_some_and(|requester| requester.is_blocked() && requester.holder().is_none());
+        // Blocked already, and not about to go where one of its requester goes.
+        let is_blocked = requester
+            .is_some_and(|requester| requester.is_blocked() && requester.holder().is_none() && blockable);
         if device.is_quiesced() || is_blocked {
             return Ok(());
         }

@@ -128,9 +128,12 @@ impl World {
         })?;
         // The quarantine of a requester that has other devices stays once it is made, see `Policy::add_device`.
         let made = matches!(step.call, Call::Add(device) if self.has_others(before, usize::from(device)));
-        // So does that of one that hardware may still use.
-        let kept = (made || doubtful) && after.frames > before.keys.frames;
-        let fits = after.frames == before.keys.frames || kept;
+        // So does that of one that hardware may still use; and what was kept for that reason may have come free.
+        let adds = matches!(step.call, Call::Add(_));
+        let fits = after.frames == before.keys.frames
+            || doubtful
+            || made && after.frames > before.keys.frames
+            || adds && after.frames < before.keys.frames;
         broken(fits, || {
             format!("refused, but {} frames are in use, and {} were", after.frames, before.keys.frames)
         })?;

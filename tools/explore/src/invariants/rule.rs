@@ -57,7 +57,9 @@ impl World {
         };
         let mut on = outcome.running.iter().chain(&outcome.blocked);
         let goes_on = is_strict && !outcome.refused && on.any(|on| *on);
-        broken(!goes_on, || "not refused, though the DMA of a device that waits could not be switched off".into())
+        broken(!goes_on, || {
+            "not refused, though the DMA of a device that waits could not be switched off".into()
+        })
     }
 
     /// Why a call is to be refused whatever memory and hardware say.
@@ -234,7 +236,8 @@ impl World {
         if outcome.seen.failed || before.known.resolved || before.known.torn {
             return None;
         }
-        let is_guest = |device: usize| before.owners[device].is_some_and(|owner| (1..DOMAINS).contains(&owner));
+        let is_guest =
+            |device: usize| before.owners[device].is_some_and(|owner| (1..DOMAINS).contains(&owner));
         let mut late = 0;
         for region in self.board.regions.iter().filter(|region| region.kind == Kind::Late) {
             let home = region.users.iter().filter(|user| before.owners[**user] == Some(0));

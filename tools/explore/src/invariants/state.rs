@@ -87,9 +87,11 @@ impl World {
             broken(!self.is_off(source, owners) || self.known.uncertain[source], || {
                 format!("requester id {id} is not attached where its devices belong")
             })?;
-            let mut carriers = self.machine.carriers(source).filter(|device| owners[*device].is_some()).peekable();
+            let mut carriers =
+                self.machine.carriers(source).filter(|device| owners[*device].is_some()).peekable();
             let is_locked = |device: usize| self.policy.is_suspect(self.board.devices[device].sbdf);
-            let is_known = !self.is_off(source, owners) || carriers.peek().is_none() || carriers.any(is_locked);
+            let is_known =
+                !self.is_off(source, owners) || carriers.peek().is_none() || carriers.any(is_locked);
             broken(is_known, || {
                 format!("requester id {id} is not where its devices belong, and they are not locked away")
             })?;

@@ -25,15 +25,10 @@ mod table;
 // The models and checks of the crates' own tests, each where it belongs. Not every test needs all of them.
 #[path = "../../../../acpi-dmar/tests/common/bus.rs"]
 mod bus;
-#[path = "../../../../tests/tests/policy/calls.rs"]
-mod calls;
 #[path = "../../../../acpi-dmar/tests/common/described.rs"]
 mod described;
 #[path = "../../../../acpi-dmar/tests/common/visit.rs"]
 mod visit;
-#[path = "../../../../tests/tests/policy/world.rs"]
-#[allow(dead_code, reason = "the policy's other tests use the rest")]
-mod world;
 
 pub use builder::builder;
 pub use inspect::inspect;

@@ -28,7 +28,7 @@ pub struct Said {
     /// Its DMA goes on.
     unquiesced: BTreeSet<Sbdf>,
     /// All of its DMA is blocked, to its regions too.
-    blocked: BTreeSet<Sbdf>,
+    pub(super) blocked: BTreeSet<Sbdf>,
     /// It appeared, or got a region, where that was a guest's.
     newcomers: BTreeSet<Sbdf>,
     /// Some of its requester ids are others'.
@@ -75,7 +75,13 @@ impl World<'_> {
         let mut said = self.said.lock().unwrap();
         match note {
             Note::NotQuiesced { device, blocked: false, .. } => said.unquiesced.insert(device),
-            Note::NotQuiesced { device, blocked: true, .. } => said.blocked.insert(device),
+            Note::NotQuiesced { device, blocked: true, .. } => {
+                // With it all that cannot be told from it, also when it goes.
+                let ever: Vec<Function> = self.functions.lock().unwrap().values().copied().collect();
+                let with = ever.iter().find(|one| one.sbdf == device).map(|one| inseparable(&ever, one));
+                said.blocked.extend(with.into_iter().flatten().map(|one| one.sbdf));
+                true
+            }
             Note::Newcomer { device, .. } => said.newcomers.insert(device),
             Note::Contested { device, .. } => said.contested.insert(device),
             Note::Unprovided { device, .. } => said.unprovided.insert(device),

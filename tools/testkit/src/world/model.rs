@@ -8,7 +8,8 @@
 //! - A physical function goes to a guest only without virtual functions, and leaves the hardware domain only while no guest has one; a virtual function
 //!   goes to a guest only while its physical function is the hardware domain's.
 //! - Strict: a device whose region was rejected is refused; so is one whose requester has another such that waits and goes with it.
-//! - Strict: where a member that waits reaches what the guest is to get and cannot be switched off, that is refused.
+//! - Strict: where a member that waits reaches what the guest is to get, or nothing isolates it from that where it must, and it cannot be switched off, that
+//!   is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,7 @@ pub struct Model<'w> {
     domains: BTreeSet<DomId>,
     stubborn: BTreeSet<Sbdf>,
     off: BTreeSet<Sbdf>,
+    blocked: BTreeSet<Sbdf>,
 }
 
 impl<'w> Model<'w> {
@@ -47,6 +49,8 @@ impl<'w> Model<'w> {
             domains: (0..8).map(DomId).filter(known).collect(),
             stubborn,
             off,
+            // By their remapping units, as was said.
+            blocked: world.said().blocked,
         }
     }
 
@@ -155,8 +159,15 @@ impl<'w> Model<'w> {
                 && self.stubborn.contains(&waiting.sbdf)
                 && !self.off.contains(&waiting.sbdf);
             let with = inseparable(&self.present, waiting);
-            let reaches = |one: &Function| with.iter().any(|with| self.share_memory(with.sbdf, one.sbdf));
-            if can_write && (going.contains(waiting) || going.iter().any(reaches)) {
+            // Its unit blocks what goes through it, and nothing beside it.
+            let is_blocked = self.blocked.contains(&waiting.sbdf);
+            let reaches = |one: &Function| {
+                !is_blocked && with.iter().any(|with| self.share_memory(with.sbdf, one.sbdf))
+            };
+            let bound = |one: &Function| {
+                self.closure(one.sbdf, |one, other| self.is_bound(one, other)).contains(waiting)
+            };
+            if can_write && (going.contains(waiting) || going.iter().any(|one| reaches(one) || bound(one))) {
                 refused.push(Errno::EBUSY);
             }
         }
