@@ -127,7 +127,11 @@ impl<'m, S> Grouping<'_, 'm, S> {
         &self,
         device: &'m Device,
     ) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
-        self.bound(device).filter(move |other| other.requester.get() == device.requester.get())
+        // Groups may be large, and most devices have their requester to themselves.
+        let users = self.presence.requesters.of(device).map_or(1, |requester| requester.users.get());
+        let most = usize::try_from(users.max(1)).unwrap_or(usize::MAX);
+        let same = move |other: &&'m Device| other.requester.get() == device.requester.get();
+        self.bound(device).filter(same).take(most)
     }
 
     /// Why a member of the device's group is in it: what links it to the device, or to the member that is named, where that is another.
