@@ -103,7 +103,7 @@ impl Hasher for Same {
 }
 
 /// Every how many states one is reached anew from boot.
-const REPLAY_EVERY: usize = 250;
+const REPLAY_EVERY: usize = 100;
 
 struct Search<'p> {
     setting: Setting,

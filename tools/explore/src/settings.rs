@@ -106,7 +106,12 @@ impl Bounds {
         let sharing = SETTINGS.iter().filter(is_meant).filter(|setting| !setting.ends).count();
         let to_the_end = setting.ends && self.states >= ENOUGH;
         let states = if to_the_end { usize::MAX } else { self.states.div_ceil(sharing.max(1)) };
-        Self { states, failures: setting.failures.unwrap_or(self.failures), ..self }
+        let failures = match setting.failures {
+            Some(failures) if to_the_end => failures,
+            Some(failures) => failures.min(self.failures),
+            None => self.failures,
+        };
+        Self { states, failures, ..self }
     }
 }
 
