@@ -1,7 +1,7 @@
 //! Composes tables: for tests, for QEMU's `-acpitable`, and for people who write firmware.
 //!
-//! What it composes with right values parses back to the same. Every length, the checksum and the signature can be overridden, to compose tables
-//! that are wrong on purpose.
+//! What it composes with right values parses back to the same. Every length, the checksum and the signature
+//! can be overridden, to compose tables that are wrong on purpose.
 //!
 //! ```
 //! use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
@@ -161,8 +161,8 @@ impl TableBuilder {
         self
     }
 
-    /// The bytes. What is too long for its length field gets the field's highest value, and is a wrong table; [`try_build`](Self::try_build)
-    /// refuses instead.
+    /// The bytes. What is too long for its length field gets the field's highest value, and is a wrong table;
+    /// [`try_build`](Self::try_build) refuses instead.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -183,7 +183,8 @@ impl TableBuilder {
 
         let length = self.length.unwrap_or(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         put(&mut bytes, 4, &length.to_le_bytes());
-        // A length that was made shorter on purpose still gets the sum that a reader of so many bytes expects.
+        // A length that was made shorter on purpose still gets the sum that a reader of so many bytes
+        // expects.
         let summed = bytes.iter().take(length as usize).fold(0u8, |sum, &byte| sum.wrapping_add(byte));
         put(&mut bytes, 9, &[self.checksum.unwrap_or(summed.wrapping_neg())]);
         bytes
@@ -295,7 +296,8 @@ impl StructureBuilder {
         Self::raw(kind.raw(), &fields)
     }
 
-    /// The size byte of a DRHD: 2^N pages of registers. Other types keep the byte reserved, and get it all the same.
+    /// The size byte of a DRHD: 2^N pages of registers. Other types keep the byte reserved, and get it all
+    /// the same.
     pub fn size(mut self, size: u8) -> Self {
         put(&mut self.fields, 1, &[size]);
         self

@@ -1,4 +1,5 @@
-//! Tables as text, to be read beside `iasl -d`: the same hexadecimal offsets, one line for each structure and scope, errors in their place.
+//! Tables as text, to be read beside `iasl -d`: the same hexadecimal offsets, one line for each structure and
+//! scope, errors in their place.
 
 use core::fmt;
 
@@ -172,7 +173,8 @@ impl fmt::Display for Size {
     }
 }
 
-/// What should be ASCII text, with `\x..` for bytes that are none. Backslashes, which begin names in the ACPI namespace, stay single.
+/// What should be ASCII text, with `\x..` for bytes that are none. Backslashes, which begin names in the ACPI
+/// namespace, stay single.
 struct Text<'a>(&'a [u8]);
 
 impl fmt::Display for Text<'_> {

@@ -40,7 +40,8 @@ pub enum TableError {
     },
 }
 
-/// What is wrong with one remapping structure. [`StructureError::ends_walk`] says whether the ones behind it can still be read.
+/// What is wrong with one remapping structure. [`StructureError::ends_walk`] says whether the ones behind it
+/// can still be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at offset {offset:#x}: {kind}")]
 pub struct StructureError {
@@ -68,7 +69,8 @@ pub enum StructureErrorKind {
         /// How many.
         count: usize,
     },
-    /// The length does not even cover the type and length fields (4 bytes), so the next structure cannot be found. Ends the walk.
+    /// The length does not even cover the type and length fields (4 bytes), so the next structure cannot be
+    /// found. Ends the walk.
     #[error("{structure} has a length of {length}, less than its type and length fields' 4")]
     LengthBelowHeader {
         /// The structure's type.
@@ -98,7 +100,8 @@ pub enum StructureErrorKind {
     },
 }
 
-/// What is wrong with one device scope. [`ScopeError::ends_walk`] says whether the ones behind it can still be read.
+/// What is wrong with one device scope. [`ScopeError::ends_walk`] says whether the ones behind it can still
+/// be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at offset {offset:#x}: {kind}")]
 pub struct ScopeError {

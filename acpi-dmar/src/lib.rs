@@ -1,8 +1,9 @@
 //! Zero-copy reader of the ACPI DMAR table (Intel VT-d), with device-scope resolution.
 //!
-//! The DMAR table is how firmware tells an operating system or hypervisor which IOMMUs a machine has, which devices are behind which, and which
-//! memory devices must keep reaching (reserved memory regions, RMRRs). Section numbers in these docs are those of Intel's Virtualization Technology
-//! for Directed I/O specification, revision 4.1, chapter 8.
+//! The DMAR table is how firmware tells an operating system or hypervisor which IOMMUs a machine has, which
+//! devices are behind which, and which memory devices must keep reaching (reserved memory regions, RMRRs).
+//! Section numbers in these docs are those of Intel's Virtualization Technology for Directed I/O
+//! specification, revision 4.1, chapter 8.
 //!
 //! ```
 //! # #[cfg(feature = "builder")] {
@@ -30,9 +31,11 @@
 //! ```
 //!
 //! - **Every structure and scope kind**, with every field; unknown types pass through as bytes.
-//! - **Any bytes are safe to read**: no unsafe code, no allocation, no panic, and time linear in the length. Each length is checked against what encloses it.
-//!   A structure or scope that is wrong gives an error with its offset, value and rule; where its length still shows the next one, reading goes on there.
-//! - [`resolve`] finds the device that a scope names on this machine's buses, through bridges, by PCI config reads.
+//! - **Any bytes are safe to read**: no unsafe code, no allocation, no panic, and time linear in the length.
+//!   Each length is checked against what encloses it. A structure or scope that is wrong gives an error with
+//!   its offset, value and rule; where its length still shows the next one, reading goes on there.
+//! - [`resolve`] finds the device that a scope names on this machine's buses, through bridges, by PCI config
+//!   reads.
 //! - `{}` prints a table to be read beside `iasl -d`; the `sysfs` example prints this machine's.
 //!
 //! # Features
@@ -52,7 +55,8 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Reads a little-endian field at a constant offset of a byte array; an offset outside the array does not compile.
+/// Reads a little-endian field at a constant offset of a byte array; an offset outside the array does not
+/// compile.
 macro_rules! le {
     ($bytes:expr, u16, $at:literal) => {
         u16::from_le_bytes([$bytes[$at], $bytes[$at + 1]])

@@ -1,7 +1,8 @@
 //! Where a device scope ends up on this machine's buses (VT-d 8.3.1).
 //!
-//! A path names a device by the ports on the way to it, because bus numbers below a bridge are the system's choice: each hop but the last is a
-//! bridge, whose secondary bus the next hop is on. [`resolve`] follows it with config reads. A path of one hop needs none: [`static_address`].
+//! A path names a device by the ports on the way to it, because bus numbers below a bridge are the system's
+//! choice: each hop but the last is a bridge, whose secondary bus the next hop is on. [`resolve`] follows it
+//! with config reads. A path of one hop needs none: [`static_address`].
 
 use pci_types::{ConfigRegionAccess, HeaderType, PciAddress, PciHeader, PciPciBridgeHeader};
 
@@ -44,7 +45,8 @@ pub enum Resolved<'a> {
     Namespace {
         /// Its declaration, with its name.
         andd: Andd<'a>,
-        /// The PCI function or requester id it has, where the scope's path gives one. Firmware often hides the function's config space.
+        /// The PCI function or requester id it has, where the scope's path gives one. Firmware often hides
+        /// the function's config space.
         address: Option<PciAddress>,
         /// Whether config space shows a function at `address`.
         present: bool,
@@ -65,7 +67,8 @@ impl Resolved<'_> {
         }
     }
 
-    /// True if DMA of the function at `address` is covered: it is the device itself, or it is below the bridge.
+    /// True if DMA of the function at `address` is covered: it is the device itself, or it is below the
+    /// bridge.
     #[must_use]
     pub fn covers(&self, address: PciAddress) -> bool {
         match self {
@@ -94,17 +97,20 @@ impl Buses {
     }
 }
 
-/// Why a scope does not name a device of this machine. [`ResolveError::is_absence`] tells devices that may still come from wrong tables.
+/// Why a scope does not name a device of this machine. [`ResolveError::is_absence`] tells devices that may
+/// still come from wrong tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// No function answers at this hop: the bridge that the scope names, or one on the way to its device, is not there (yet).
+    /// No function answers at this hop: the bridge that the scope names, or one on the way to its device, is
+    /// not there (yet).
     #[error("no PCI function at {0}")]
     NotPresent(PciAddress),
     /// The path goes through this function, but it is no bridge.
     #[error("the PCI function at {0} is no bridge")]
     NotABridge(PciAddress),
-    /// The bridge leads to its own bus or back up, so its numbers are wrong and following them might never end.
+    /// The bridge leads to its own bus or back up, so its numbers are wrong and following them might never
+    /// end.
     #[error("the bridge at {bridge} has secondary bus {secondary:#04x}, which is not below its own bus")]
     Loop {
         /// The bridge.
@@ -149,16 +155,19 @@ pub enum ResolveError {
 }
 
 impl ResolveError {
-    /// True if the table may be right and the device is only absent so far: hot-plugged, hidden, or below a bridge that is not set up yet.
+    /// True if the table may be right and the device is only absent so far: hot-plugged, hidden, or below a
+    /// bridge that is not set up yet.
     #[must_use]
     pub const fn is_absence(&self) -> bool {
         matches!(self, Self::NotPresent(_) | Self::BadBus { secondary: 0, .. })
     }
 }
 
-/// Finds the device that `scope`, of a structure with `segment`, names. `dmar` is asked for the ANDD structures that namespace scopes refer to.
+/// Finds the device that `scope`, of a structure with `segment`, names. `dmar` is asked for the ANDD
+/// structures that namespace scopes refer to.
 ///
-/// `access` must answer all ones for functions, and segments, that are not there; only offsets 0 to 0x1b of valid addresses are read.
+/// `access` must answer all ones for functions, and segments, that are not there; only offsets 0 to 0x1b of
+/// valid addresses are read.
 ///
 /// An endpoint scope that ends at a bridge is the bridge's function alone.
 ///
@@ -207,7 +216,8 @@ pub fn resolve<'a>(
     }
 }
 
-/// The function that the path of `scope` ends at, whether or not one answers there; the bridges on the way to it must be there.
+/// The function that the path of `scope` ends at, whether or not one answers there; the bridges on the way to
+/// it must be there.
 ///
 /// # Errors
 ///
@@ -229,8 +239,8 @@ pub fn address(
     Err(ResolveError::NoPath)
 }
 
-/// The function that a path of a single hop ends at, which no bus numbering can change: what can be said of a scope without a machine. `None` for
-/// longer paths, paths without a hop, and hops that no bus can have.
+/// The function that a path of a single hop ends at, which no bus numbering can change: what can be said of a
+/// scope without a machine. `None` for longer paths, paths without a hop, and hops that no bus can have.
 #[must_use]
 pub fn static_address(segment: u16, scope: &DeviceScope<'_>) -> Option<PciAddress> {
     let mut path = scope.path();
@@ -256,7 +266,8 @@ pub fn present(address: PciAddress, access: &impl ConfigRegionAccess) -> bool {
     !matches!(PciHeader::new(address).id(access).0, 0 | 0xffff)
 }
 
-/// A bridge of class 06/80 has an endpoint's header and no buses below it: the non-transparent bridges of servers, which tables list as bridges.
+/// A bridge of class 06/80 has an endpoint's header and no buses below it: the non-transparent bridges of
+/// servers, which tables list as bridges.
 fn is_other_bridge(address: PciAddress, access: &impl ConfigRegionAccess) -> bool {
     let header = PciHeader::new(address);
     let (_, base, sub, _) = header.revision_and_class(access);

@@ -9,7 +9,8 @@ use crate::{ScopeError, ScopeErrorKind};
 const FIELDS: usize = 6;
 
 bitflags::bitflags! {
-    /// Flags of a device scope (VT-d 8.3.1, offset 2); they mean something below a SIDP structure (VT-d 8.9) and are reserved elsewhere.
+    /// Flags of a device scope (VT-d 8.3.1, offset 2); they mean something below a SIDP structure (VT-d 8.9)
+    /// and are reserved elsewhere.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct ScopeFlags: u8 {
         /// Requests without PASID of this device should not use nested translation.
@@ -109,7 +110,8 @@ impl fmt::Display for Hop {
     }
 }
 
-/// A device scope: the name of a device, independent of how firmware or the system numbered the buses below the first.
+/// A device scope: the name of a device, independent of how firmware or the system numbered the buses below
+/// the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceScope<'a> {
     head: &'a [u8; FIELDS],
@@ -178,8 +180,8 @@ impl<'a> DeviceScope<'a> {
 #[derive(Clone, Debug)]
 pub struct Path<'a> {
     hops: &'a [[u8; 2]],
-    /// Which hop is next, at most 124, as a scope's length is 8 bits. So is this index, which keeps the compiler from unrolling loops over paths:
-    /// nearly all are of one hop.
+    /// Which hop is next, at most 124, as a scope's length is 8 bits. So is this index, which keeps the
+    /// compiler from unrolling loops over paths: nearly all are of one hop.
     at: u8,
 }
 
@@ -224,7 +226,8 @@ impl<'a> Scopes<'a> {
         Self::last_error(rest, self.end).map(Err)
     }
 
-    /// Inlined, or else the walk puts its state and what it gives into memory for the call: half as slow again.
+    /// Inlined, or else the walk puts its state and what it gives into memory for the call: half as slow
+    /// again.
     #[inline(always)]
     fn last_error(rest: &[u8], end: u32) -> Option<ScopeError> {
         let available = rest.len();
@@ -240,7 +243,8 @@ impl<'a> Scopes<'a> {
     }
 }
 
-/// Where what is `length` bytes long and ends at `end` begins. Lengths inside a table fit 32 bits, as the table's own does.
+/// Where what is `length` bytes long and ends at `end` begins. Lengths inside a table fit 32 bits, as the
+/// table's own does.
 #[inline]
 pub(crate) const fn offset(end: u32, length: usize) -> u32 {
     end.wrapping_sub(length as u32)

@@ -101,7 +101,8 @@ impl fmt::Display for StructureKind {
     }
 }
 
-/// Defines a structure as its fixed fields, what follows them, and its place; checked for length once, on the way in.
+/// Defines a structure as its fixed fields, what follows them, and its place; checked for length once, on the
+/// way in.
 macro_rules! structure {
     ($(#[$doc:meta])* $name:ident, $fields:literal) => {
         $(#[$doc])*
@@ -171,8 +172,8 @@ impl Drhd<'_> {
         DrhdFlags::from_bits_retain(self.head[4])
     }
 
-    /// The size byte (offset 5): the low 4 bits are N for a register set of 2^N pages of 4 KiB. Older specifications reserve it as 0, which
-    /// means the same one page.
+    /// The size byte (offset 5): the low 4 bits are N for a register set of 2^N pages of 4 KiB. Older
+    /// specifications reserve it as 0, which means the same one page.
     #[inline]
     #[must_use]
     pub const fn size(&self) -> u8 {
@@ -202,7 +203,8 @@ impl Drhd<'_> {
 }
 
 structure! {
-    /// Reserved memory region reporting (VT-d 8.4): memory that firmware has devices use, to be mapped 1:1 for them.
+    /// Reserved memory region reporting (VT-d 8.4): memory that firmware has devices use, to be mapped 1:1
+    /// for them.
     Rmrr, 24
 }
 scopes!(Rmrr, "The devices that use the region.");
@@ -274,7 +276,8 @@ impl Rhsa<'_> {
 }
 
 structure! {
-    /// ACPI name-space device declaration (VT-d 8.7): gives a number to a device of the namespace, for scopes to name it by.
+    /// ACPI name-space device declaration (VT-d 8.7): gives a number to a device of the namespace, for scopes
+    /// to name it by.
     Andd, 8
 }
 
@@ -293,7 +296,8 @@ impl<'a> Andd<'a> {
         self.tail
     }
 
-    /// The object's path in the namespace, such as `\_SB.PCI0.I2C0`, up to its NUL or, where that is missing, to the structure's end.
+    /// The object's path in the namespace, such as `\_SB.PCI0.I2C0`, up to its NUL or, where that is missing,
+    /// to the structure's end.
     #[inline]
     #[must_use]
     pub fn name_bytes(&self) -> &'a [u8] {
@@ -318,7 +322,8 @@ fn until_nul(field: &[u8]) -> &[u8] {
 }
 
 structure! {
-    /// SoC integrated address translation cache reporting (VT-d 8.8): devices of the SoC that cache translations.
+    /// SoC integrated address translation cache reporting (VT-d 8.8): devices of the SoC that cache
+    /// translations.
     Satc, 8
 }
 scopes!(Satc, "The devices with a cache.");
@@ -340,7 +345,8 @@ impl Satc<'_> {
 }
 
 structure! {
-    /// SoC integrated device property reporting (VT-d 8.9): its scopes' flags say how devices of the SoC want to be set up.
+    /// SoC integrated device property reporting (VT-d 8.9): its scopes' flags say how devices of the SoC want
+    /// to be set up.
     Sidp, 8
 }
 scopes!(Sidp, "The devices, each with its properties in its flags.");

@@ -16,13 +16,15 @@ bitflags::bitflags! {
         const INTR_REMAP = 1 << 0;
         /// Firmware asks system software not to enable extended xAPIC mode.
         const X2APIC_OPT_OUT = 1 << 1;
-        /// Firmware protects memory from DMA until the operating system takes over, and asks it to keep up the protection.
+        /// Firmware protects memory from DMA until the operating system takes over, and asks it to keep up
+        /// the protection.
         const DMA_CTRL_PLATFORM_OPT_IN = 1 << 2;
         const _ = !0;
     }
 }
 
-/// A DMAR table: `length` bytes that begin with a right header. The structures behind it are checked as they are read.
+/// A DMAR table: `length` bytes that begin with a right header. The structures behind it are checked as they
+/// are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Dmar<'a> {
     head: &'a [u8; HEADER_LENGTH],
@@ -31,7 +33,8 @@ pub struct Dmar<'a> {
 }
 
 impl<'a> Dmar<'a> {
-    /// Reads the table at the start of `bytes`: signature, length and checksum must be right. Bytes behind the header's length are ignored.
+    /// Reads the table at the start of `bytes`: signature, length and checksum must be right. Bytes behind
+    /// the header's length are ignored.
     ///
     /// # Errors
     ///
@@ -50,8 +53,9 @@ impl<'a> Dmar<'a> {
         }
     }
 
-    /// Reads as much of a damaged table as there is, for tools that report rather than trust: a wrong checksum and a missing end are given to
-    /// `report`, and reading goes on. Only what has no DMAR header at all gives `None`, after its error went to `report` too.
+    /// Reads as much of a damaged table as there is, for tools that report rather than trust: a wrong
+    /// checksum and a missing end are given to `report`, and reading goes on. Only what has no DMAR header at
+    /// all gives `None`, after its error went to `report` too.
     pub fn parse_lenient(bytes: &'a [u8], mut report: impl FnMut(TableError)) -> Option<Self> {
         let (head, length) = match check_head(bytes) {
             Ok(found) => found,
@@ -84,7 +88,8 @@ impl<'a> Dmar<'a> {
         self.header().length()
     }
 
-    /// Bits of a physical address that DMA can use, 1 to 255: the field (VT-d 8.1, offset 36) plus one. An absurd field of 255 gives 255.
+    /// Bits of a physical address that DMA can use, 1 to 255: the field (VT-d 8.1, offset 36) plus one. An
+    /// absurd field of 255 gives 255.
     #[inline]
     #[must_use]
     pub const fn host_address_width(&self) -> u8 {
@@ -98,8 +103,8 @@ impl<'a> Dmar<'a> {
         DmarFlags::from_bits_retain(self.head[37])
     }
 
-    /// The remapping structures in the table's order. One that is wrong gives an error in its place; where its length still shows the next one,
-    /// the walk goes on.
+    /// The remapping structures in the table's order. One that is wrong gives an error in its place; where
+    /// its length still shows the next one, the walk goes on.
     #[inline]
     #[must_use]
     pub const fn structures(&self) -> Structures<'a> {
@@ -172,7 +177,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A constant range of an array as an array; the fallback is never taken when the range has the array's length.
+/// A constant range of an array as an array; the fallback is never taken when the range has the array's
+/// length.
 fn array<'a, const N: usize>(part: Option<&'a [u8]>, otherwise: &'a [u8; N]) -> &'a [u8; N] {
     part.and_then(|part| part.first_chunk()).unwrap_or(otherwise)
 }

@@ -30,7 +30,8 @@ impl<'a> Structures<'a> {
         Self::last_error(rest, self.end).map(Err)
     }
 
-    /// Inlined, or else the walk puts its state and what it gives into memory for the call: half as slow again.
+    /// Inlined, or else the walk puts its state and what it gives into memory for the call: half as slow
+    /// again.
     #[inline(always)]
     fn last_error(rest: &[u8], end: u32) -> Option<StructureError> {
         let available = rest.len();
@@ -90,7 +91,8 @@ impl<'a> Iterator for Structures<'a> {
             return self.end();
         };
         let end = offset(self.end, rest.len());
-        // Each type is given from its own arm, or else the compiler puts every structure into memory on the way.
+        // Each type is given from its own arm, or else the compiler puts every structure into memory on the
+        // way.
         macro_rules! give {
             ($name:ident) => {
                 if let Some(structure) = $name::read(bytes, end) {

@@ -1,4 +1,5 @@
-//! Tables of real machines: all read without an error, and damage to a byte costs no more than what the byte is about.
+//! Tables of real machines: all read without an error, and damage to a byte costs no more than what the byte
+//! is about.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

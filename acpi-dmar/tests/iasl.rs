@@ -1,4 +1,5 @@
-//! A second reading by other means: Intel's own disassembler agrees on every field. Needs `iasl` (Debian: acpica-tools).
+//! A second reading by other means: Intel's own disassembler agrees on every field. Needs `iasl` (Debian:
+//! acpica-tools).
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

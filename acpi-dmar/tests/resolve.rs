@@ -221,7 +221,8 @@ fn function() -> impl Strategy<Value = Function> {
 }
 
 proptest! {
-    /// Whatever the table and the buses say, resolving ends after a few reads a hop, and what it finds is on the bus.
+    /// Whatever the table and the buses say, resolving ends after a few reads a hop, and what it finds is on
+    /// the bus.
     #[test]
     fn resolution_ends_on_any_bus(
         functions in prop::collection::btree_map((0u8..6, 0u8..3, 0u8..2), function(), 0..24),

@@ -1,5 +1,5 @@
-//! The hypervisor's map of the machine's memory at a fixed offset, with large pages, and without a page that reaches beyond a bank: device and reserved
-//! memory gets no second, cached name.
+//! The hypervisor's map of the machine's memory at a fixed offset, with large pages, and without a page that
+//! reaches beyond a bank: device and reserved memory gets no second, cached name.
 
 use crate::entry::{Access, Entry, P2mType};
 use crate::frame::{Gfn, GfnRange, Mfn, MfnRange};
@@ -23,7 +23,8 @@ pub enum DirectMapCause {
     /// Its place ends beyond what the tables can express.
     #[error("its place is beyond what the page tables express")]
     Beyond,
-    /// Its place is taken: two banks overlap, or the window does not begin in free space. The bank was not handed over.
+    /// Its place is taken: two banks overlap, or the window does not begin in free space. The bank was not
+    /// handed over.
     #[error("its place is taken at frame {gfn}, by {found}")]
     Taken {
         /// The first frame of the place that is taken.
@@ -36,9 +37,10 @@ pub enum DirectMapCause {
     Map(#[source] MapError),
 }
 
-/// Maps each bank of memory at `window` plus its frame number, for reads and writes, as `p2m_ram_rw`. A window that begins at a multiple of 1 GiB gets
-/// the largest pages. Each bank goes to `hand_over` before it is mapped, so that the tables for it can come from it: who makes tables in memory that
-/// is not mapped yet has another way to it, such as the firmware's or the boot loader's map.
+/// Maps each bank of memory at `window` plus its frame number, for reads and writes, as `p2m_ram_rw`. A
+/// window that begins at a multiple of 1 GiB gets the largest pages. Each bank goes to `hand_over` before it
+/// is mapped, so that the tables for it can come from it: who makes tables in memory that is not mapped yet
+/// has another way to it, such as the firmware's or the boot loader's map.
 ///
 /// Returns how many frames were mapped.
 ///
@@ -70,7 +72,8 @@ pub fn map_directly<P: P2m>(
 }
 
 impl MfnRange {
-    /// The whole frames between two byte addresses, the end exclusive: what of a memory map's entry can be mapped.
+    /// The whole frames between two byte addresses, the end exclusive: what of a memory map's entry can be
+    /// mapped.
     #[must_use]
     pub fn whole_frames(start: u64, end: u64) -> Self {
         let first = Mfn::containing(start.saturating_add(0xfff));

@@ -1,7 +1,7 @@
 //! A domain's tables: one that the CPU and the remapping hardware share, or one for each, updated as one.
 //!
-//! Separate tables hold the same: the same types, frames and accesses at the same guest frames, each in its format. So what a guest and its devices see does
-//! not depend on the mode.
+//! Separate tables hold the same: the same types, frames and accesses at the same guest frames, each in its
+//! format. So what a guest and its devices see does not depend on the mode.
 
 use crate::entry::{Access, Entry, P2mType, Run};
 use crate::format::Format;
@@ -27,8 +27,9 @@ pub struct NotEmpty;
 type Spares = (Spare, Option<Spare>);
 
 impl<C: Format, D: Format, S: FrameSource> Domain<C, D, S> {
-    /// A domain whose devices use the CPU's table. The remapping hardware must walk tables of its levels and page sizes
-    /// ([`SecondLevel::walks_levels`](crate::SecondLevel::walks_levels), [`SecondLevel::largest_page`](crate::SecondLevel::largest_page)).
+    /// A domain whose devices use the CPU's table. The remapping hardware must walk tables of its levels and
+    /// page sizes ([`SecondLevel::walks_levels`](crate::SecondLevel::walks_levels),
+    /// [`SecondLevel::largest_page`](crate::SecondLevel::largest_page)).
     pub fn shared(table: Table<C, S>) -> Self {
         Self { cpu: table, iommu: None }
     }

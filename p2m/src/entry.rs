@@ -29,7 +29,8 @@ pub enum P2mType {
 }
 
 impl P2mType {
-    /// Whether a 1:1 mapping may take this place: nothing is mapped here and nothing is promised (Xen: `p2m_invalid` or `p2m_mmio_dm`).
+    /// Whether a 1:1 mapping may take this place: nothing is mapped here and nothing is promised (Xen:
+    /// `p2m_invalid` or `p2m_mmio_dm`).
     #[must_use]
     pub const fn is_vacant(self) -> bool {
         matches!(self, Self::Invalid | Self::MmioDm)

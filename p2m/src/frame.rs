@@ -1,4 +1,5 @@
-//! Frame numbers, ranges of them, and where page-table frames come from. The vocabulary is Xen's (`xen/include/xen/mm.h`).
+//! Frame numbers, ranges of them, and where page-table frames come from. The vocabulary is Xen's
+//! (`xen/include/xen/mm.h`).
 
 use core::fmt;
 use core::ops::Range;
@@ -220,15 +221,16 @@ impl PageSize {
     }
 }
 
-/// One page table as hardware walks it: 512 entries of 64 bits, naturally aligned (Intel SDM Vol. 3, 4.5; VT-d 9.8).
+/// One page table as hardware walks it: 512 entries of 64 bits, naturally aligned (Intel SDM Vol. 3, 4.5;
+/// VT-d 9.8).
 #[repr(C, align(4096))]
 pub struct TableFrame(pub [AtomicU64; 512]);
 
 /// Gives and takes the frames that page tables are made of.
 ///
 /// # Safety
-/// A frame that `allocate` returned belongs to the caller alone until it is given to `free`; all its entries are zero; and `table` returns the
-/// memory of just that frame for as long as it is allocated.
+/// A frame that `allocate` returned belongs to the caller alone until it is given to `free`; all its entries
+/// are zero; and `table` returns the memory of just that frame for as long as it is allocated.
 #[allow(unsafe_code, reason = "callers rely on the frames being theirs")]
 pub unsafe trait FrameSource {
     /// A zeroed frame, or `None` when there is none left.
@@ -240,8 +242,9 @@ pub unsafe trait FrameSource {
     /// The memory of an allocated frame; `None` for a frame that did not come from here.
     fn table(&self, frame: Mfn) -> Option<&TableFrame>;
 
-    /// These entries of an allocated frame were written; called before anything that leads to them is written. Where the remapping hardware does
-    /// not snoop caches on its walks (VT-d 11.4.3, ECAP.C clear) the source writes the lines back here; elsewhere there is nothing to do.
+    /// These entries of an allocated frame were written; called before anything that leads to them is
+    /// written. Where the remapping hardware does not snoop caches on its walks (VT-d 11.4.3, ECAP.C clear)
+    /// the source writes the lines back here; elsewhere there is nothing to do.
     #[inline]
     fn written(&self, frame: Mfn, entries: Range<usize>) {
         let _ = (frame, entries);

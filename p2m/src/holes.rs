@@ -1,5 +1,5 @@
-//! Unallocated guest-physical space: what a guest may use for grant and foreign mappings (on Arm: the extended regions of the device tree's
-//! `/hypervisor` node, `docs/misc/arm/device-tree/guest.txt` in Xen).
+//! Unallocated guest-physical space: what a guest may use for grant and foreign mappings (on Arm: the
+//! extended regions of the device tree's `/hypervisor` node, `docs/misc/arm/device-tree/guest.txt` in Xen).
 
 use crate::entry::P2mType;
 use crate::frame::{Gfn, GfnRange};
@@ -12,7 +12,8 @@ pub struct HoleRules<'a> {
     pub order: u32,
     /// Smaller ones are left out, in frames.
     pub at_least: u64,
-    /// Where there is no hole whatever the tables say: reserved regions, BARs, what else the caller knows. In any order; may overlap.
+    /// Where there is no hole whatever the tables say: reserved regions, BARs, what else the caller knows. In
+    /// any order; may overlap.
     pub excluded: &'a [GfnRange],
 }
 
@@ -31,7 +32,8 @@ pub struct Holes<'a, P> {
     rules: HoleRules<'a>,
 }
 
-/// The holes of `within`: guest frames where there is nothing, not even a device model (`p2m_mmio_dm`), and that are not excluded.
+/// The holes of `within`: guest frames where there is nothing, not even a device model (`p2m_mmio_dm`), and
+/// that are not excluded.
 pub fn holes<'a, P: P2m>(space: &'a P, within: GfnRange, rules: HoleRules<'a>) -> Holes<'a, P> {
     Holes { space, left: GfnRange::clamped(within.start(), within.end().min(space.limit())), rules }
 }

@@ -1,8 +1,9 @@
 //! The 1:1 mapping as a transaction: look at the whole range, reserve every table frame, write.
 //!
-//! Leaves that it installs are marked, in the bits that hardware ignores, together with what was there before (nothing, or `p2m_mmio_dm`): removal finds
-//! just those and puts back what was there. They are never joined to larger pages, and a range that begins or ends inside a page of another call cuts
-//! it there, so that no end of a range that was ever given lies inside a page, and removing one takes no frames.
+//! Leaves that it installs are marked, in the bits that hardware ignores, together with what was there before
+//! (nothing, or `p2m_mmio_dm`): removal finds just those and puts back what was there. They are never joined
+//! to larger pages, and a range that begins or ends inside a page of another call cuts it there, so that no
+//! end of a range that was ever given lies inside a page, and removing one takes no frames.
 
 use core::ops::ControlFlow;
 

@@ -1,15 +1,17 @@
 //! Guest-physical to machine page tables, with 1:1 mappings of reserved memory as transactions.
 //!
-//! - [`Table`]: one table in one [`Format`] (VT-d second level, EPT, long mode), of frames from a [`FrameSource`]. [`P2m`] is what is done to it: map,
-//!   unmap, change type, each all or nothing, with the largest pages that fit.
-//! - [`AddressSpace`]: what the reserved-memory policy needs. [`AddressSpace::map_identity`] looks at the whole range, reserves each table frame, then
-//!   writes; [`AddressSpace::unmap_identity`] removes just what that installed.
+//! - [`Table`]: one table in one [`Format`] (VT-d second level, EPT, long mode), of frames from a
+//!   [`FrameSource`]. [`P2m`] is what is done to it: map, unmap, change type, each all or nothing, with the
+//!   largest pages that fit.
+//! - [`AddressSpace`]: what the reserved-memory policy needs. [`AddressSpace::map_identity`] looks at the
+//!   whole range, reserves each table frame, then writes; [`AddressSpace::unmap_identity`] removes just what
+//!   that installed.
 //! - [`Domain`]: the CPU's and the remapping hardware's tables, one and the same or two updated as one.
-//! - [`populate()`], [`fill_holes`]: putting memory where there is nothing; [`holes()`]: where there is nothing; [`map_directly`]: the hypervisor's own
-//!   map of the machine.
+//! - [`populate()`], [`fill_holes`]: putting memory where there is nothing; [`holes()`]: where there is
+//!   nothing; [`map_directly`]: the hypervisor's own map of the machine.
 //!
-//! Updates take `&mut`; hardware and [`Reader`]s may walk meanwhile. What they may still hold of the past is owed a [`Flush`] until that is confirmed:
-//! then the frames that had left a table are free again.
+//! Updates take `&mut`; hardware and [`Reader`]s may walk meanwhile. What they may still hold of the past is
+//! owed a [`Flush`] until that is confirmed: then the frames that had left a table are free again.
 #![no_std]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 

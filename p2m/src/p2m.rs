@@ -6,11 +6,12 @@ use crate::frame::{FrameSource, Gfn, GfnRange, MfnRange};
 use crate::space::{AddressSpace, DeviceRoot, Flush, Identity, IdentityError, OnConflict, Seen};
 use crate::table::{Edit, MapError, Put, Retype, Spare, Table, check_mapping, run_at};
 
-/// A guest-physical to machine map: what [`AddressSpace`] is for the reserved-memory policy, and the rest that a hypervisor needs.
+/// A guest-physical to machine map: what [`AddressSpace`] is for the reserved-memory policy, and the rest
+/// that a hypervisor needs.
 pub trait P2m: AddressSpace {
-    /// Puts `first`, and for types with machine frames the frames that follow it, at all of `gfns`, in place of what is there: all or nothing. The
-    /// largest pages are used that alignment, format and hardware allow. Who must not overwrite anything calls
-    /// [`populate`](crate::populate()).
+    /// Puts `first`, and for types with machine frames the frames that follow it, at all of `gfns`, in place
+    /// of what is there: all or nothing. The largest pages are used that alignment, format and hardware
+    /// allow. Who must not overwrite anything calls [`populate`](crate::populate()).
     ///
     /// # Errors
     /// [`MapError`]; nothing was changed then.
@@ -19,13 +20,15 @@ pub trait P2m: AddressSpace {
     /// Leaves nothing at `gfns`: all or nothing.
     ///
     /// # Errors
-    /// [`MapError::NoFrames`] when an end of the range cuts a page in two, [`MapError::Reserved`], [`MapError::OutOfRange`].
+    /// [`MapError::NoFrames`] when an end of the range cuts a page in two, [`MapError::Reserved`],
+    /// [`MapError::OutOfRange`].
     fn unmap(&mut self, gfns: GfnRange) -> Result<(), MapError> {
         self.map(gfns, Entry::NOTHING)
     }
 
-    /// Gives the frames of type `from` in `gfns` the type `to`, both types with machine frames (Xen: `p2m_change_type_range`): all or nothing. Frame
-    /// and access stay. What 1:1 mappings of reserved regions installed is left alone. Returns how many frames changed.
+    /// Gives the frames of type `from` in `gfns` the type `to`, both types with machine frames (Xen:
+    /// `p2m_change_type_range`): all or nothing. Frame and access stay. What 1:1 mappings of reserved regions
+    /// installed is left alone. Returns how many frames changed.
     ///
     /// # Errors
     /// [`MapError`]; nothing was changed then.

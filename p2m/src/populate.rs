@@ -1,4 +1,5 @@
-//! Putting frames where there is nothing, and only there. What is at a guest frame is asked of the tables, never probed by writing to memory.
+//! Putting frames where there is nothing, and only there. What is at a guest frame is asked of the tables,
+//! never probed by writing to memory.
 
 use crate::entry::{Access, Entry, P2mType};
 use crate::frame::{Gfn, GfnRange, MfnRange};
@@ -30,8 +31,8 @@ pub enum PopulateError {
     Map(#[source] MapError),
 }
 
-/// Puts `first` and the frames that follow it at `gfns`, if there is nothing anywhere in it (`p2m_invalid` or `p2m_mmio_dm`) and it meets none of the
-/// `reserved` regions: all or nothing.
+/// Puts `first` and the frames that follow it at `gfns`, if there is nothing anywhere in it (`p2m_invalid` or
+/// `p2m_mmio_dm`) and it meets none of the `reserved` regions: all or nothing.
 ///
 /// # Errors
 /// [`PopulateError`], for the first frame in the way.
@@ -88,8 +89,9 @@ pub enum FillCause {
     },
 }
 
-/// Populates the holes of `gfns` that meet none of the `reserved` regions with frames from `supply`, which is asked for a hole and gives machine frames
-/// for its beginning: at least one, at most as many as the hole has. Leaves all else as it is, also what a device model emulates.
+/// Populates the holes of `gfns` that meet none of the `reserved` regions with frames from `supply`, which is
+/// asked for a hole and gives machine frames for its beginning: at least one, at most as many as the hole
+/// has. Leaves all else as it is, also what a device model emulates.
 ///
 /// Returns how many frames were populated.
 ///

@@ -1,5 +1,5 @@
-//! What the reserved-memory policy needs of an address space. [`crate`]'s own tables are one implementation; a hypervisor with tables of its own
-//! implements the trait for those and uses the policy alone.
+//! What the reserved-memory policy needs of an address space. [`crate`]'s own tables are one implementation;
+//! a hypervisor with tables of its own implements the trait for those and uses the policy alone.
 
 use crate::entry::{Access, Entry, Run};
 use crate::frame::{Gfn, GfnRange, Mfn, MfnRange};
@@ -9,7 +9,8 @@ use crate::frame::{Gfn, GfnRange, Mfn, MfnRange};
 pub enum OnConflict {
     /// Refuse the whole range and change nothing.
     Refuse,
-    /// Leave what is there, map the rest, and report each run that was left (Xen's `XEN_DOMCTL_DEV_RDM_RELAXED`).
+    /// Leave what is there, map the rest, and report each run that was left (Xen's
+    /// `XEN_DOMCTL_DEV_RDM_RELAXED`).
     Skip,
 }
 
@@ -18,8 +19,9 @@ pub enum OnConflict {
 pub enum Identity {
     /// Nothing was there; all of it was installed.
     Mapped,
-    /// All of it was mapped 1:1 with this access before; no mapping was changed. (Pages that an earlier call installed are cut at the ends of the range,
-    /// so that its removal takes no frames: where it shares pages with other ranges this can take frames.)
+    /// All of it was mapped 1:1 with this access before; no mapping was changed. (Pages that an earlier call
+    /// installed are cut at the ends of the range, so that its removal takes no frames: where it shares pages
+    /// with other ranges this can take frames.)
     AlreadyIdentical,
     /// Part of it was installed; the rest was reported run by run.
     Mixed {
@@ -75,11 +77,11 @@ pub struct DeviceRoot {
     pub levels: u8,
 }
 
-/// A flush that is owed: translations that hardware may still hold although the tables have changed, to be dropped from every TLB and
-/// paging-structure cache that serves the address space.
+/// A flush that is owed: translations that hardware may still hold although the tables have changed, to be
+/// dropped from every TLB and paging-structure cache that serves the address space.
 ///
-/// It is a token: it goes back to [`AddressSpace::confirm_flush`] when the flush is done. Where the flush failed it is dropped; that loses nothing, for
-/// what is not confirmed is in the next one again.
+/// It is a token: it goes back to [`AddressSpace::confirm_flush`] when the flush is done. Where the flush
+/// failed it is dropped; that loses nothing, for what is not confirmed is in the next one again.
 #[must_use = "hardware may use the old translations until they are flushed; confirm it then"]
 #[derive(Debug)]
 pub struct Flush {
@@ -89,7 +91,8 @@ pub struct Flush {
 }
 
 impl Flush {
-    /// For implementers of [`AddressSpace`] with tables of their own. By its `stamp` they know it again in `confirm_flush`.
+    /// For implementers of [`AddressSpace`] with tables of their own. By its `stamp` they know it again in
+    /// `confirm_flush`.
     pub const fn new(gfns: GfnRange, only_added: bool, stamp: u64) -> Self {
         Self { gfns, only_added, stamp }
     }
@@ -100,7 +103,8 @@ impl Flush {
         self.gfns
     }
 
-    /// Whether only not-present entries became present: hardware that does not cache those needs no flush (VT-d 6.1, caching mode).
+    /// Whether only not-present entries became present: hardware that does not cache those needs no flush
+    /// (VT-d 6.1, caching mode).
     #[must_use]
     pub const fn only_added(&self) -> bool {
         self.only_added
@@ -115,11 +119,13 @@ impl Flush {
 
 /// A domain's guest-physical address space, for the CPU and for its devices.
 pub trait AddressSpace {
-    /// What is at `gfn`, and how far beyond it the same goes on (the run starts at `gfn`). Asks the tables, never memory.
+    /// What is at `gfn`, and how far beyond it the same goes on (the run starts at `gfn`). Asks the tables,
+    /// never memory.
     fn look_up(&self, gfn: Gfn) -> Run;
 
-    /// Maps machine frames at the guest frames of the same numbers as `p2m_mmio_direct`: all or nothing. Looks at the whole range, then makes sure of
-    /// the table frames, then writes. `report` hears of each run that was left as it was.
+    /// Maps machine frames at the guest frames of the same numbers as `p2m_mmio_direct`: all or nothing.
+    /// Looks at the whole range, then makes sure of the table frames, then writes. `report` hears of each run
+    /// that was left as it was.
     ///
     /// # Errors
     /// [`IdentityError`]; the address space is then as it was before.
@@ -131,30 +137,34 @@ pub trait AddressSpace {
         report: &mut dyn FnMut(Seen),
     ) -> Result<Identity, IdentityError>;
 
-    /// Removes what [`map_identity`](Self::map_identity) installed in this range; what was there before it, or came otherwise, stays.
+    /// Removes what [`map_identity`](Self::map_identity) installed in this range; what was there before it,
+    /// or came otherwise, stays.
     ///
     /// # Errors
-    /// [`IdentityError::NoFrames`] when `range` cuts a page in two and there is no frame for the pieces; never for a range that was given to
-    /// `map_identity` as it stands.
+    /// [`IdentityError::NoFrames`] when `range` cuts a page in two and there is no frame for the pieces;
+    /// never for a range that was given to `map_identity` as it stands.
     fn unmap_identity(&mut self, range: MfnRange) -> Result<(), IdentityError>;
 
-    /// The first run within the guest frames of the same numbers as `range` that leads to a machine frame of `range` and was not installed by
-    /// [`map_identity`](Self::map_identity): memory that this address space reaches on its own account.
+    /// The first run within the guest frames of the same numbers as `range` that leads to a machine frame of
+    /// `range` and was not installed by [`map_identity`](Self::map_identity): memory that this address space
+    /// reaches on its own account.
     fn mapped_otherwise(&self, range: MfnRange) -> Option<Run>;
 
     /// What the remapping hardware walks for this address space; the same for its whole life.
     fn device_root(&self) -> DeviceRoot;
 
-    /// All that is owed a flush, `None` when nothing is: what changed after the last call, and what earlier calls returned and nobody has confirmed.
+    /// All that is owed a flush, `None` when nothing is: what changed after the last call, and what earlier
+    /// calls returned and nobody has confirmed.
     ///
-    /// The policy has the remapping hardware flush it. Where processors run in the address space, the hypervisor wraps this call and has their TLBs flush
-    /// the same before the token is confirmed.
+    /// The policy has the remapping hardware flush it. Where processors run in the address space, the
+    /// hypervisor wraps this call and has their TLBs flush the same before the token is confirmed.
     fn take_flush(&mut self) -> Option<Flush>;
 
-    /// The flush is done, everywhere. Settles what was owed when the token was made, and frees the table frames that had left the tables by then. What
-    /// changed after that stays owed, and frames that left after it stay as they are until a later token is confirmed.
+    /// The flush is done, everywhere. Settles what was owed when the token was made, and frees the table
+    /// frames that had left the tables by then. What changed after that stays owed, and frames that left
+    /// after it stay as they are until a later token is confirmed.
     ///
-    /// A token settles nothing when a newer one has been made: that covers all of its. So callers that take turns (take, flush, confirm under one
-    /// lock) settle each; of those that overlap, the last.
+    /// A token settles nothing when a newer one has been made: that covers all of its. So callers that take
+    /// turns (take, flush, confirm under one lock) settle each; of those that overlap, the last.
     fn confirm_flush(&mut self, flush: Flush);
 }

@@ -1,15 +1,17 @@
 //! Places for things whose size is a power of two and that lie at a multiple of it, as BARs do.
 //!
-//! Two facts make the search exact. A block takes the place of just one block of its size or above, and of a fixed number of each size
-//! below; so what counts is how many blocks of each size are free. And of all choices, the smallest free block that is large enough leaves
-//! at least as many of every size as any other: if there is an arrangement, one is found, in whatever order the things come.
+//! Two facts make the search exact. A block takes the place of just one block of its size or above, and of a
+//! fixed number of each size below; so what counts is how many blocks of each size are free. And of all
+//! choices, the smallest free block that is large enough leaves at least as many of every size as any other:
+//! if there is an arrangement, one is found, in whatever order the things come.
 
 use p2m::GfnRange;
 
 use crate::frames::{Bounds, align_down, align_up, range};
 use crate::taken::Taken;
 
-/// Where a block of `frames`, a power of two, goes in `window`: into the smallest free block that holds it, of those the highest.
+/// Where a block of `frames`, a power of two, goes in `window`: into the smallest free block that holds it,
+/// of those the highest.
 pub(crate) fn tightest(taken: &Taken<'_>, window: GfnRange, frames: u64) -> Option<GfnRange> {
     let mut best: Option<(u32, u64)> = None;
     for gap in taken.gaps(window) {
@@ -18,7 +20,8 @@ pub(crate) fn tightest(taken: &Taken<'_>, window: GfnRange, frames: u64) -> Opti
         if low >= high {
             continue;
         }
-        // Free blocks grow from either end of a gap to its middle: the smallest that are large enough are the outermost.
+        // Free blocks grow from either end of a gap to its middle: the smallest that are large enough are the
+        // outermost.
         let lowest = low.trailing_zeros().min(order(gap.high().saturating_sub(low)));
         let highest = high.trailing_zeros().min(order(high.saturating_sub(gap.low())));
         let (size, at) =

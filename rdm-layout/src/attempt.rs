@@ -63,14 +63,16 @@ pub(crate) struct Work<'m, 's> {
 }
 
 impl Work<'_, '_> {
-    /// Lays out what is chosen. Where the map would have too many entries, RAM goes without the smallest gaps between regions.
+    /// Lays out what is chosen. Where the map would have too many entries, RAM goes without the smallest gaps
+    /// between regions.
     pub(crate) fn attempt(&mut self) -> Result<(), Stop> {
         (self.closing, self.bars_stand) = (Closing::default(), false);
         let first = self.lay_out();
         let mut stopped = first;
         let (mut closed, mut step) = (0_usize, 0_usize);
         while let Err(Stop::Refused(Refusal { cause: Cause::E820 { entries }, .. })) = stopped {
-            // A gap that is closed saves its own entry and makes one of those beside it. Where that does not come true, the steps grow.
+            // A gap that is closed saves its own entry and makes one of those beside it. Where that does not
+            // come true, the steps grow.
             step = entries.saturating_sub(E820_MAX).div_ceil(2).max(if closed == step {
                 0
             } else {
@@ -229,7 +231,8 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    /// Whether a module with frames of its own takes some of what RAM or BARs could have, and could lie elsewhere.
+    /// Whether a module with frames of its own takes some of what RAM or BARs could have, and could lie
+    /// elsewhere.
     pub(crate) fn own_modules_may_move(&self) -> bool {
         let [low, high] = self.windows();
         modules::chosen(self.machine, self.modules, modules::Kind::Own).any(|one| {

@@ -1,8 +1,10 @@
-//! BARs: 32-bit ones in the hole, 64-bit ones there too as long as they fit, the others as high as the guest's addresses go.
+//! BARs: 32-bit ones in the hole, 64-bit ones there too as long as they fit, the others as high as the
+//! guest's addresses go.
 //!
-//! Exact for a given hole: 32-bit BARs leave as many free blocks of each size as any arrangement can; of the 64-bit ones the largest go
-//! first, and that brings the most into the hole of every size, which leaves the most for RAM above 4 GiB and the fewest to be placed there.
-//! From above, they depend neither on the memory nor on what is below.
+//! Exact for a given hole: 32-bit BARs leave as many free blocks of each size as any arrangement can; of the
+//! 64-bit ones the largest go first, and that brings the most into the hole of every size, which leaves the
+//! most for RAM above 4 GiB and the fewest to be placed there. From above, they depend neither on the memory
+//! nor on what is below.
 
 use p2m::GfnRange;
 
@@ -36,7 +38,8 @@ fn into_hole(taken: &mut Taken<'_>, bars: &mut [BarPlan], hole: GfnRange) -> Res
     Ok(None)
 }
 
-/// The highest start that a hole with this end can have and hold the 32-bit BARs: the largest first, each as high as it goes.
+/// The highest start that a hole with this end can have and hold the 32-bit BARs: the largest first, each as
+/// high as it goes.
 fn highest_start(taken: &mut Taken<'_>, bars: &mut [BarPlan], end: u64) -> Result<Option<u64>, Full> {
     let mut start = end;
     for bar in small(bars) {

@@ -1,13 +1,13 @@
-//! The memory map that `XENMEM_set_memory_map` takes: plain types with the fields of Xen's `struct e820entry` (`xen/include/asm-x86/e820.h`),
-//! and how one is made of a layout.
+//! The memory map that `XENMEM_set_memory_map` takes: plain types with the fields of Xen's `struct e820entry`
+//! (`xen/include/asm-x86/e820.h`), and how one is made of a layout.
 
 use p2m::GfnRange;
 
 use crate::frames::{Bounds, range};
 use crate::list::{Full, List};
 
-/// Most entries that are taken: libxl's `E820MAX`, and the kernel's E820_X_MAX. Xen's XENMEM_set_memory_map refuses more than it has room for
-/// with -EINVAL.
+/// Most entries that are taken: libxl's `E820MAX`, and the kernel's E820_X_MAX. Xen's XENMEM_set_memory_map
+/// refuses more than it has room for with -EINVAL.
 pub const E820_MAX: usize = 128;
 /// RAM.
 pub const RAM: u32 = 1;
@@ -18,7 +18,8 @@ pub const ACPI: u32 = 3;
 /// ACPI memory that must be kept.
 pub const NVS: u32 = 4;
 
-/// An entry of the memory map. For the hypercall the fields go one after the other, 20 bytes in all: C's struct is packed, this is not.
+/// An entry of the memory map. For the hypercall the fields go one after the other, 20 bytes in all: C's
+/// struct is packed, this is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct E820Entry {
@@ -49,8 +50,8 @@ impl E820Entry {
     }
 }
 
-/// Writes the map: `special` are ranges with their types in any order, overlapping where their type is the same; the rest of `ram`, from
-/// `from` on, is RAM.
+/// Writes the map: `special` are ranges with their types in any order, overlapping where their type is the
+/// same; the rest of `ram`, from `from` on, is RAM.
 pub(crate) fn write(
     map: &mut List<'_, E820Entry>,
     special: impl Iterator<Item = (GfnRange, u32)>,
@@ -62,7 +63,8 @@ pub(crate) fn write(
         append(map, frames, kind)?;
     }
     map.items_mut().sort_unstable_by_key(|entry| entry.addr);
-    // They go to the end of the memory, and from there to their places among the RAM, which is written from the start on.
+    // They go to the end of the memory, and from there to their places among the RAM, which is written from
+    // the start on.
     let mut specials = map.move_to_end();
     let mut next = map.take_first(&mut specials);
     // Where the RAM that is not in the map yet starts at the earliest.

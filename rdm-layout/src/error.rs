@@ -68,7 +68,8 @@ pub enum Cause {
     Bar {
         /// Its size in frames.
         frames: u64,
-        /// Where the hole would have to start at the latest for the 32-bit BARs so far; `None` if no hole is large enough.
+        /// Where the hole would have to start at the latest for the 32-bit BARs so far; `None` if no hole is
+        /// large enough.
         hole_start: Option<Frame>,
     },
     /// The modules do not fit.
@@ -98,11 +99,12 @@ pub enum Certainty {
     NoneFound,
 }
 
-/// There is no layout, and what would make one: all that the storage's records call [in the way](crate::Verdict::InTheWay), or without a
-/// place, is left out.
+/// There is no layout, and what would make one: all that the storage's records call [in the
+/// way](crate::Verdict::InTheWay), or without a place, is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The first thing that has no place. Without it and those behind it that have none either, there is a layout.
+    /// The first thing that has no place. Without it and those behind it that have none either, there is a
+    /// layout.
     pub first: Thing,
     /// Its frames, where it lies fast.
     pub frames: Option<GfnRange>,
@@ -191,7 +193,8 @@ pub enum InputError {
         /// Its size.
         bytes: u64,
     },
-    /// A module without a size, whose alignment is no power of two, or with frames of its own of type RAM. The firmware's count first.
+    /// A module without a size, whose alignment is no power of two, or with frames of its own of type RAM.
+    /// The firmware's count first.
     #[error("module {index} has no size, an alignment that is no power of two, or RAM of its own")]
     Module {
         /// Which.

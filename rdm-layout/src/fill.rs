@@ -25,8 +25,9 @@ fn cut(gap: GfnRange, large_pages: bool) -> Parts {
     }
 }
 
-/// Fills the gaps of both windows from below until `memory` frames are there. With `large_pages`, what is less than 2 MiB beside something
-/// taken is used only where the rest does not suffice. Returns how many frames there is room for: where that is less, nothing is filled.
+/// Fills the gaps of both windows from below until `memory` frames are there. With `large_pages`, what is
+/// less than 2 MiB beside something taken is used only where the rest does not suffice. Returns how many
+/// frames there is room for: where that is less, nothing is filled.
 pub(crate) fn fill(
     taken: &Taken<'_>,
     windows: [GfnRange; 2],

@@ -1,7 +1,8 @@
 //! Gaps between regions, and which of them RAM goes without.
 //!
-//! The memory map has 128 entries, and RAM on both sides of a region takes two. So where there are many regions, the smallest gaps between
-//! them are closed: nothing lies there, and the map has them as reserved, so that what is beside them becomes one entry.
+//! The memory map has 128 entries, and RAM on both sides of a region takes two. So where there are many
+//! regions, the smallest gaps between them are closed: nothing lies there, and the map has them as reserved,
+//! so that what is beside them becomes one entry.
 
 use p2m::GfnRange;
 
@@ -35,7 +36,8 @@ fn is_free(machine: &Machine<'_>, gap: &GfnRange) -> bool {
 }
 
 impl Closing {
-    /// Closes the `wanted` smallest gaps, of equal ones the lowest, or as many as there are; says how many. `memory` is to work in.
+    /// Closes the `wanted` smallest gaps, of equal ones the lowest, or as many as there are; says how many.
+    /// `memory` is to work in.
     pub(crate) fn smallest(
         machine: &Machine<'_>,
         regions: &[RegionPlan],

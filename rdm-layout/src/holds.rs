@@ -68,8 +68,8 @@ pub enum Change {
 }
 
 impl Plan<'_> {
-    /// What of the plan does not hold for `machine`, the same guest on a changed host or with a change of its own: a device more, RAM
-    /// ballooned. Regions that are gone break nothing: their place stays reserved.
+    /// What of the plan does not hold for `machine`, the same guest on a changed host or with a change of its
+    /// own: a device more, RAM ballooned. Regions that are gone break nothing: their place stays reserved.
     pub fn still_holds<'a>(&'a self, machine: &'a Machine<'a>) -> impl Iterator<Item = Broken> + 'a {
         let version = (self.version != VERSION).then_some(Broken::Version { plan: self.version });
         let memory = (self.memory != machine.memory).then_some(Broken::Memory { plan: self.memory });

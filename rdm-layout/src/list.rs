@@ -43,7 +43,8 @@ impl<'s, T: Copy> List<'s, T> {
         self.len = self.len.min(len);
     }
 
-    /// Moves all items to the end of the memory, so that others can be pushed before they are taken from there: where they are.
+    /// Moves all items to the end of the memory, so that others can be pushed before they are taken from
+    /// there: where they are.
     pub(crate) fn move_to_end(&mut self) -> Range<usize> {
         // `len` is at most the memory's length.
         let start = self.memory.len().saturating_sub(self.len);

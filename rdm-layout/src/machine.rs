@@ -14,7 +14,8 @@ use crate::frames::{Bounds, FRAMES_4G, range, span};
 pub enum Mode {
     /// In as many ranges as it takes, on both sides of a region.
     Ranges,
-    /// One range from the bottom and one from 4 GiB on, for toolstacks and firmware that know two ends (libxl, unmodified hvmloader).
+    /// One range from the bottom and one from 4 GiB on, for toolstacks and firmware that know two ends
+    /// (libxl, unmodified hvmloader).
     TwoRange,
 }
 
@@ -38,8 +39,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// The region of the bytes from `base` to `limit`, inclusive, as an RMRR names them: all pages that have a byte of it. `None` where
-    /// `limit` lies below `base`.
+    /// The region of the bytes from `base` to `limit`, inclusive, as an RMRR names them: all pages that have
+    /// a byte of it. `None` where `limit` lies below `base`.
     #[must_use]
     pub fn from_bytes(base: u64, limit: u64, policy: Policy) -> Option<Self> {
         let (first, last) = (Gfn::containing(base), Gfn::containing(limit));
@@ -121,13 +122,13 @@ impl Module {
 /// A device's base address register for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// Its size in bytes: a power of two. One of less than a page gets the page for itself, as what shares a page with a device that is
-    /// passed through can be reached by its guest (XSA-461).
+    /// Its size in bytes: a power of two. One of less than a page gets the page for itself, as what shares a
+    /// page with a device that is passed through can be reached by its guest (XSA-461).
     pub bytes: u64,
     /// Whether it takes addresses of 64 bits.
     pub is_64bit: bool,
-    /// Whether it is prefetchable. Of 64-bit BARs of a size, those that are not are kept below 4 GiB first: a bridge has no other window
-    /// for them (PCI-to-PCI bridge specification 1.2, 3.2.5.8).
+    /// Whether it is prefetchable. Of 64-bit BARs of a size, those that are not are kept below 4 GiB first: a
+    /// bridge has no other window for them (PCI-to-PCI bridge specification 1.2, 3.2.5.8).
     pub prefetchable: bool,
 }
 
@@ -168,8 +169,8 @@ impl Firmware<'_> {
 /// The guest that is to be laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
-    /// How much memory it gets, in frames. In [`Mode::TwoRange`] as libxl counts: what an emulated device covers below
-    /// [`Firmware::floor`] (128 KiB of VGA) counts too, and is not populated.
+    /// How much memory it gets, in frames. In [`Mode::TwoRange`] as libxl counts: what an emulated device
+    /// covers below [`Firmware::floor`] (128 KiB of VGA) counts too, and is not populated.
     pub memory: u64,
     /// How RAM may lie.
     pub mode: Mode,
@@ -183,7 +184,8 @@ pub struct Machine<'a> {
     pub hole_lowest: Gfn,
     /// The firmware.
     pub firmware: Firmware<'a>,
-    /// What something else put there before: kept, and nothing else lies on it. Backing and `yields` count as for firmware.
+    /// What something else put there before: kept, and nothing else lies on it. Backing and `yields` count as
+    /// for firmware.
     pub filled: &'a [Fixed],
     /// The reserved regions, in any order, overlapping, nested, or twice.
     pub regions: &'a [Region],
@@ -191,14 +193,15 @@ pub struct Machine<'a> {
     pub bars: &'a [Bar],
     /// The modules.
     pub modules: &'a [Module],
-    /// How many frames are to stay unallocated for grants and foreign mappings; 0: none. In pieces of 64 MiB or more, in units of 2 MiB.
+    /// How many frames are to stay unallocated for grants and foreign mappings; 0: none. In pieces of 64 MiB
+    /// or more, in units of 2 MiB.
     pub unallocated: u64,
 }
 
 impl Machine<'_> {
-    /// A PC of `memory` frames with addresses of `width` bits (at least 33 to have anything above 4 GiB): RAM below 0xf0000000 and from
-    /// 4 GiB on, the hole from there to 0xfc000000 (`HVM_BELOW_4G_MMIO_START` of Xen's `public/hvm/e820.h`, and `PCI_MEM_END` of
-    /// hvmloader's `config.h`), nothing in it.
+    /// A PC of `memory` frames with addresses of `width` bits (at least 33 to have anything above 4 GiB): RAM
+    /// below 0xf0000000 and from 4 GiB on, the hole from there to 0xfc000000 (`HVM_BELOW_4G_MMIO_START` of
+    /// Xen's `public/hvm/e820.h`, and `PCI_MEM_END` of hvmloader's `config.h`), nothing in it.
     #[must_use]
     pub fn new(memory: u64, width: u32) -> Self {
         let end = 1_u64.checked_shl(width.saturating_sub(p2m::PAGE_SHIFT)).unwrap_or(0);

@@ -7,8 +7,8 @@ use crate::error::Cause;
 use crate::frames::Bounds;
 use crate::machine::{Mode, Policy};
 
-/// The version of the rules that make plans. Guest addresses are a contract for migration and resume: the same machine gives the same plan
-/// in every release that has the same version.
+/// The version of the rules that make plans. Guest addresses are a contract for migration and resume: the
+/// same machine gives the same plan in every release that has the same version.
 pub const VERSION: u32 = 1;
 
 /// What moved for a region's sake.
@@ -33,7 +33,8 @@ pub enum Verdict {
     MovedAround(Moved),
     /// It is not to be had, and relaxed: what lies there is the guest's.
     GivenUp(Cause),
-    /// It is not to be had, and strict: there is no plan, and without it there would be (once all that is in the way is left out).
+    /// It is not to be had, and strict: there is no plan, and without it there would be (once all that is in
+    /// the way is left out).
     InTheWay(Cause),
 }
 
@@ -58,7 +59,8 @@ pub struct RegionPlan {
     pub policy: Policy,
     /// What became of it.
     pub verdict: Verdict,
-    /// The regions that are one, since they overlap or share a page, all have the index of the same one of them here.
+    /// The regions that are one, since they overlap or share a page, all have the index of the same one of
+    /// them here.
     pub one_with: usize,
 }
 
@@ -117,8 +119,8 @@ pub struct ModulePlan {
     pub left_out: Option<Cause>,
 }
 
-/// A guest's memory, laid out. All slices are in ascending order of address, or in that of the input where they have a record for each thing
-/// of it.
+/// A guest's memory, laid out. All slices are in ascending order of address, or in that of the input where
+/// they have a record for each thing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan<'s> {
     /// [`VERSION`] of the rules that made it.
@@ -162,7 +164,8 @@ impl Plan<'_> {
         (end(below), end(above))
     }
 
-    /// The first frames of `asked` that are off limits: a region is there, so nothing may be populated, ballooned in or mapped.
+    /// The first frames of `asked` that are off limits: a region is there, so nothing may be populated,
+    /// ballooned in or mapped.
     #[must_use]
     pub fn off_limits(&self, asked: GfnRange) -> Option<GfnRange> {
         let honoured = self.regions.iter().filter(|region| region.verdict.is_honoured());

@@ -16,9 +16,9 @@ use crate::taken::Taken;
 /// Lays out a machine. The same machine gives the same plan.
 ///
 /// # Errors
-/// [`Error::NoLayout`] with the reason; the records of `storage` then say what is in the way: all regions with
-/// [`Verdict::InTheWay`], and all BARs and modules with `left_out`. [`Error::Input`] for what no layout can make good, [`Error::Storage`]
-/// where the caller's memory is shorter than [`Machine::needs`].
+/// [`Error::NoLayout`] with the reason; the records of `storage` then say what is in the way: all regions
+/// with [`Verdict::InTheWay`], and all BARs and modules with `left_out`. [`Error::Input`] for what no layout
+/// can make good, [`Error::Storage`] where the caller's memory is shorter than [`Machine::needs`].
 pub fn plan<'s>(machine: &Machine<'_>, storage: &'s mut Storage<'_>) -> Result<Plan<'s>, Error> {
     machine.check()?;
     let needs = machine.needs();

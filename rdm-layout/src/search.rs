@@ -1,7 +1,8 @@
 //! Places for modules: things of any size and alignment, each in a window of its own.
 //!
-//! That is bin packing, so the search has a bound. Up to it, it is complete: if there is any arrangement, then also one in which each
-//! module, in the order of addresses, lies as low as the one before it allows. So trying all orders that way finds one.
+//! That is bin packing, so the search has a bound. Up to it, it is complete: if there is any arrangement,
+//! then also one in which each module, in the order of addresses, lies as low as the one before it allows. So
+//! trying all orders that way finds one.
 
 use core::cmp::Reverse;
 

@@ -1,7 +1,8 @@
 //! Which regions are given up, or what is in the way.
 //!
-//! Where not everything can be had, things are added one after the other, and what does not fit with those before it is left out. More
-//! things never make a layout easier, so the first that does not fit is found by halving.
+//! Where not everything can be had, things are added one after the other, and what does not fit with those
+//! before it is left out. More things never make a layout easier, so the first that does not fit is found by
+//! halving.
 
 use p2m::GfnRange;
 
@@ -80,8 +81,8 @@ impl Work<'_, '_> {
         }
     }
 
-    /// Adds one after the other, from none of them on. At the end what is chosen is laid out. Says whether it is certain of something that
-    /// was left out that it cannot be had.
+    /// Adds one after the other, from none of them on. At the end what is chosen is laid out. Says whether it
+    /// is certain of something that was left out that it cannot be had.
     fn add(&mut self, which: Which) -> Result<bool, Full> {
         let (mut next, mut certain) = (0, false);
         while next < self.items() {

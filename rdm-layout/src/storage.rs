@@ -52,7 +52,8 @@ impl Machine<'_> {
         let fixed = self.firmware.fixed.len().saturating_add(self.filled.len());
         let others = fixed.saturating_add(self.regions.len()).saturating_add(modules);
         let all = others.saturating_add(self.bars.len());
-        // Each thing that is taken splits a gap, and each range of RAM is one gap or a part of it; a module in RAM may add a range.
+        // Each thing that is taken splits a gap, and each range of RAM is one gap or a part of it; a module
+        // in RAM may add a range.
         let ram = all.saturating_add(modules).saturating_add(3);
         Needs {
             // RAM is taken too where space is to stay unallocated, and need not touch what is beside it.

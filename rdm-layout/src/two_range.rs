@@ -1,7 +1,8 @@
 //! RAM as one range from the bottom and one from 4 GiB on.
 //!
-//! The low range ends where the first thing lies in its way, and no lower: whatever is above it has to go to the high range, which nothing
-//! may lie in. A lower end would make the high range longer, so if there is any such layout, this is one.
+//! The low range ends where the first thing lies in its way, and no lower: whatever is above it has to go to
+//! the high range, which nothing may lie in. A lower end would make the high range longer, so if there is any
+//! such layout, this is one.
 
 use p2m::GfnRange;
 
@@ -11,8 +12,8 @@ use crate::taken::Taken;
 
 /// The two ranges for `memory` frames, the high one perhaps empty.
 ///
-/// `limit` is where the hole starts, `floor` what the low range has to reach, with what may lie in it below; `high` are the addresses from
-/// 4 GiB on.
+/// `limit` is where the hole starts, `floor` what the low range has to reach, with what may lie in it below;
+/// `high` are the addresses from 4 GiB on.
 pub(crate) fn ends(
     taken: &Taken<'_>,
     memory: u64,

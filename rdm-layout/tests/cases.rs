@@ -1,4 +1,5 @@
-//! Cases that libxl or hvmloader fail, and what comes out here; and cases that nothing can solve, with the sentence.
+//! Cases that libxl or hvmloader fail, and what comes out here; and cases that nothing can solve, with the
+//! sentence.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -94,7 +95,8 @@ fn in_the_hole_and_64_bit_bars() {
 
 #[test]
 fn straddling_4_gib() {
-    // Nothing of a firmware's that ends there gives way; a direct boot has nothing there. hvmloader passes over such a region.
+    // Nothing of a firmware's that ends there gives way; a direct boot has nothing there. hvmloader passes
+    // over such a region.
     let region = strict(0xf_ff00, 0x10_0100);
     let direct = Machine { firmware: DIRECT, regions: &[region], ..machine(8 * GIB) };
     let plan = planned(&direct).unwrap();
@@ -171,7 +173,8 @@ fn larger_than_the_hole_and_many() {
 
 #[test]
 fn a_map_of_128_entries() {
-    // RAM goes without the smallest gaps: 200 regions, each 4 MiB from the next, but for one gap of 1 MiB less for each ten.
+    // RAM goes without the smallest gaps: 200 regions, each 4 MiB from the next, but for one gap of 1 MiB
+    // less for each ten.
     let many: Vec<_> = (0..200)
         .map(|index| 0x1_0000 + index * 0x400 - (index / 10) * 0x100)
         .map(|start| strict(start, start + 1))

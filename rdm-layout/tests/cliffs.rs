@@ -85,7 +85,8 @@ fn two_range() {
     });
 }
 
-/// Where room ends, it ends by the frame: with large pages wanted, the pieces are used before a size is refused.
+/// Where room ends, it ends by the frame: with large pages wanted, the pieces are used before a size is
+/// refused.
 #[test]
 fn to_the_last_frame() {
     let regions = [strict(0x7_b8ff, 0x7_b901), strict(0x10_0100, 0x10_0101), strict(0x300, 0x301)];

@@ -1,5 +1,5 @@
-//! Guest addresses are a contract: for these machines, this version of the rules makes these plans, in every release. Who changes them on
-//! purpose gives the rules a new [`VERSION`](rdm_layout::VERSION).
+//! Guest addresses are a contract: for these machines, this version of the rules makes these plans, in every
+//! release. Who changes them on purpose gives the rules a new [`VERSION`](rdm_layout::VERSION).
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

@@ -1,4 +1,5 @@
-//! Mode `TwoRange` beside libxl's rules: where libxl has a solution, it is this one; and nothing that libxl solves is refused.
+//! Mode `TwoRange` beside libxl's rules: where libxl has a solution, it is this one; and nothing that libxl
+//! solves is refused.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -56,7 +57,8 @@ proptest! {
         let plan = found.unwrap();
         prop_assert_eq!((plan.lowmem_end, plan.highmem_end), (seen.lowmem_end, seen.highmem_end));
         prop_assert!(plan.regions.iter().all(|region| region.verdict.is_honoured()));
-        // The map as libxl writes it: low RAM from 1 MiB on, each region, high RAM. Regions that touch are one entry here.
+        // The map as libxl writes it: low RAM from 1 MiB on, each region, high RAM. Regions that touch are
+        // one entry here.
         let ram: Vec<_> = plan.e820.iter().filter(|entry| entry.kind == RAM).collect();
         prop_assert_eq!((ram[0].addr, ram[0].end()), (1 << 20, seen.lowmem_end << 12));
         prop_assert_eq!(ram.get(1).map_or(0, |high| high.end()), seen.highmem_end << 12);

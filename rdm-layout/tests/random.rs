@@ -131,7 +131,8 @@ fn with<T>(guest: &Guest, what: impl FnOnce(&Machine<'_>) -> T) -> T {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
 
-    /// A plan is in order and the same each time. Where there is none, leaving out what is in the way makes one.
+    /// A plan is in order and the same each time. Where there is none, leaving out what is in the way makes
+    /// one.
     #[test]
     fn planned_or_told_what_is_in_the_way(guest in guest()) {
         let (error, memory) = with(&guest, |machine| {
@@ -204,7 +205,8 @@ proptest! {
         }
     }
 
-    /// Memory that was used for another machine, or is too short, changes nothing; what is asked for suffices.
+    /// Memory that was used for another machine, or is too short, changes nothing; what is asked for
+    /// suffices.
     #[test]
     fn memory_is_as_asked_for(guest in guest(), shorter in 0_usize..4) {
         with(&guest, |machine| {

@@ -158,7 +158,8 @@ fn small(modules: usize, relaxed: bool) -> impl Strategy<Value = Small> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6_000) })]
 
-    /// RAM, regions and BARs: a layout is found exactly where there is one, and where there is none that is certain.
+    /// RAM, regions and BARs: a layout is found exactly where there is one, and where there is none that is
+    /// certain.
     #[test]
     fn exact_without_modules(small in small(0, false)) {
         let found = with(&small, planned);
@@ -168,7 +169,8 @@ proptest! {
         }
     }
 
-    /// With modules, what is said to be certain is, and with nothing that BARs and modules fight for it always is.
+    /// With modules, what is said to be certain is, and with nothing that BARs and modules fight for it
+    /// always is.
     #[test]
     fn certain_is_certain(small in small(4, false)) {
         let exists = exists(&small, &small.regions);
@@ -183,7 +185,8 @@ proptest! {
         }
     }
 
-    /// A hole that may grow: what is found is one, what is certain is, and with 32-bit BARs alone one is found whenever there is one.
+    /// A hole that may grow: what is found is one, what is certain is, and with 32-bit BARs alone one is
+    /// found whenever there is one.
     #[test]
     fn a_hole_that_grows(mut small in small(0, false), down in 0_u64..8) {
         small.lowest = small.hole - down;
@@ -200,11 +203,13 @@ proptest! {
         }
     }
 
-    /// Relaxed regions: there is a plan exactly where there is one without them, and no more are given up than must be.
+    /// Relaxed regions: there is a plan exactly where there is one without them, and no more are given up
+    /// than must be.
     #[test]
     fn relaxed_regions(small in small(0, true)) {
         let found = with(&small, planned);
-        // Regions that overlap are one, and strict where one of them is: what counts is the plan's own word for it.
+        // Regions that overlap are one, and strict where one of them is: what counts is the plan's own word
+        // for it.
         let Ok(plan) = &found else {
             let strict: Vec<_> = strict_ones(&small);
             prop_assert!(!exists(&small, &strict));
@@ -277,7 +282,8 @@ fn strict_ones(small: &Small) -> Vec<(u64, u64, bool)> {
 
 #[test]
 fn a_bar_that_only_fits_the_other_way_round() {
-    // The 64-bit BAR must leave the hole's only aligned place to the 32-bit one, and the small ones the pieces.
+    // The 64-bit BAR must leave the hole's only aligned place to the 32-bit one, and the small ones the
+    // pieces.
     let bars = [(3, true), (3, false), (0, false), (1, false)];
     let small = Small {
         memory: 0,

@@ -1,11 +1,13 @@
-//! A device as a table names it: by a start bus and the hops from there, since bus numbers below a bridge are the system's choice.
+//! A device as a table names it: by a start bus and the hops from there, since bus numbers below a bridge are
+//! the system's choice.
 
 use std::fmt;
 
 use acpi_dmar::pci_types::PciAddress;
 use acpi_dmar::{DeviceScope, Hop};
 
-/// A PCI function by segment, start bus and path (VT-d 8.3.1). One that was found on the machine has a path of one hop on its own bus.
+/// A PCI function by segment, start bus and path (VT-d 8.3.1). One that was found on the machine has a path
+/// of one hop on its own bus.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {
     /// PCI segment group.
@@ -17,7 +19,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// The device that the path of `scope`, of a structure with `segment`, names; `None` where it has no hops.
+    /// The device that the path of `scope`, of a structure with `segment`, names; `None` where it has no
+    /// hops.
     #[must_use]
     pub fn of_scope(segment: u16, scope: &DeviceScope<'_>) -> Option<Self> {
         let path: Vec<_> = scope.path().collect();

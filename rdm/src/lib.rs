@@ -1,6 +1,7 @@
 //! What a machine's firmware says of reserved device memory, for administrators and firmware engineers.
 //!
-//! - [`inspect`] reads a DMAR table and says which regions there are, which devices must stay together, and which can be passed through.
+//! - [`inspect`] reads a DMAR table and says which regions there are, which devices must stay together, and
+//!   which can be passed through.
 //! - [`machine`] is the running machine, or a copy of its `/sys`: PCI tree, memory map, names.
 //! - [`device`] names devices as tables do.
 

@@ -1,4 +1,5 @@
-//! What `rdm` says beside what a policy answers that is built here, on tables of real machines and on machines made up.
+//! What `rdm` says beside what a policy answers that is built here, on tables of real machines and on
+//! machines made up.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -27,7 +28,8 @@ use rdm::inspect::{Report, text};
 use rdm::machine::Machine;
 use xen_iommu::{AssignError, Isolation, Mode, Sbdf};
 
-/// Compares group by group and device by device; how many groups of several devices there are, as reported and as required.
+/// Compares group by group and device by device; how many groups of several devices there are, as reported
+/// and as required.
 fn compare(bytes: &[u8], machine: Option<&Machine>) -> [usize; 2] {
     let report = Report::new(bytes, machine);
     let sbdf = |device: &usize| Sbdf::from(report.devices[*device].address().unwrap());
@@ -153,7 +155,8 @@ fn has(text: &str, line: &str) {
 #[test]
 fn access_control_ends_where_it_is_said() {
     let mut tree = Tree::default();
-    // Below a root port without access control; below one with it, two functions that have none; two that have.
+    // Below a root port without access control; below one with it, two functions that have none; two that
+    // have.
     tree.add(1, 2, false, true);
     tree.add(2, 2, true, false);
     tree.add(3, 2, true, true);

@@ -290,7 +290,8 @@ fn picture_titles(report: &Report<'_>) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 300 } else { 3000 }))]
 
-    /// Regions of any bounds, with and without a machine: every rendering comes to its end, and is well formed.
+    /// Regions of any bounds, with and without a machine: every rendering comes to its end, and is well
+    /// formed.
     #[test]
     fn any_regions_can_be_shown(
         regions in prop::collection::vec((any::<u64>(), any::<u64>(), 0_u32..64, prop::collection::vec((0_u8..34, 0_u8..9), 0..4)), 0..12),

@@ -1,4 +1,5 @@
-//! From a table's bytes and the `rmrr=` option to registered regions and the hypercall's answers: one bad entry costs one entry.
+//! From a table's bytes and the `rmrr=` option to registered regions and the hypercall's answers: one bad
+//! entry costs one entry.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -57,7 +58,8 @@ const MEMORY: [MemoryRegion; 2] = [
     MemoryRegion { start: 0x1000_0000, end: 0x8000_0000, kind: MemoryKind::Reserved },
 ];
 
-/// What decodes on this machine: a unit's registers, configuration space, and the window of the USB controller.
+/// What decodes on this machine: a unit's registers, configuration space, and the window of the USB
+/// controller.
 const WINDOWS: [Window; 3] = [
     Window::UnitRegisters { base: 0x1fed_9000, limit: 0x1fed_9fff },
     Window::ConfigSpace { base: 0x7000_0000, limit: 0x7fff_ffff },
@@ -239,7 +241,8 @@ impl ReserveFrames for Counting {
 
 #[test]
 fn a_rejected_region_costs_no_ram() {
-    // In RAM all of them: one whose scope leads through an endpoint, one without a scope, one beyond the bits of its unit.
+    // In RAM all of them: one whose scope leads through an endpoint, one without a scope, one beyond the bits
+    // of its unit.
     let nowhere = StructureBuilder::rmrr(0, 0x10_0000, 0x10_ffff)
         .scope(ScopeBuilder::endpoint(0, &[(2, 0), (0, 0)]))
         .scope(ScopeBuilder::new(77.into(), 0, 0, &[(2, 0)]));
@@ -258,7 +261,8 @@ fn a_rejected_region_costs_no_ram() {
 
 #[test]
 fn no_slip_maps_what_is_no_memory() {
-    // The interrupt controller, the unit's registers, configuration space, another's window; its own is a device's.
+    // The interrupt controller, the unit's registers, configuration space, another's window; its own is a
+    // device's.
     let option = "fee00=0:2.0;1fed9=0:2.0;7abcd-7abce=0:2.0;60001=0:2.0;60001=0:14.0;60000=0:2.0,0:14.0";
     read(&table([]), option, |registry, found| {
         for (found, why) in found.iter().zip([
@@ -341,7 +345,8 @@ fn scopes_are_followed_once() {
         .scope(ScopeBuilder::bridge(0, &[(0x1c, 0)]));
     let bytes = table([unit, through]);
     let dmar = Dmar::parse(&bytes).unwrap();
-    // Whatever of the machine goes while it is read: a scope means its device or nothing, never 00:00.0, and all who ask are told the same.
+    // Whatever of the machine goes while it is read: a scope means its device or nothing, never 00:00.0, and
+    // all who ask are told the same.
     for reads in 0..32 {
         let pci = Vanishing(Cell::new(reads));
         let mut memory = vec![MaybeUninit::uninit(); 1 << 14];
@@ -468,7 +473,8 @@ impl GuestMemory for Guest {
 
 const BUFFER: u64 = 0x40;
 
-/// Calls with the argument at 0 and the buffer at [`BUFFER`], of 16-byte or 8-byte entries; returns the result, `nr_entries`, and the memory.
+/// Calls with the argument at 0 and the buffer at [`BUFFER`], of 16-byte or 8-byte entries; returns the
+/// result, `nr_entries`, and the memory.
 fn call(
     registry: &Registry<'_>,
     abi: Layout,

@@ -1,7 +1,9 @@
-//! domctl's commands about giving devices to domains (`xen/include/public/domctl.h`). Both layouts are alike: handles have 64 bits here.
+//! domctl's commands about giving devices to domains (`xen/include/public/domctl.h`). Both layouts are alike:
+//! handles have 64 bits here.
 //!
-//! A caller says in each call which version of the interface it was built for, and Xen answers all but its own with `EACCES`. The versions differ in other
-//! commands: those here have the same numbers, flags and layouts in all of them.
+//! A caller says in each call which version of the interface it was built for, and Xen answers all but its
+//! own with `EACCES`. The versions differ in other commands: those here have the same numbers, flags and
+//! layouts in all of them.
 //!
 //! | version | Xen |
 //! | --- | --- |
@@ -21,7 +23,8 @@ pub const XEN_DOMCTL_INTERFACE_VERSIONS: RangeInclusive<u32> = 0x15..=0x18;
 
 /// Gives a device to a domain, or with [`DOMID_IO`](crate::DOMID_IO) to quarantine: [`AssignDevice`].
 pub const XEN_DOMCTL_ASSIGN_DEVICE: u32 = 37;
-/// Asks whether a device could be given to a domain, that is whether it is there and no guest has it: [`AssignDevice`]. Otherwise `EINVAL`.
+/// Asks whether a device could be given to a domain, that is whether it is there and no guest has it:
+/// [`AssignDevice`]. Otherwise `EINVAL`.
 pub const XEN_DOMCTL_TEST_ASSIGN_DEVICE: u32 = 45;
 /// Takes a device from a domain: [`AssignDevice`].
 pub const XEN_DOMCTL_DEASSIGN_DEVICE: u32 = 47;
@@ -49,11 +52,14 @@ layouts! {
 
     /// `struct xen_domctl_assign_device`, with the `pci` of its union.
     pub struct AssignDevice {
-        /// IN: [`XEN_DOMCTL_DEV_PCI`]. With [`XEN_DOMCTL_DEV_DT`] the union holds a path, which is not read here; on x86 that is `ENODEV`.
+        /// IN: [`XEN_DOMCTL_DEV_PCI`]. With [`XEN_DOMCTL_DEV_DT`] the union holds a path, which is not read
+        /// here; on x86 that is `ENODEV`.
         dev: u32;
-        /// IN: [`XEN_DOMCTL_DEV_RDM_RELAXED`] or nothing, for [`XEN_DOMCTL_ASSIGN_DEVICE`]; nothing for the others. Another bit is `EINVAL`.
+        /// IN: [`XEN_DOMCTL_DEV_RDM_RELAXED`] or nothing, for [`XEN_DOMCTL_ASSIGN_DEVICE`]; nothing for the
+        /// others. Another bit is `EINVAL`.
         flags: u32;
-        /// IN: the function (`u.pci.machine_sbdf`), as [`PciDevice::machine_sbdf`](crate::PciDevice::machine_sbdf) has it.
+        /// IN: the function (`u.pci.machine_sbdf`), as
+        /// [`PciDevice::machine_sbdf`](crate::PciDevice::machine_sbdf) has it.
         machine_sbdf: u32, pad: [12 | 12];
     }
 
@@ -75,7 +81,8 @@ layouts! {
 pub struct Domctl {
     /// IN: one of [`XEN_DOMCTL_INTERFACE_VERSIONS`].
     pub interface_version: u32,
-    /// IN: the domain that the command is about. [`Operation::TestAssignDevice`] takes [`DOMID_INVALID`](crate::DOMID_INVALID) for any.
+    /// IN: the domain that the command is about. [`Operation::TestAssignDevice`] takes
+    /// [`DOMID_INVALID`](crate::DOMID_INVALID) for any.
     pub domain: u16,
     /// The command and its arguments.
     pub operation: Operation,
@@ -148,7 +155,8 @@ impl Domctl {
         Ok(Self { interface_version: header.interface_version, domain: header.domain, operation })
     }
 
-    /// The structure as it lies in the caller's memory, with zeros for padding and for what of the union the command leaves.
+    /// The structure as it lies in the caller's memory, with zeros for padding and for what of the union the
+    /// command leaves.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::SIZE] {
         let Self { interface_version, domain, operation } = *self;

@@ -4,7 +4,8 @@ use core::fmt;
 
 macro_rules! errno {
     ($($name:ident = $number:literal,)*) => {
-        /// An error number of Xen's, of those that a caller can get (`EINTR` and `ERESTART` are Xen's own). The numbers are Linux's on x86, whoever calls.
+        /// An error number of Xen's, of those that a caller can get (`EINTR` and `ERESTART` are Xen's own).
+        /// The numbers are Linux's on x86, whoever calls.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(i32)]
         #[allow(missing_docs, reason = "the names are POSIX's")]
@@ -95,7 +96,8 @@ impl Errno {
         (self as i64).wrapping_neg()
     }
 
-    /// The error in what a hypercall returned; none in 0, in a positive number, and in a negative one that Xen has no error for.
+    /// The error in what a hypercall returned; none in 0, in a positive number, and in a negative one that
+    /// Xen has no error for.
     #[must_use]
     pub fn from_result(result: i64) -> Option<Self> {
         i32::try_from(result.checked_neg()?).ok().and_then(Self::from_raw)

@@ -11,7 +11,8 @@ use zerocopy::little_endian::{I32, I64, U16, U32, U64};
 pub enum Layout {
     /// A 64-bit caller's.
     Native,
-    /// A 32-bit caller's of a 64-bit hypervisor: handles, `xen_pfn_t` and `xen_ulong_t` have 32 bits (Xen's `include/compat`).
+    /// A 32-bit caller's of a 64-bit hypervisor: handles, `xen_pfn_t` and `xen_ulong_t` have 32 bits (Xen's
+    /// `include/compat`).
     Compat,
 }
 
@@ -184,11 +185,13 @@ impl<V, T: TryPack<V> + FromZeros + Copy, const N: usize> TryPack<[V; N]> for [T
     }
 }
 
-/// Declares structures (the module needs `zerocopy::{FromBytes, IntoBytes}` in scope): for each one the plain values, and in the modules `native`, `compat` and `offsets` how it lies in the caller's memory.
+/// Declares structures (the module needs `zerocopy::{FromBytes, IntoBytes}` in scope): for each one the plain
+/// values, and in the modules `native`, `compat` and `offsets` how it lies in the caller's memory.
 ///
-/// A field's kind is an integer of the same size in both layouts; `word`, which has the size of the caller's registers; `long`, a word with a sign; `args`,
-/// six words; or another structure's name. `, NAME: [n | m]` behind it is padding: n bytes in the native layout, m in compat. Nothing is padded in silence,
-/// zerocopy refuses to derive `IntoBytes` then.
+/// A field's kind is an integer of the same size in both layouts; `word`, which has the size of the caller's
+/// registers; `long`, a word with a sign; `args`, six words; or another structure's name. `, NAME: [n | m]`
+/// behind it is padding: n bytes in the native layout, m in compat. Nothing is padded in silence, zerocopy
+/// refuses to derive `IntoBytes` then.
 macro_rules! layouts {
     (
         $(use $module:ident::$import:ident;)*
@@ -240,7 +243,8 @@ macro_rules! layouts {
                     }
                 }
 
-                /// Reads the structure from the start of `bytes`; what follows it is not looked at, nor is padding.
+                /// Reads the structure from the start of `bytes`; what follows it is not looked at, nor is
+                /// padding.
                 ///
                 /// # Errors
                 /// [`TooShort`]($crate::TooShort): there are fewer bytes than [`size`](Self::size) says.
@@ -259,7 +263,8 @@ macro_rules! layouts {
                 /// The structure as it lies in the caller's memory, with zeros for padding.
                 ///
                 /// # Errors
-                /// [`TooWide`]($crate::TooWide): a value has more than the 32 bits of its field in the compat layout.
+                /// [`TooWide`]($crate::TooWide): a value has more than the 32 bits of its field in the compat
+                /// layout.
                 pub fn to_bytes(self, layout: $crate::Layout) -> Result<$crate::Bytes<{ Self::SIZE }>, $crate::TooWide> {
                     Ok(match layout {
                         $crate::Layout::Native => $crate::Bytes::new(native::$name::from(self).as_bytes()),
@@ -329,7 +334,8 @@ macro_rules! layouts {
             }
         )*
 
-        /// The structures as a 64-bit caller lays them out: little-endian, of alignment 1, for memory that is mapped.
+        /// The structures as a 64-bit caller lays them out: little-endian, of alignment 1, for memory that is
+        /// mapped.
         pub mod native {
             $(use crate::$module::native::$import;)*
             #[allow(unused_imports, reason = "not every header has fields of every size")]
@@ -341,7 +347,8 @@ macro_rules! layouts {
             }
         }
 
-        /// The structures as a 32-bit caller of a 64-bit hypervisor lays them out: little-endian, of alignment 1, for memory that is mapped.
+        /// The structures as a 32-bit caller of a 64-bit hypervisor lays them out: little-endian, of
+        /// alignment 1, for memory that is mapped.
         pub mod compat {
             $(use crate::$module::compat::$import;)*
             #[allow(unused_imports, reason = "not every header has fields of every size")]

@@ -1,7 +1,7 @@
 //! memory_op's commands about memory maps, reserved regions and populating (`xen/include/public/memory.h`).
 //!
-//! The first argument of the hypercall is the command with the [extent to start from](split_command) above it, the second the guest address of the command's
-//! structure.
+//! The first argument of the hypercall is the command with the [extent to start from](split_command) above
+//! it, the second the guest address of the command's structure.
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -9,19 +9,20 @@ use crate::layout::layouts;
 
 /// Gives memory to a domain: [`MemoryReservation`]. Returns how many extents it did, from the first on.
 pub const XENMEM_POPULATE_PHYSMAP: u64 = 6;
-/// The caller's own memory map, as [`XENMEM_SET_MEMORY_MAP`] made it: [`MemoryMap`] and its [`E820Entry`]s. As many as fit are written, without an error if that
-/// is not all; `ENOSYS` if no map was set.
+/// The caller's own memory map, as [`XENMEM_SET_MEMORY_MAP`] made it: [`MemoryMap`] and its [`E820Entry`]s.
+/// As many as fit are written, without an error if that is not all; `ENOSYS` if no map was set.
 pub const XENMEM_MEMORY_MAP: u64 = 9;
-/// The machine's memory map, for the hardware domain: [`MemoryMap`]. A NULL buffer asks how many entries there are; one that is
-/// too small is `EINVAL`.
+/// The machine's memory map, for the hardware domain: [`MemoryMap`]. A NULL buffer asks how many entries
+/// there are; one that is too small is `EINVAL`.
 pub const XENMEM_MACHINE_MEMORY_MAP: u64 = 10;
 /// Sets a domain's memory map: [`ForeignMemoryMap`].
 pub const XENMEM_SET_MEMORY_MAP: u64 = 13;
 /// Which frames are reserved for devices: [`ReservedDeviceMemoryMap`] and its [`ReservedDeviceMemory`].
 pub const XENMEM_RESERVED_DEVICE_MEMORY_MAP: u64 = 27;
 
-/// Bits of memory_op's first argument that hold the command. Those above hold the extent to start from: 0 but where Xen itself goes on with a call that it had
-/// interrupted (Xen's `include/xen/hypercall.h`, which no public header repeats; part of the ABI all the same).
+/// Bits of memory_op's first argument that hold the command. Those above hold the extent to start from: 0 but
+/// where Xen itself goes on with a call that it had interrupted (Xen's `include/xen/hypercall.h`, which no
+/// public header repeats; part of the ABI all the same).
 pub const MEMOP_EXTENT_SHIFT: u32 = 6;
 /// The bits of the command.
 pub const MEMOP_CMD_MASK: u64 = (1 << MEMOP_EXTENT_SHIFT) - 1;
@@ -35,7 +36,8 @@ pub const fn split_command(argument: u64) -> (u64, u64) {
 /// All regions, whatever device the argument names.
 pub const XENMEM_RDM_ALL: u32 = 1;
 
-/// Bits of [`MemoryReservation::mem_flags`] with the width that the memory's addresses may have at most; 0 is any.
+/// Bits of [`MemoryReservation::mem_flags`] with the width that the memory's addresses may have at most; 0 is
+/// any.
 pub const XENMEMF_ADDRESS_BITS_MASK: u32 = 0xff;
 /// Where in `mem_flags` the NUMA node is, plus 1, in 8 bits; 0 there is any node.
 pub const XENMEMF_NODE_SHIFT: u32 = 8;
@@ -46,7 +48,8 @@ pub const XENMEMF_EXACT_NODE_REQUEST: u32 = 1 << 17;
 /// In `mem_flags`: the node is a virtual one of the domain.
 pub const XENMEMF_VNODE: u32 = 1 << 18;
 
-/// `mem_flags` that ask for a NUMA node; those that have no 8 bits left over for it ask for any, as `XENMEMF_node` does.
+/// `mem_flags` that ask for a NUMA node; those that have no 8 bits left over for it ask for any, as
+/// `XENMEMF_node` does.
 #[must_use]
 pub const fn xenmemf_node(node: u8) -> u32 {
     ((node as u32).wrapping_add(1) & 0xff) << XENMEMF_NODE_SHIFT
@@ -70,10 +73,12 @@ layouts! {
     pub struct ReservedDeviceMemoryMap {
         /// IN: [`XENMEM_RDM_ALL`] or nothing; another bit is `EINVAL`.
         flags: u32;
-        /// IN: room in the buffer, in entries. OUT: entries that there are; when they are more than there was room for, the call fails with `ENOBUFS` (the
-        /// header says `ERANGE`), and those that fit are written.
+        /// IN: room in the buffer, in entries. OUT: entries that there are; when they are more than there was
+        /// room for, the call fails with `ENOBUFS` (the header says `ERANGE`), and those that fit are
+        /// written.
         nr_entries: u32;
-        /// IN: guest address of the buffer. OUT, there: [`ReservedDeviceMemory`] each, in no order that one could rely on.
+        /// IN: guest address of the buffer. OUT, there: [`ReservedDeviceMemory`] each, in no order that one
+        /// could rely on.
         buffer: word;
         /// IN, without [`XENMEM_RDM_ALL`]: the device whose regions are asked for (`dev.pci`).
         pci: PciDevice, pad: [4 | 0];
@@ -89,7 +94,8 @@ layouts! {
 
     /// `struct xen_memory_map`, of [`XENMEM_MEMORY_MAP`] and [`XENMEM_MACHINE_MEMORY_MAP`].
     pub struct MemoryMap {
-        /// IN: room in the buffer, in entries; [`XENMEM_SET_MEMORY_MAP`]: how many there are. OUT: how many were written.
+        /// IN: room in the buffer, in entries; [`XENMEM_SET_MEMORY_MAP`]: how many there are. OUT: how many
+        /// were written.
         nr_entries: u32, pad: [4 | 0];
         /// IN: guest address of the buffer, which holds [`E820Entry`]s.
         buffer: word;
@@ -103,8 +109,8 @@ layouts! {
         map: MemoryMap;
     }
 
-    /// An entry of a memory map, as the BIOS call 0x15, EAX = 0xe820 has it: 20 bytes in either layout. No public header declares it; libxenctrl's `xenctrl.h`
-    /// does, as `struct e820entry`.
+    /// An entry of a memory map, as the BIOS call 0x15, EAX = 0xe820 has it: 20 bytes in either layout. No
+    /// public header declares it; libxenctrl's `xenctrl.h` does, as `struct e820entry`.
     pub struct E820Entry {
         /// The first byte's address.
         addr: u64;
@@ -116,8 +122,9 @@ layouts! {
 
     /// `struct xen_memory_reservation`, of [`XENMEM_POPULATE_PHYSMAP`] and its like.
     pub struct MemoryReservation {
-        /// Guest address of a list of frame numbers, one of [`word_size`](crate::Layout::word_size) bytes for each extent. IN: the guest frame that the extent
-        /// begins with. OUT, for a domain that is not translated: the machine frame.
+        /// Guest address of a list of frame numbers, one of [`word_size`](crate::Layout::word_size) bytes for
+        /// each extent. IN: the guest frame that the extent begins with. OUT, for a domain that is not
+        /// translated: the machine frame.
         extent_start: word;
         /// IN: how many extents.
         nr_extents: word;
@@ -125,7 +132,8 @@ layouts! {
         extent_order: u32;
         /// IN: [`XENMEMF_ADDRESS_BITS_MASK`] and the other `XENMEMF_` numbers.
         mem_flags: u32;
-        /// IN: the domain that gets the memory. A domain without privilege can name [`DOMID_SELF`](crate::DOMID_SELF) alone.
+        /// IN: the domain that gets the memory. A domain without privilege can name
+        /// [`DOMID_SELF`](crate::DOMID_SELF) alone.
         domid: u16, pad: [6 | 2];
     }
 }

@@ -1,4 +1,5 @@
-//! physdev_op's commands by which the hardware domain tells of PCI devices (`xen/include/public/physdev.h`). Both layouts are alike.
+//! physdev_op's commands by which the hardware domain tells of PCI devices (`xen/include/public/physdev.h`).
+//! Both layouts are alike.
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -15,7 +16,8 @@ pub const PHYSDEVOP_PCI_DEVICE_ADD: u32 = 25;
 /// A device goes: [`PciDevice`].
 pub const PHYSDEVOP_PCI_DEVICE_REMOVE: u32 = 26;
 
-/// In [`PciDeviceAdd::flags`]: an extended function (ARI), whose `devfn` has an 8-bit function number and no device number.
+/// In [`PciDeviceAdd::flags`]: an extended function (ARI), whose `devfn` has an 8-bit function number and no
+/// device number.
 pub const XEN_PCI_DEV_EXTFN: u32 = 1;
 /// In [`PciDeviceAdd::flags`]: a virtual function of `physfn_bus`, `physfn_devfn`.
 pub const XEN_PCI_DEV_VIRTFN: u32 = 2;
@@ -23,7 +25,8 @@ pub const XEN_PCI_DEV_VIRTFN: u32 = 2;
 pub const XEN_PCI_DEV_PXM: u32 = 4;
 
 layouts! {
-    /// `struct physdev_pci_device`: a PCI function, of [`PHYSDEVOP_PCI_DEVICE_REMOVE`] and wherever one is named.
+    /// `struct physdev_pci_device`: a PCI function, of [`PHYSDEVOP_PCI_DEVICE_REMOVE`] and wherever one is
+    /// named.
     pub struct PciDevice {
         /// IN: the segment group.
         seg: u16;
@@ -43,13 +46,15 @@ layouts! {
         devfn: u8;
         /// IN: the `XEN_PCI_DEV_` numbers.
         flags: u32;
-        /// IN, with [`XEN_PCI_DEV_VIRTFN`]: the physical function's bus (`physfn.bus`), in the same segment group.
+        /// IN, with [`XEN_PCI_DEV_VIRTFN`]: the physical function's bus (`physfn.bus`), in the same segment
+        /// group.
         physfn_bus: u8;
         /// IN, with [`XEN_PCI_DEV_VIRTFN`]: the physical function's device and function (`physfn.devfn`).
         physfn_devfn: u8, pad: [2 | 2];
     }
 
-    /// `struct physdev_manage_pci`, of [`PHYSDEVOP_MANAGE_PCI_ADD`] and [`PHYSDEVOP_MANAGE_PCI_REMOVE`]: a function in segment group 0.
+    /// `struct physdev_manage_pci`, of [`PHYSDEVOP_MANAGE_PCI_ADD`] and [`PHYSDEVOP_MANAGE_PCI_REMOVE`]: a
+    /// function in segment group 0.
     pub struct ManagePci {
         /// IN: the bus.
         bus: u8;
@@ -75,12 +80,14 @@ layouts! {
 }
 
 impl PciDeviceAdd {
-    /// Where `optarr` begins, right behind the structure: 32 bits each. The first is the proximity domain (ACPI's `_PXM`), there with [`XEN_PCI_DEV_PXM`].
+    /// Where `optarr` begins, right behind the structure: 32 bits each. The first is the proximity domain
+    /// (ACPI's `_PXM`), there with [`XEN_PCI_DEV_PXM`].
     pub const OPTARR_OFFSET: usize = Self::SIZE;
 }
 
 impl PciDevice {
-    /// The number by which [`domctl`](crate::domctl) names a function: segment group, bus, device and function, from the high bits on.
+    /// The number by which [`domctl`](crate::domctl) names a function: segment group, bus, device and
+    /// function, from the high bits on.
     #[must_use]
     pub const fn machine_sbdf(self) -> u32 {
         let [seg_low, seg_high] = self.seg.to_le_bytes();

@@ -6,7 +6,8 @@ use crate::layout::layouts;
 
 /// `HYPERVISOR_memory_op(cmd, arg)`: the commands of [`memory`](crate::memory).
 pub const HYPERVISOR_MEMORY_OP: u64 = 12;
-/// `HYPERVISOR_multicall(call_list, nr_calls)`: [`MulticallEntry`] each. libxenctrl sends its memory_op commands in one.
+/// `HYPERVISOR_multicall(call_list, nr_calls)`: [`MulticallEntry`] each. libxenctrl sends its memory_op
+/// commands in one.
 pub const HYPERVISOR_MULTICALL: u64 = 13;
 /// `HYPERVISOR_physdev_op(cmd, arg)`: the commands of [`physdev`](crate::physdev).
 pub const HYPERVISOR_PHYSDEV_OP: u64 = 33;
@@ -23,7 +24,8 @@ pub const DOMID_IO: u16 = 0x7ff1;
 pub const DOMID_XEN: u16 = 0x7ff2;
 /// The owner of shared pages.
 pub const DOMID_COW: u16 = 0x7ff3;
-/// No domain. With it [`XEN_DOMCTL_TEST_ASSIGN_DEVICE`](crate::domctl::XEN_DOMCTL_TEST_ASSIGN_DEVICE) asks whether any guest has the device.
+/// No domain. With it [`XEN_DOMCTL_TEST_ASSIGN_DEVICE`](crate::domctl::XEN_DOMCTL_TEST_ASSIGN_DEVICE) asks
+/// whether any guest has the device.
 pub const DOMID_INVALID: u16 = 0x7ff4;
 /// The domain of idle processors.
 pub const DOMID_IDLE: u16 = 0x7fff;
@@ -31,11 +33,13 @@ pub const DOMID_IDLE: u16 = 0x7fff;
 pub const DOMID_MASK: u16 = 0x7fff;
 
 layouts! {
-    /// `struct multicall_entry`: one call of several. Registers of the caller's size: in the compat layout 32 bits each.
+    /// `struct multicall_entry`: one call of several. Registers of the caller's size: in the compat layout 32
+    /// bits each.
     pub struct MulticallEntry {
         /// IN: the hypercall's number.
         op: word;
-        /// OUT: what it returned, below 0 a negated [`Errno`](crate::Errno). The multicall itself returns 0 then.
+        /// OUT: what it returned, below 0 a negated [`Errno`](crate::Errno). The multicall itself returns 0
+        /// then.
         result: long;
         /// IN: its arguments, of which it takes as many as it has.
         args: args;

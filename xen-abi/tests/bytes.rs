@@ -14,8 +14,8 @@ use xen_abi::*;
 
 const LAYOUTS: [Layout; 2] = [Layout::Native, Layout::Compat];
 
-/// For each structure: what bytes say is written back as the same bytes but for padding, and says the same again; too few bytes are refused; and each byte
-/// that was not padding counts.
+/// For each structure: what bytes say is written back as the same bytes but for padding, and says the same
+/// again; too few bytes are refused; and each byte that was not padding counts.
 macro_rules! round_trips {
     ($($name:ident $test:ident)*) => {
         proptest! {$(

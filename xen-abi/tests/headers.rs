@@ -1,10 +1,13 @@
-//! Sizes, offsets and numbers are those of Xen's public headers, to a C compiler that reads them for 64-bit and for 32-bit callers.
+//! Sizes, offsets and numbers are those of Xen's public headers, to a C compiler that reads them for 64-bit
+//! and for 32-bit callers.
 //!
-//! The 32-bit structures are those that a 32-bit caller itself compiles (`-m32`; only types are looked at, so no 32-bit library is needed). Xen's compat
-//! headers, which are made while it is built, describe the same memory.
+//! The 32-bit structures are those that a 32-bit caller itself compiles (`-m32`; only types are looked at, so
+//! no 32-bit library is needed). Xen's compat headers, which are made while it is built, describe the same
+//! memory.
 //!
-//! Needs a C compiler (`$CC` or `cc`) and Debian's libxen-dev, or `$XEN_PUBLIC_HEADERS`, a folder with `xen.h`, such as `xen/include/public` of Xen's source.
-//! Where one of them is missing the comparison is shown as ignored, with the reason, unless `BOOT_TESTS=required` says that all must be there.
+//! Needs a C compiler (`$CC` or `cc`) and Debian's libxen-dev, or `$XEN_PUBLIC_HEADERS`, a folder with
+//! `xen.h`, such as `xen/include/public` of Xen's source. Where one of them is missing the comparison is
+//! shown as ignored, with the reason, unless `BOOT_TESTS=required` says that all must be there.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -34,7 +37,8 @@ impl Claims {
     }
 }
 
-/// The claims about a structure in a layout: its size, and where each of its fields is, of what size. None can be left out.
+/// The claims about a structure in a layout: its size, and where each of its fields is, of what size. None
+/// can be left out.
 macro_rules! structure {
     ($claims:ident, $layout:ident, $module:ident::$name:ident, $c:literal { $($field:ident: $c_field:literal),* }) => {{
         let $module::offsets::$name { $($field),* } = $module::$name::offsets($layout);
@@ -255,7 +259,8 @@ impl Headers {
     /// Compiles claims, with `head` before them.
     fn compile(&self, head: &str, claims: &Claims, layout: Layout) -> Result<(), String> {
         let place = tempfile::tempdir().unwrap();
-        // For 32 bits glibc's own headers ask for this one, which only its 32-bit development package has; it says which functions are missing.
+        // For 32 bits glibc's own headers ask for this one, which only its 32-bit development package has; it
+        // says which functions are missing.
         fs::create_dir(place.path().join("gnu")).unwrap();
         fs::write(place.path().join("gnu/stubs-32.h"), "").unwrap();
         let file = place.path().join("claims.c");

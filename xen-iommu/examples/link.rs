@@ -1,6 +1,8 @@
-//! What a hypervisor writes to use the policy: page frames, PCI configuration space and the memory map go in; decisions, tables and answers come out.
+//! What a hypervisor writes to use the policy: page frames, PCI configuration space and the memory map go in;
+//! decisions, tables and answers come out.
 //!
-//! Runs on a host with a made-up machine: `cargo run -p xen-iommu --example link`. Two devices share a region; the hardware only prints what it is told.
+//! Runs on a host with a made-up machine: `cargo run -p xen-iommu --example link`. Two devices share a
+//! region; the hardware only prints what it is told.
 #![allow(unsafe_code, reason = "the frame source promises that its frames are real")]
 
 use std::cell::RefCell;
@@ -28,7 +30,8 @@ struct Frames {
     free: RefCell<Vec<u64>>,
 }
 
-// SAFETY: each number stands for a frame of the vector, is handed out once until it is freed, and is zeroed then.
+// SAFETY: each number stands for a frame of the vector, is handed out once until it is freed, and is zeroed
+// then.
 unsafe impl FrameSource for Frames {
     fn allocate(&self) -> Option<Mfn> {
         let frame = Mfn::new(self.free.borrow_mut().pop()?);
@@ -60,7 +63,8 @@ impl ConfigRegionAccess for Pci {
     unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
 }
 
-/// Remapping hardware that says what it is told: in a hypervisor `xen_iommu::vtd::Vtd`, or a driver of its own.
+/// Remapping hardware that says what it is told: in a hypervisor `xen_iommu::vtd::Vtd`, or a driver of its
+/// own.
 struct Hardware;
 
 impl RemappingHardware for Hardware {
@@ -160,8 +164,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{device} belongs to {owner}");
     }
 
-    // 4. A domain, and devices for it: alone the one is refused, as the other is still the hardware domain's. In quarantine it is in nobody's way,
-    // and together they go.
+    // 4. A domain, and devices for it: alone the one is refused, as the other is still the hardware domain's.
+    //    In quarantine it is in nobody's way, and together they go.
     policy.create_domain(DomId(1), space()?)?;
     let [one, other] = devices;
     let mut assign = |wanted: &[Sbdf], domain, mode| match policy.assign(wanted, domain, mode, &mut say) {

@@ -15,7 +15,8 @@ pub struct OutOfMemory {
     pub left: usize,
 }
 
-/// A piece of memory from which objects are cut. What is cut lives as long as the memory and is never dropped.
+/// A piece of memory from which objects are cut. What is cut lives as long as the memory and is never
+/// dropped.
 pub struct Arena<'m> {
     free: &'m mut [MaybeUninit<u8>],
 }
@@ -58,11 +59,13 @@ impl<'m> Arena<'m> {
             place.write(make(index));
         }
         let len = places.len();
-        // SAFETY: every place was written just above, `MaybeUninit<T>` has the layout of `T`, and the exclusive borrow is passed on.
+        // SAFETY: every place was written just above, `MaybeUninit<T>` has the layout of `T`, and the
+        // exclusive borrow is passed on.
         Ok(unsafe { slice::from_raw_parts_mut(places.as_mut_ptr().cast::<T>(), len) })
     }
 
-    /// A slice of what `items` yields. They are walked twice, once to count them; should the second walk end early, the slice is as much shorter.
+    /// A slice of what `items` yields. They are walked twice, once to count them; should the second walk end
+    /// early, the slice is as much shorter.
     ///
     /// # Errors
     /// [`OutOfMemory`] when what is left is too little.
@@ -73,7 +76,8 @@ impl<'m> Arena<'m> {
             place.write(item);
             len = len.saturating_add(1);
         }
-        // SAFETY: the first `len` places were written just above, `MaybeUninit<T>` has the layout of `T`, and the exclusive borrow is passed on.
+        // SAFETY: the first `len` places were written just above, `MaybeUninit<T>` has the layout of `T`, and
+        // the exclusive borrow is passed on.
         Ok(unsafe { slice::from_raw_parts_mut(places.as_mut_ptr().cast::<T>(), len) })
     }
 
@@ -92,8 +96,8 @@ impl<'m> Arena<'m> {
         self.free = rest;
         let (_, cut) = cut.split_at_mut(gap);
         debug_assert_eq!(cut.len(), bytes);
-        // SAFETY: `cut` is exclusively borrowed for 'm, holds `len` times the size of `T`, starts at `T`'s alignment because `gap` was skipped, and
-        // `MaybeUninit` asks for no content.
+        // SAFETY: `cut` is exclusively borrowed for 'm, holds `len` times the size of `T`, starts at `T`'s
+        // alignment because `gap` was skipped, and `MaybeUninit` asks for no content.
         Ok(unsafe { slice::from_raw_parts_mut(cut.as_mut_ptr().cast::<MaybeUninit<T>>(), len) })
     }
 }

@@ -18,11 +18,13 @@ pub enum NotQuiesced {
     NotOurs,
 }
 
-/// How the hypervisor acts on PCI devices for the policy. Called under the ownership lock: it must not call the policy.
+/// How the hypervisor acts on PCI devices for the policy. Called under the ownership lock: it must not call
+/// the policy.
 pub trait DeviceControl {
-    /// Switches the DMA of a device off while it waits in quarantine and a guest has memory that it could reach: by a reset, or by its bus master enable
-    /// bit (PCI Local Bus Specification 3.0, 6.2.2). It stays off until [`resume`](Self::resume): who traps configuration space keeps others from
-    /// setting the bit ([`Policy::is_quiesced`](crate::Policy::is_quiesced)).
+    /// Switches the DMA of a device off while it waits in quarantine and a guest has memory that it could
+    /// reach: by a reset, or by its bus master enable bit (PCI Local Bus Specification 3.0, 6.2.2). It stays
+    /// off until [`resume`](Self::resume): who traps configuration space keeps others from setting the bit
+    /// ([`Policy::is_quiesced`](crate::Policy::is_quiesced)).
     ///
     /// # Errors
     /// [`NotQuiesced`]; its DMA may go on then.
@@ -31,8 +33,8 @@ pub trait DeviceControl {
     /// The device has an owner again, who may switch its DMA on.
     fn resume(&mut self, device: Sbdf);
 
-    /// Visits the base address registers of present devices that are decoded now, bridge windows left out. Their sizes are known from boot: nothing that
-    /// is live is to be sized by writing to it.
+    /// Visits the base address registers of present devices that are decoded now, bridge windows left out.
+    /// Their sizes are known from boot: nothing that is live is to be sized by writing to it.
     fn for_each_bar(&self, visit: &mut dyn FnMut(Bar));
 }
 

@@ -1,4 +1,5 @@
-//! Why the policy refused something: values that carry their cause. [`hypercall::errno`](crate::hypercall) makes Xen's numbers of them.
+//! Why the policy refused something: values that carry their cause. [`hypercall::errno`](crate::hypercall)
+//! makes Xen's numbers of them.
 
 use core::fmt;
 
@@ -66,7 +67,8 @@ impl fmt::Display for Together {
     }
 }
 
-/// Why devices were not moved. Nothing has changed then, but for [`Hardware`](Self::Hardware) after a time-out.
+/// Why devices were not moved. Nothing has changed then, but for [`Hardware`](Self::Hardware) after a
+/// time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AssignError {
@@ -108,7 +110,8 @@ pub enum AssignError {
     /// The device belongs together with one that another domain has.
     #[error("{0}")]
     Group(Together),
-    /// A physical function goes to a guest, or leaves the hardware domain, only without virtual functions that others could have.
+    /// A physical function goes to a guest, or leaves the hardware domain, only without virtual functions
+    /// that others could have.
     #[error(
         "{device} has a virtual function {function}, which is with {owner}: disable its virtual functions first"
     )]
@@ -120,7 +123,8 @@ pub enum AssignError {
         /// Who has that.
         owner: Owner,
     },
-    /// A virtual function goes to a guest only while its physical function is the hardware domain's, which then looks after it.
+    /// A virtual function goes to a guest only while its physical function is the hardware domain's, which
+    /// then looks after it.
     #[error("{device} is a virtual function of {physical}, which is {}not the hardware domain's", if owner.is_none() { "not present and so " } else { "" })]
     PhysicalFunction {
         /// The virtual function.
@@ -130,7 +134,8 @@ pub enum AssignError {
         /// Who has that; `None` when it is not present.
         owner: Option<Owner>,
     },
-    /// The virtual function belongs together with its physical function, which has to stay with the hardware domain.
+    /// The virtual function belongs together with its physical function, which has to stay with the hardware
+    /// domain.
     #[error(
         "{device} must stay together with its physical function {physical} ({link}), which has to stay the hardware domain's: it cannot go alone"
     )]
@@ -142,12 +147,14 @@ pub enum AssignError {
         /// What links them.
         link: Link,
     },
-    /// Some of the device's requester ids belong to devices that were told apart when it came, so that nothing can tell whose DMA it is.
+    /// Some of the device's requester ids belong to devices that were told apart when it came, so that
+    /// nothing can tell whose DMA it is.
     #[error(
         "the DMA of {0} may carry requester ids of devices that are told apart: remove it and those that have these ids too, and add it before them"
     )]
     Contested(Sbdf),
-    /// The device's DMA may carry requester ids that nobody can list, so that it cannot be translated as a whole.
+    /// The device's DMA may carry requester ids that nobody can list, so that it cannot be translated as a
+    /// whole.
     #[error("the DMA of {0} may carry any requester id of its bus: nothing can keep it inside a guest")]
     UnknownIds(Sbdf),
     /// A region of the device was rejected at boot, so it cannot be mapped for it.
@@ -205,7 +212,8 @@ pub enum AssignError {
         /// Where and what.
         run: Run,
     },
-    /// A member of the group that waits in quarantine could do DMA into what the domain would get, and that cannot be switched off.
+    /// A member of the group that waits in quarantine could do DMA into what the domain would get, and that
+    /// cannot be switched off.
     #[error(
         "{waiting} waits in quarantine and could write into what {domain} gets: {why}; assign it too, or remove it"
     )]
@@ -278,7 +286,8 @@ pub enum DomainError {
     /// A device of it could not be taken away.
     #[error("{0}")]
     Device(#[source] AssignError),
-    /// Hardware did not confirm that it has forgotten the domain's translations. It has no devices any more, and can be destroyed once that works.
+    /// Hardware did not confirm that it has forgotten the domain's translations. It has no devices any more,
+    /// and can be destroyed once that works.
     #[error("translations of {domain} may still be in use: {error}")]
     NotFlushed {
         /// The domain.

@@ -1,4 +1,5 @@
-//! Finding a number by a PCI function, in a few instructions however many there are: open addressing, in memory given at boot.
+//! Finding a number by a PCI function, in a few instructions however many there are: open addressing, in
+//! memory given at boot.
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
@@ -60,7 +61,8 @@ impl<'m> Index<'m> {
             }
             gap = self.after(gap);
         }
-        // What follows moves up where that brings it no further than its home, so that searches find no gap before it.
+        // What follows moves up where that brings it no further than its home, so that searches find no gap
+        // before it.
         let mut slot = self.after(gap);
         while let Some(&there) = self.slots.get(slot)
             && there != NONE
@@ -81,7 +83,8 @@ impl<'m> Index<'m> {
         }
     }
 
-    /// Where a key's numbers begin: multiplying by 2^32 over the golden ratio sends neighbours far apart (Knuth, The Art of Computer Programming 6.4).
+    /// Where a key's numbers begin: multiplying by 2^32 over the golden ratio sends neighbours far apart
+    /// (Knuth, The Art of Computer Programming 6.4).
     #[inline]
     fn home(&self, key: Sbdf) -> usize {
         key.raw().wrapping_mul(0x9e37_79b9).wrapping_shr(self.shift) as usize

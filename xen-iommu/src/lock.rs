@@ -1,7 +1,8 @@
-//! The locks and their order: the ownership lock, the presence lock, then one table lock (a domain's or a quarantine's), then one remapping unit's, then
-//! that of a unit's fault registers; never two of one kind.
+//! The locks and their order: the ownership lock, the presence lock, then one table lock (a domain's or a
+//! quarantine's), then one remapping unit's, then that of a unit's fault registers; never two of one kind.
 //!
-//! The feature `lock-order` checks that at every lock taken, and panics where it is broken: tests run with it, hypervisors without.
+//! The feature `lock-order` checks that at every lock taken, and panics where it is broken: tests run with
+//! it, hypervisors without.
 
 use core::ops::{Deref, DerefMut};
 
@@ -33,7 +34,8 @@ impl RelaxStrategy for Wait {
     }
 }
 
-/// What a processor does while it waits for another. Tests have more threads than processors, so that one that only spins keeps the other from going on.
+/// What a processor does while it waits for another. Tests have more threads than processors, so that one
+/// that only spins keeps the other from going on.
 pub(crate) fn relax() {
     #[cfg(feature = "lock-order")]
     std::thread::yield_now();
@@ -59,7 +61,8 @@ impl<T> Lock<T> {
         Guard { value: self.mutex.lock(), _held: held }
     }
 
-    /// Takes the lock if nobody has it: never waits, so that the order does not matter and an interrupt's handler may call it.
+    /// Takes the lock if nobody has it: never waits, so that the order does not matter and an interrupt's
+    /// handler may call it.
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
         let value = self.mutex.try_lock()?;
         Some(Guard { value, _held: Held::take_free(self.rank) })
@@ -193,7 +196,8 @@ mod checked {
             Self { before }
         }
 
-        /// Of a lock that was not waited for. What is waited for while it is held comes after it all the same.
+        /// Of a lock that was not waited for. What is waited for while it is held comes after it all the
+        /// same.
         pub(super) fn take_free(rank: Rank) -> Self {
             let before = HIGHEST.get();
             HIGHEST.set(before.max(Some(rank)));

@@ -9,11 +9,13 @@ use crate::region::forbidden::Forbidden;
 use crate::region::record::RegionName;
 use crate::region::verdict::Rejection;
 
-/// What was done otherwise than one might think, or left undone. Reported as it happens, under the ownership lock: who is told must not call the policy.
+/// What was done otherwise than one might think, or left undone. Reported as it happens, under the ownership
+/// lock: who is told must not call the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Note {
-    /// Relaxed: something else is in this part of a region, and stays; the device's DMA to the region ends there.
+    /// Relaxed: something else is in this part of a region, and stays; the device's DMA to the region ends
+    /// there.
     #[error("region {region} is not mapped in {domain} at guest frames {}: {} is there", run.gfns, run.entry)]
     Skipped {
         /// The region.
@@ -62,7 +64,8 @@ pub enum Note {
     /// [`Policy::assign_group`](crate::Policy::assign_group) moved this device along.
     #[error("{0} was moved along with its group")]
     MovedAlong(Sbdf),
-    /// Nothing keeps the device and another from each other beside the IOMMU, or from forging each other's requester ids, and the other is elsewhere.
+    /// Nothing keeps the device and another from each other beside the IOMMU, or from forging each other's
+    /// requester ids, and the other is elsewhere.
     #[error("nothing isolates {device} from {other}, which is elsewhere: access control ends at {at}")]
     NotIsolated {
         /// The device.
@@ -72,8 +75,8 @@ pub enum Note {
         /// The function or bridge above which everything isolates.
         at: Sbdf,
     },
-    /// The device waits in quarantine, but hardware cannot tell it from one that the domain has: it is translated as that one, its regions mapped there, but
-    /// for those of a newcomer, which is cut off.
+    /// The device waits in quarantine, but hardware cannot tell it from one that the domain has: it is
+    /// translated as that one, its regions mapped there, but for those of a newcomer, which is cut off.
     #[error(
         "{device} waits in quarantine but is translated as {domain}'s: hardware cannot tell it from {with}"
     )]
@@ -85,10 +88,12 @@ pub enum Note {
         /// The domain.
         domain: DomId,
     },
-    /// The device waits in quarantine; its DMA is off until it moves, as a guest has memory or a requester id of its.
+    /// The device waits in quarantine; its DMA is off until it moves, as a guest has memory or a requester id
+    /// of its.
     #[error("the DMA of {0} is off until it is assigned")]
     Quiesced(Sbdf),
-    /// The device waits in quarantine and its DMA could not be switched off, though a guest has memory or a requester id of its.
+    /// The device waits in quarantine and its DMA could not be switched off, though a guest has memory or a
+    /// requester id of its.
     #[error("{device} waits in quarantine, and its DMA could not be switched off: {why}{}", if *blocked { "; the IOMMU blocks all of it" } else { "" })]
     NotQuiesced {
         /// The device.
@@ -98,7 +103,8 @@ pub enum Note {
         /// Whether its DMA is blocked by the remapping unit instead, its regions included.
         blocked: bool,
     },
-    /// A device has appeared, or got a region, that belongs together with one that a guest has: it is in quarantine, cut off.
+    /// A device has appeared, or got a region, that belongs together with one that a guest has: it is in
+    /// quarantine, cut off.
     #[error("{device} belongs together with {other}, which {holder} has: it waits in quarantine, cut off")]
     Newcomer {
         /// The new device.
@@ -108,7 +114,8 @@ pub enum Note {
         /// Who has that.
         holder: Holder,
     },
-    /// A device has appeared whose requester ids belong to devices in different places: it is in quarantine, and those ids that only it has are blocked.
+    /// A device has appeared whose requester ids belong to devices in different places: it is in quarantine,
+    /// and those ids that only it has are blocked.
     #[error(
         "{device} may use the requester id {id}, which belongs to devices elsewhere than its others': it waits in quarantine, cut off"
     )]
@@ -128,7 +135,8 @@ pub enum Note {
         /// The domain.
         domain: DomId,
     },
-    /// The region was not mapped for a new device, because a domain reaches it on its own account, by a mapping that is not the policy's to remove.
+    /// The region was not mapped for a new device, because a domain reaches it on its own account, by a
+    /// mapping that is not the policy's to remove.
     #[error("region {region} is not mapped: {domain} reaches it itself, at guest frames {}", run.gfns)]
     ReachedBy {
         /// The region.
@@ -138,7 +146,8 @@ pub enum Note {
         /// Where and what.
         run: Run,
     },
-    /// A device that has to wait in quarantine, as a guest has one that it belongs together with, could not be taken there.
+    /// A device that has to wait in quarantine, as a guest has one that it belongs together with, could not
+    /// be taken there.
     #[error("{device} cannot be taken to quarantine: {error}")]
     NotMoved {
         /// The device.
@@ -150,7 +159,8 @@ pub enum Note {
     /// No remapping unit translates the device's DMA: it can never be assigned.
     #[error("no remapping unit translates the DMA of {0}")]
     NotTranslated(Sbdf),
-    /// The region is no longer used in the domain, but stays mapped with those it overlaps until they go, for want of a page-table frame.
+    /// The region is no longer used in the domain, but stays mapped with those it overlaps until they go, for
+    /// want of a page-table frame.
     #[error("region {region} stays mapped in {domain} until the regions it overlaps go")]
     Lingers {
         /// The region.
@@ -158,8 +168,8 @@ pub enum Note {
         /// The domain.
         domain: DomId,
     },
-    /// Hardware did not confirm that old translations of the domain are gone. They stay owed, and frames that they lead to stay taken, until a later
-    /// flush of the domain succeeds.
+    /// Hardware did not confirm that old translations of the domain are gone. They stay owed, and frames that
+    /// they lead to stay taken, until a later flush of the domain succeeds.
     #[error("translations of {domain} may still be in use: {error}")]
     NotFlushed {
         /// The domain.
@@ -168,8 +178,9 @@ pub enum Note {
         #[source]
         error: HardwareError,
     },
-    /// A move failed, and hardware did not take this requester back to where it was: what its DMA reaches is not known. Its devices are locked away
-    /// until the hardware does ([`Policy::is_suspect`](crate::Policy::is_suspect)).
+    /// A move failed, and hardware did not take this requester back to where it was: what its DMA reaches is
+    /// not known. Its devices are locked away until the hardware does
+    /// ([`Policy::is_suspect`](crate::Policy::is_suspect)).
     #[error("nobody knows what the DMA of {source_id} reaches: {error}")]
     Suspect {
         /// A requester id of it.

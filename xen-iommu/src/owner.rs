@@ -7,7 +7,8 @@ use crate::platform::DomId;
 pub enum Owner {
     /// A domain; the hardware domain too.
     Domain(DomId),
-    /// Nobody: it waits, and its DMA reaches its own reserved regions and nothing else. Toolstacks call it by [`DomId::IO`].
+    /// Nobody: it waits, and its DMA reaches its own reserved regions and nothing else. Toolstacks call it by
+    /// [`DomId::IO`].
     Quarantine,
 }
 

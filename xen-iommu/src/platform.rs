@@ -4,7 +4,8 @@ use core::fmt;
 
 use p2m::{DeviceRoot, Flush};
 
-/// A PCI function: segment, bus, device, function, in the layout of Xen's `machine_sbdf` (segment << 16 | bus << 8 | device << 3 | function).
+/// A PCI function: segment, bus, device, function, in the layout of Xen's `machine_sbdf` (segment << 16 | bus
+/// << 8 | device << 3 | function).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Sbdf(u32);
@@ -122,7 +123,8 @@ impl fmt::Debug for DomId {
     }
 }
 
-/// One address space that devices can be attached to: a domain's, or a quarantined device's. What hardware tags translations with is derived from it.
+/// One address space that devices can be attached to: a domain's, or a quarantined device's. What hardware
+/// tags translations with is derived from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpaceId(pub u32);
 
@@ -131,8 +133,9 @@ pub struct SpaceId(pub u32);
 pub struct RequesterId {
     /// What requests carry: segment, and the 16-bit source id.
     pub id: Sbdf,
-    /// The function that a device scope can name for it: the device itself where `id` is one of its phantom functions, the physical function where
-    /// `id` is a virtual function's, which no scope names (VT-d 8.3.1), a device below the bridge where `id` is what a bridge puts in place of its own.
+    /// The function that a device scope can name for it: the device itself where `id` is one of its phantom
+    /// functions, the physical function where `id` is a virtual function's, which no scope names (VT-d
+    /// 8.3.1), a device below the bridge where `id` is what a bridge puts in place of its own.
     pub unit_of: Sbdf,
 }
 
@@ -219,16 +222,17 @@ impl core::error::Error for HardwareError {}
 
 /// DMA remapping hardware as the policy uses it.
 ///
-/// Every call may come from any processor, and from several at once; an implementation locks inside, each unit for itself, so that a unit that does
-/// not answer holds up nobody who has nothing there. The policy calls [`attach`](Self::attach) and [`detach`](Self::detach) under its ownership lock,
+/// Every call may come from any processor, and from several at once; an implementation locks inside, each
+/// unit for itself, so that a unit that does not answer holds up nobody who has nothing there. The policy
+/// calls [`attach`](Self::attach) and [`detach`](Self::detach) under its ownership lock,
 /// [`flush`](Self::flush) under a table lock, and neither from an interrupt.
 pub trait RemappingHardware {
-    /// Sends the DMA of a requester through `root` from now on, tagged as `space`, in place of what it went through before, in one step; returns
-    /// when no translation of the old space is in use for it any more.
+    /// Sends the DMA of a requester through `root` from now on, tagged as `space`, in place of what it went
+    /// through before, in one step; returns when no translation of the old space is in use for it any more.
     ///
     /// # Errors
-    /// [`HardwareError`]; then the requester is attached as it was before, except after a time-out, when nothing is certain and the requester must be
-    /// taken as reaching both.
+    /// [`HardwareError`]; then the requester is attached as it was before, except after a time-out, when
+    /// nothing is certain and the requester must be taken as reaching both.
     fn attach(&self, requester: RequesterId, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError>;
 
     /// Blocks the DMA of a requester.
@@ -240,16 +244,18 @@ pub trait RemappingHardware {
     /// Drops translations of `space` that may be cached; returns when that is done.
     ///
     /// # Errors
-    /// [`HardwareError::TimedOut`] or [`HardwareError::QueueError`]; the old translations may then still be in use. The next call for the space that
-    /// succeeds has dropped them too, whatever it asks for.
+    /// [`HardwareError::TimedOut`] or [`HardwareError::QueueError`]; the old translations may then still be
+    /// in use. The next call for the space that succeeds has dropped them too, whatever it asks for.
     fn flush(&self, space: SpaceId, flush: &Flush) -> Result<(), HardwareError>;
 
-    /// Whether a unit covers the requester and translates now: only then is its DMA kept inside what it is attached to.
+    /// Whether a unit covers the requester and translates now: only then is its DMA kept inside what it is
+    /// attached to.
     ///
     /// # Errors
     /// [`HardwareError::NoUnit`] or [`HardwareError::NotTranslating`].
     fn check_translating(&self, requester: RequesterId) -> Result<(), HardwareError>;
 
-    /// The width in bits of the guest addresses that the requester's unit translates; `None` where there is no unit, or it is not known.
+    /// The width in bits of the guest addresses that the requester's unit translates; `None` where there is
+    /// no unit, or it is not known.
     fn address_width(&self, requester: RequesterId) -> Option<u8>;
 }

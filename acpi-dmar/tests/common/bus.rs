@@ -72,7 +72,8 @@ impl ConfigRegionAccess for Bus {
     }
 }
 
-/// Whatever the table and the buses say, resolving ends after a few reads a hop, and what it finds is on the bus.
+/// Whatever the table and the buses say, resolving ends after a few reads a hop, and what it finds is on the
+/// bus.
 pub(crate) fn check_resolution(segment: u16, scope: &DeviceScope<'_>, dmar: &Dmar<'_>, bus: &Bus) {
     let before = bus.reads.get();
     let found = resolve(segment, scope, dmar, bus);

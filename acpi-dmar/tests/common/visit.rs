@@ -6,8 +6,8 @@ use acpi_dmar::builder::TableBuilder;
 use acpi_dmar::resolve::static_address;
 use acpi_dmar::{Dmar, Structure, TableError};
 
-/// Reads `bytes` as a table: each structure takes at least 4 of them and each scope at least 6, or ends its walk; each comes where the one before it
-/// ended, and what is said of it has its place.
+/// Reads `bytes` as a table: each structure takes at least 4 of them and each scope at least 6, or ends its
+/// walk; each comes where the one before it ended, and what is said of it has its place.
 pub(crate) fn visit(bytes: &[u8]) {
     let strict = Dmar::parse(bytes);
     let mut errors = Vec::new();

@@ -1,7 +1,8 @@
 //! Intel extended page tables: SDM Vol. 3, 29.3.2 and 29.3.7, tables 29-1 to 29-7.
 //!
-//! VT-d walks such a table as it stands (shared mode): bits 0, 1, 7 and the address mean the same in its second stage, bits 6:2 and 63 are ignored
-//! there (VT-d 9.8), and bit 11, which EPT ignores, is the second stage's snoop bit.
+//! VT-d walks such a table as it stands (shared mode): bits 0, 1, 7 and the address mean the same in its
+//! second stage, bits 6:2 and 63 are ignored there (VT-d 9.8), and bit 11, which EPT ignores, is the second
+//! stage's snoop bit.
 
 use core::ops::RangeInclusive;
 
@@ -32,18 +33,20 @@ pub struct Ept {
     pub ram: MemoryType,
     /// The memory type of `p2m_mmio_direct`. The guest's PAT has no say in it.
     pub direct: MemoryType,
-    /// Whether entries keep EPT violations from becoming virtualization exceptions (#VE, SDM 26.5.7.1). That takes the bit in each entry, also in
-    /// those that map nothing.
+    /// Whether entries keep EPT violations from becoming virtualization exceptions (#VE, SDM 26.5.7.1). That
+    /// takes the bit in each entry, also in those that map nothing.
     pub suppress_ve: bool,
-    /// Whether the processor knows pages that can be executed and not read (SDM A.10, bit 0); elsewhere such an entry would be a misconfiguration,
-    /// and gives no access.
+    /// Whether the processor knows pages that can be executed and not read (SDM A.10, bit 0); elsewhere such
+    /// an entry would be a misconfiguration, and gives no access.
     pub execute_only: bool,
-    /// Shared mode with units that have snoop control: leaves ask for snooped accesses (bit 11, see [`SecondLevel`](super::SecondLevel)).
+    /// Shared mode with units that have snoop control: leaves ask for snooped accesses (bit 11, see
+    /// [`SecondLevel`](super::SecondLevel)).
     pub snoop: bool,
 }
 
 impl Default for Ept {
-    /// Write-back RAM, uncached `p2m_mmio_direct` (Xen's choice for frames it does not know), nothing optional.
+    /// Write-back RAM, uncached `p2m_mmio_direct` (Xen's choice for frames it does not know), nothing
+    /// optional.
     fn default() -> Self {
         Self {
             ram: MemoryType::WriteBack,
@@ -73,7 +76,8 @@ const DIRTY: u64 = 1 << 9;
 // Bit 10: execute for user-mode addresses, without mode-based execute control ignored; clear.
 /// Bit 11: ignored here, the snoop bit for VT-d.
 const SNOOP: u64 = 1 << 11;
-// Bits 51:12: address. Bits 56:52 and 59: ignored. Bits 57, 58, 60, 61: ignored while their controls are off. Bit 62: VT-d's TM, clear.
+// Bits 51:12: address. Bits 56:52 and 59: ignored. Bits 57, 58, 60, 61: ignored while their controls are off.
+// Bit 62: VT-d's TM, clear.
 /// Bit 63: no #VE from this entry, in leaves and in entries that are not present.
 const SUPPRESS_VE: u64 = 1 << 63;
 
@@ -114,7 +118,8 @@ impl Format for Ept {
 }
 
 impl Ept {
-    /// The largest page that the processor walks, from `IA32_VMX_EPT_VPID_CAP` (SDM A.10: bit 16 for 2 MiB, bit 17 for 1 GiB).
+    /// The largest page that the processor walks, from `IA32_VMX_EPT_VPID_CAP` (SDM A.10: bit 16 for 2 MiB,
+    /// bit 17 for 1 GiB).
     #[must_use]
     pub const fn largest_page(capability: u64) -> PageSize {
         match (capability >> 16) & 3 {

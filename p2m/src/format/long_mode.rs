@@ -1,6 +1,8 @@
-//! x86-64 long-mode tables (AMD APM Vol. 2, 5.3; Intel SDM Vol. 3, 4.5) and AMD nested paging, which uses the same (APM 15.25).
+//! x86-64 long-mode tables (AMD APM Vol. 2, 5.3; Intel SDM Vol. 3, 4.5) and AMD nested paging, which uses the
+//! same (APM 15.25).
 //!
-//! VT-d's second stage can walk such a table too: P and R/W are its R and W, bits 6:2, 8 and 63 are ignored there (VT-d 9.8).
+//! VT-d's second stage can walk such a table too: P and R/W are its R and W, bits 6:2, 8 and 63 are ignored
+//! there (VT-d 9.8).
 
 use core::ops::RangeInclusive;
 
@@ -19,7 +21,8 @@ pub struct LongMode {
     pub no_execute: bool,
     /// Whether leaves outlive a write to CR3 (with CR4.PGE).
     pub global: bool,
-    /// Whether `p2m_mmio_direct` is uncached whatever the MTRRs say (PCD and PWT: entry 3 of the PAT as it is after reset).
+    /// Whether `p2m_mmio_direct` is uncached whatever the MTRRs say (PCD and PWT: entry 3 of the PAT as it is
+    /// after reset).
     pub uncached_direct: bool,
 }
 
@@ -38,8 +41,8 @@ const DIRTY: u64 = 1 << 6;
 // Bit 7: PS in leaves above the lowest level; PAT in the lowest, clear.
 /// Bit 8, G, in leaves.
 const GLOBAL: u64 = 1 << 8;
-// Bits 11:9: available, clear; bit 12 of a large leaf: PAT, clear as part of the address. Bits 58:52: available. Bits 62:59: protection key with
-// CR4.PKE, available without.
+// Bits 11:9: available, clear; bit 12 of a large leaf: PAT, clear as part of the address. Bits 58:52:
+// available. Bits 62:59: protection key with CR4.PKE, available without.
 /// Bit 63, NX.
 const NO_EXECUTE: u64 = 1 << 63;
 
@@ -80,7 +83,8 @@ impl LongMode {
     /// The hypervisor's own address space.
     pub const HOST: Self = Self { user: false, no_execute: true, global: true, uncached_direct: false };
 
-    /// The largest page that the processor walks, from EDX of CPUID leaf 0x8000_0001 (bit 26: 1 GiB); 2 MiB pages are always there.
+    /// The largest page that the processor walks, from EDX of CPUID leaf 0x8000_0001 (bit 26: 1 GiB); 2 MiB
+    /// pages are always there.
     #[must_use]
     pub const fn largest_page(extended_features_edx: u32) -> PageSize {
         if extended_features_edx & 1 << 26 != 0 { PageSize::Size1G } else { PageSize::Size2M }

@@ -1,7 +1,8 @@
 //! How an entry looks to the hardware, and what of it is ours.
 //!
-//! The three formats put the address in bits 51:12 and the page-size bit at 7, and leave bits 61:52 to software. What Xen keeps in its EPT entries
-//! (`sa_p2mt`, `access` in `xen/arch/x86/include/asm/hvm/vmx/vmx.h`) is kept here in all of them:
+//! The three formats put the address in bits 51:12 and the page-size bit at 7, and leave bits 61:52 to
+//! software. What Xen keeps in its EPT entries (`sa_p2mt`, `access` in
+//! `xen/arch/x86/include/asm/hvm/vmx/vmx.h`) is kept here in all of them:
 //!
 //! | bits | what |
 //! | --- | --- |
@@ -10,8 +11,8 @@
 //! | 59 | the entry points to a table: then 58:52 and 61:60 say how many entries of that are in use, less one |
 //! | 61:60 | in a table that is off the tree: a piece of the link to the next such table |
 //!
-//! Where the hardware could give 61:57 a meaning (EPT: guest-paging verification, paging-write, supervisor shadow stack, sub-page permissions;
-//! long mode: protection keys), those controls stay off, as under Xen.
+//! Where the hardware could give 61:57 a meaning (EPT: guest-paging verification, paging-write, supervisor
+//! shadow stack, sub-page permissions; long mode: protection keys), those controls stay off, as under Xen.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -27,7 +28,8 @@ pub use ept::{Ept, MemoryType};
 pub use long_mode::LongMode;
 pub use second_level::SecondLevel;
 
-/// A table format: what the hardware reads in an entry. A value of the type holds what is the same for all entries of one table.
+/// A table format: what the hardware reads in an entry. A value of the type holds what is the same for all
+/// entries of one table.
 pub trait Format: Copy + fmt::Debug {
     /// Its name.
     const NAME: &'static str;
@@ -40,8 +42,9 @@ pub trait Format: Copy + fmt::Debug {
     /// The bit that hardware sets in a leaf it has written through; 0 where there is none.
     const DIRTY: u64;
 
-    /// The hardware's bits of a leaf, but for the address and the page-size bit. `allowed` is what `p2m_type` leaves of its access; it is not empty,
-    /// and has no `WRITE` without `READ`. Bits 2:0 of the answer are zero only when the format cannot express any of it.
+    /// The hardware's bits of a leaf, but for the address and the page-size bit. `allowed` is what `p2m_type`
+    /// leaves of its access; it is not empty, and has no `WRITE` without `READ`. Bits 2:0 of the answer are
+    /// zero only when the format cannot express any of it.
     fn leaf(&self, p2m_type: P2mType, allowed: Access) -> u64;
 
     /// The hardware's bits of an entry that maps nothing: bits 2:0 are zero.
@@ -50,19 +53,22 @@ pub trait Format: Copy + fmt::Debug {
     }
 }
 
-/// Bits 51:12 (Intel SDM 29.3.2, VT-d 9.8, APM 5.3): hardware with fewer address bits reserves the upper ones.
+/// Bits 51:12 (Intel SDM 29.3.2, VT-d 9.8, APM 5.3): hardware with fewer address bits reserves the upper
+/// ones.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bit 7: a leaf above the lowest level.
 const LARGE: u64 = 1 << 7;
 const PLACE: u64 = ADDRESS | LARGE;
-/// Bits of which hardware that finds them all zero reads no more of the entry: R, W, X in EPT and the second level, P in long mode.
+/// Bits of which hardware that finds them all zero reads no more of the entry: R, W, X in EPT and the second
+/// level, P in long mode.
 const PRESENT: u64 = 7;
 const KIND: u64 = 0xf << KIND_SHIFT;
 const KIND_SHIFT: u32 = 52;
 const ACCESS: u64 = 7 << ACCESS_SHIFT;
 const ACCESS_SHIFT: u32 = 56;
 const POINTER: u64 = 1 << 59;
-/// Where the two upper bits of a table's count of used entries are; the seven lower ones are at [`KIND_SHIFT`].
+/// Where the two upper bits of a table's count of used entries are; the seven lower ones are at
+/// [`KIND_SHIFT`].
 const USED_HIGH_SHIFT: u32 = 60;
 const USED: u64 = 0x7f << KIND_SHIFT | 3 << USED_HIGH_SHIFT;
 const LINK_SHIFT: u32 = 60;
@@ -78,7 +84,8 @@ pub(crate) const LARGEST_LEAF_LEVEL: u32 = 3;
 /// More levels than any table has: entries without an address fit at each.
 pub(crate) const ANY_LEVEL: u32 = 5;
 
-// Codes of bits 55:52. Zero is nothing at all, so that a zeroed frame is an empty table; bit 55 says that there is an address.
+// Codes of bits 55:52. Zero is nothing at all, so that a zeroed frame is an empty table; bit 55 says that
+// there is an address.
 const INVALID: u64 = 0;
 const MMIO_DM: u64 = 1;
 const POPULATE_ON_DEMAND: u64 = 2;
@@ -128,8 +135,8 @@ const fn kind_of(p2m_type: P2mType) -> u64 {
     }
 }
 
-/// What `p2m_type` leaves of `access` for the hardware. A write without a read cannot be expressed everywhere (EPT: a misconfiguration, SDM 29.3.3.1;
-/// long mode: no bit for it), so nowhere does it get through.
+/// What `p2m_type` leaves of `access` for the hardware. A write without a read cannot be expressed everywhere
+/// (EPT: a misconfiguration, SDM 29.3.3.1; long mode: no bit for it), so nowhere does it get through.
 fn allowed(p2m_type: P2mType, access: Access) -> Access {
     let access = match p2m_type {
         P2mType::RamRo | P2mType::RamLogdirty => access.difference(Access::WRITE),
@@ -253,7 +260,8 @@ impl Raw {
         Self(self.0 | offset.wrapping_shl(PAGE_SHIFT))
     }
 
-    /// Whether it is `p2m_mmio_direct` at the machine frames of the same numbers as the guest frames from `gfn` on, with this access.
+    /// Whether it is `p2m_mmio_direct` at the machine frames of the same numbers as the guest frames from
+    /// `gfn` on, with this access.
     #[inline]
     pub(crate) const fn is_identical(self, gfn: u64, access: Access) -> bool {
         let wanted = gfn.wrapping_shl(PAGE_SHIFT) | (access.bits() as u64) << ACCESS_SHIFT;
@@ -314,7 +322,8 @@ impl Seed {
         }
     }
 
-    /// `p2m_mmio_direct` at the machine frames of the guest frames' numbers, marked as installed by a 1:1 mapping where nothing was.
+    /// `p2m_mmio_direct` at the machine frames of the guest frames' numbers, marked as installed by a 1:1
+    /// mapping where nothing was.
     pub(crate) fn identity<F: Format>(format: &F, access: Access, largest: u32) -> Self {
         let entry = Entry { p2m_type: P2mType::MmioDirect, mfn: Some(Mfn::new(0)), access };
         let direct = Self::new(format, 0, entry, largest);
@@ -369,8 +378,9 @@ impl Seed {
     }
 }
 
-/// The entry one level up that says the same as a whole table at `level`, given the first entry of the table: `None` when there cannot be one. Leaves
-/// that 1:1 mappings installed are never joined, so that each can be removed without a frame to split what another made.
+/// The entry one level up that says the same as a whole table at `level`, given the first entry of the table:
+/// `None` when there cannot be one. Leaves that 1:1 mappings installed are never joined, so that each can be
+/// removed without a frame to split what another made.
 pub(crate) fn widened(first: Raw, level: u32, largest: u32) -> Option<Raw> {
     if first.is_table() || first.is_identity() {
         return None;

@@ -1,4 +1,5 @@
-//! VT-d second-stage (once "second-level") translation: VT-d specification 9.8, tables 34 to 40 of revision 4.1.
+//! VT-d second-stage (once "second-level") translation: VT-d specification 9.8, tables 34 to 40 of revision
+//! 4.1.
 
 use core::ops::RangeInclusive;
 
@@ -9,8 +10,8 @@ use crate::frame::PageSize;
 /// VT-d second-stage tables: 3, 4 or 5 levels (39, 48, 57 address bits).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SecondLevel {
-    /// Whether leaves ask for snooped accesses whatever the device says: only where the unit has snoop control (VT-d 11.4.3, ECAP.SC), as the bit
-    /// is reserved elsewhere.
+    /// Whether leaves ask for snooped accesses whatever the device says: only where the unit has snoop
+    /// control (VT-d 11.4.3, ECAP.SC), as the bit is reserved elsewhere.
     pub snoop: bool,
 }
 
@@ -18,15 +19,16 @@ pub struct SecondLevel {
 const READ: u64 = 1 << 0;
 /// Bit 1, W: writes. With R and W clear the entry is not present.
 const WRITE: u64 = 1 << 1;
-// Bit 2, X: execute requests; stays clear, it is ignored or reserved depending on the unit. Bits 6:3: memory type, which this mode does not use.
-// Bit 7, PS: set in a leaf above the lowest level.
+// Bit 2, X: execute requests; stays clear, it is ignored or reserved depending on the unit. Bits 6:3: memory
+// type, which this mode does not use. Bit 7, PS: set in a leaf above the lowest level.
 /// Bit 8, A: used, where the unit maintains it (ECAP.SSADS or scalable mode).
 const ACCESSED: u64 = 1 << 8;
 /// Bit 9, D: written.
 const DIRTY: u64 = 1 << 9;
 /// Bit 11, SNP: snoop, in leaves.
 const SNOOP: u64 = 1 << 11;
-// Bits 51:12: address. Bits 61:52: ignored. Bit 62, TM: reserved without device TLBs, left clear. Bit 63: ignored.
+// Bits 51:12: address. Bits 61:52: ignored. Bit 62, TM: reserved without device TLBs, left clear. Bit 63:
+// ignored.
 
 impl Format for SecondLevel {
     const NAME: &'static str = "VT-d second level";
@@ -48,7 +50,8 @@ impl Format for SecondLevel {
 }
 
 impl SecondLevel {
-    /// The largest page that a unit walks, from its capability register (VT-d 11.4.2: SSLPS, bit 34 for 2 MiB, bit 35 for 1 GiB).
+    /// The largest page that a unit walks, from its capability register (VT-d 11.4.2: SSLPS, bit 34 for 2
+    /// MiB, bit 35 for 1 GiB).
     #[must_use]
     pub const fn largest_page(capability: u64) -> PageSize {
         match (capability >> 34) & 3 {
@@ -58,7 +61,8 @@ impl SecondLevel {
         }
     }
 
-    /// Whether a unit walks tables of that many levels (VT-d 11.4.2: SAGAW, bit 9 for 3 levels, 10 for 4, 11 for 5).
+    /// Whether a unit walks tables of that many levels (VT-d 11.4.2: SAGAW, bit 9 for 3 levels, 10 for 4, 11
+    /// for 5).
     #[must_use]
     pub const fn walks_levels(capability: u64, levels: u8) -> bool {
         match levels {

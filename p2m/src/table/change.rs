@@ -11,7 +11,8 @@ use super::{Change, Edit, Refusal, Table};
 /// Why a mapping was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    /// A 1:1 mapping of a reserved region is there; only [`unmap_identity`](crate::AddressSpace::unmap_identity) removes it.
+    /// A 1:1 mapping of a reserved region is there; only
+    /// [`unmap_identity`](crate::AddressSpace::unmap_identity) removes it.
     #[error("guest frame {gfn} belongs to a reserved region: {found}")]
     Reserved {
         /// The first such frame.
@@ -106,7 +107,8 @@ impl Edit for Put {
     }
 }
 
-/// Gives the frames of one type another; machine frame and access stay. What 1:1 mappings installed is left as it is.
+/// Gives the frames of one type another; machine frame and access stay. What 1:1 mappings installed is left
+/// as it is.
 pub(crate) struct Retype<F> {
     format: F,
     largest: u32,

@@ -1,4 +1,5 @@
-//! One update of a range: look at all of it, count the frames it takes, then write. What the update makes of each entry is an [`Edit`].
+//! One update of a range: look at all of it, count the frames it takes, then write. What the update makes of
+//! each entry is an [`Edit`].
 
 use core::marker::PhantomData;
 use core::ops::ControlFlow;
@@ -26,7 +27,8 @@ pub(crate) struct Refusal {
     pub(crate) found: Entry,
 }
 
-/// An update. The same entry always gets the same answer; the parts of an entry, and entries that go on as it begins, get the same.
+/// An update. The same entry always gets the same answer; the parts of an entry, and entries that go on as it
+/// begins, get the same.
 pub(crate) trait Edit {
     /// Hardware's marks in leaves that the answer does not depend on.
     fn marks(&self) -> u64;
@@ -34,11 +36,12 @@ pub(crate) trait Edit {
     /// What becomes of `raw`, an entry at `level` for the frames from `gfn` on and not a table.
     fn change(&self, raw: Raw, gfn: u64, level: u32) -> Change;
 
-    /// Looks at the frames `start..end` of a run that begins with such an entry, before anything is written; may refuse.
+    /// Looks at the frames `start..end` of a run that begins with such an entry, before anything is written;
+    /// may refuse.
     fn inspect(&mut self, raw: Raw, gfn: u64, start: u64, end: u64) -> ControlFlow<Refusal>;
 
-    /// Whether [`inspect`](Self::inspect) has found one and the same entry in the whole range, without a machine frame: then writing need not look
-    /// where it ends.
+    /// Whether [`inspect`](Self::inspect) has found one and the same entry in the whole range, without a
+    /// machine frame: then writing need not look where it ends.
     fn is_uniform(&self) -> bool {
         false
     }
@@ -122,8 +125,9 @@ impl<F: Format, S: FrameSource> Table<F, S> {
     }
 }
 
-/// Tables that the part `start..end` of one entry at `level`, or whole ones in a row, takes to become something whose entries are at most at level
-/// `top`: at levels above, each entry that is touched needs a table below it; at the others, only those that the range cuts.
+/// Tables that the part `start..end` of one entry at `level`, or whole ones in a row, takes to become
+/// something whose entries are at most at level `top`: at levels above, each entry that is touched needs a
+/// table below it; at the others, only those that the range cuts.
 #[inline]
 pub(crate) fn tables_below(level: u32, start: u64, end: u64, top: u32) -> u64 {
     let last = end.wrapping_sub(1);
@@ -159,7 +163,8 @@ struct Writer<'a, F: Format, S: FrameSource, E: Edit> {
 }
 
 impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
-    /// Writes to the table at `frame`. Gives how many more entries are in use then, wrapping; `None` when nothing was written.
+    /// Writes to the table at `frame`. Gives how many more entries are in use then, wrapping; `None` when
+    /// nothing was written.
     fn write_in(&mut self, frame: Mfn, level: u32, start: u64, end: u64) -> Option<u64> {
         let mut written = Written::default();
         let table = self.source.table(frame)?;
@@ -209,7 +214,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
             if let Some(new) = self.build(&Seed::of(raw, first, level), &seed, level, from, to) {
                 store(entry, new);
                 written.note(raw, new, first, 1, level);
-                // Hardware may hold the old page as one: the pieces of it must not outlive a later change of only some.
+                // Hardware may hold the old page as one: the pieces of it must not outlive a later change of
+                // only some.
                 let (from, to) =
                     if raw.is_present() { (first, first.wrapping_add(span)) } else { (from, to) };
                 written.flush(from, to);
@@ -219,7 +225,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         written.finish(frame, self.source, self.owed)
     }
 
-    /// Writes to the table that `raw`, an entry at `level`, leads to, and gives what the entry is to be then, unless it stays.
+    /// Writes to the table that `raw`, an entry at `level`, leads to, and gives what the entry is to be then,
+    /// unless it stays.
     fn write_below(&mut self, raw: Raw, level: u32, from: u64, to: u64) -> Option<Raw> {
         let below = level.wrapping_sub(1);
         let whole = to.wrapping_sub(from) == span_of(level);
@@ -243,7 +250,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         one.or_else(|| (used != raw.used()).then(|| raw.with_used(used)))
     }
 
-    /// The one entry that takes the place of the table that `raw`, at `level`, leads to, if that holds one run that changes as a whole.
+    /// The one entry that takes the place of the table that `raw`, at `level`, leads to, if that holds one
+    /// run that changes as a whole.
     fn all_changed(&self, raw: Raw, level: u32, first: u64) -> Option<Raw> {
         let table = self.source.table(raw.frame())?;
         let below = level.wrapping_sub(1);
@@ -257,7 +265,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
         all.then(|| seed.at(first, level))
     }
 
-    /// A new table for the entry at `level` that covers `start..end`, `new` there, `old` around it; gives the entry that points to it.
+    /// A new table for the entry at `level` that covers `start..end`, `new` there, `old` around it; gives the
+    /// entry that points to it.
     fn build(&mut self, old: &Seed, new: &Seed, level: u32, start: u64, end: u64) -> Option<Raw> {
         let frame = self.spare.take(self.source)?;
         let table = self.source.table(frame)?;
@@ -329,7 +338,8 @@ impl<F: Format, S: FrameSource, E: Edit> Writer<'_, F, S, E> {
 /// Stands for a table that was: in use, and hardware may have cached entries of it.
 const PRESENT_TABLE: u64 = u64::MAX;
 
-/// The end of the run, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole entries.
+/// The end of the run, within `table` and up to `end`, of entries that go on as `raw` at `from` begins: whole
+/// entries.
 #[inline]
 fn run_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, marks: u64) -> u64 {
     if end.wrapping_sub(from).wrapping_shr(shift_of(level)) <= 1 {
@@ -341,7 +351,8 @@ fn run_end(table: &TableFrame, raw: Raw, level: u32, from: u64, end: u64, marks:
     from.wrapping_add(frames(alike.max(1), level))
 }
 
-/// Puts a seed into the entries at `level` for `start..end` of a table that nothing leads to yet; how many are in use then.
+/// Puts a seed into the entries at `level` for `start..end` of a table that nothing leads to yet; how many
+/// are in use then.
 #[inline]
 fn put(table: &TableFrame, seed: &Seed, level: u32, start: u64, end: u64) -> u64 {
     if start >= end || seed.is_nothing() {

@@ -1,4 +1,5 @@
-//! Frames that are not in the tree, on lists that are threaded through the frames themselves: no memory is needed to remember any number of them.
+//! Frames that are not in the tree, on lists that are threaded through the frames themselves: no memory is
+//! needed to remember any number of them.
 
 use crate::format::{LINK_ENTRIES, MACHINE_FRAMES};
 use crate::frame::{FrameSource, Mfn};
@@ -14,7 +15,8 @@ pub(crate) struct Spare {
     count: u64,
 }
 
-/// All of `count` frames, or none. A frame that an entry cannot point to, or that the source does not know again, counts as none.
+/// All of `count` frames, or none. A frame that an entry cannot point to, or that the source does not know
+/// again, counts as none.
 pub(crate) fn reserve<S: FrameSource>(source: &S, count: u64) -> Option<Spare> {
     let mut spare = Spare { first: Mfn::new(0), count: 0 };
     while spare.count < count {
@@ -56,8 +58,8 @@ impl Spare {
     }
 }
 
-/// Tables off the tree. Hardware and readers may still be in them, so the link to the next is in bits that neither looks at (see [`crate::format`]),
-/// and all else stays as it was.
+/// Tables off the tree. Hardware and readers may still be in them, so the link to the next is in bits that
+/// neither looks at (see [`crate::format`]), and all else stays as it was.
 #[derive(Debug, Default)]
 pub(crate) struct Detached {
     /// How many; there is neither a first nor a last of none.

@@ -1,7 +1,8 @@
 //! A page table: the tree of frames, look-ups in it, and what is to be flushed.
 //!
-//! The layout is canonical: a table whose entries say together what one entry above could say does not exist. So there are no empty tables, the
-//! frames are exactly those that the layout needs, and what was removed leaves no trace. Leaves that 1:1 mappings installed are the exception, see
+//! The layout is canonical: a table whose entries say together what one entry above could say does not exist.
+//! So there are no empty tables, the frames are exactly those that the layout needs, and what was removed
+//! leaves no trace. Leaves that 1:1 mappings installed are the exception, see
 //! [`crate::AddressSpace::map_identity`].
 
 use core::fmt;
@@ -31,16 +32,17 @@ use owed::Owed;
 
 /// A guest-physical to machine table of one format.
 ///
-/// Updates take `&mut self`; [`readers`](Self::reader) and the hardware may walk meanwhile: entries are written whole, and an entry that leads to a
-/// new table is written when the table is complete. Frames that leave the tree keep what they held until
-/// [`confirm_flush`](crate::AddressSpace::confirm_flush).
+/// Updates take `&mut self`; [`readers`](Self::reader) and the hardware may walk meanwhile: entries are
+/// written whole, and an entry that leads to a new table is written when the table is complete. Frames that
+/// leave the tree keep what they held until [`confirm_flush`](crate::AddressSpace::confirm_flush).
 ///
 /// Dropping it gives all frames back: by then no hardware may walk it.
 pub struct Table<F: Format, S: FrameSource> {
     format: F,
     source: S,
     root: Mfn,
-    /// The table at level 3 for the frames from 0 on, and the frames that walks can begin there for: none when there is no such table.
+    /// The table at level 3 for the frames from 0 on, and the frames that walks can begin there for: none
+    /// when there is no such table.
     low: Mfn,
     low_frames: u64,
     levels: u32,
@@ -68,7 +70,8 @@ pub enum TableError {
 }
 
 impl<F: Format, S: FrameSource> Table<F, S> {
-    /// An empty table of `levels` levels, whose pages are to be no larger than `largest` (what the hardware at hand walks).
+    /// An empty table of `levels` levels, whose pages are to be no larger than `largest` (what the hardware
+    /// at hand walks).
     ///
     /// # Errors
     /// [`TableError`].
@@ -115,7 +118,8 @@ impl<F: Format, S: FrameSource> Table<F, S> {
         Reader { source: self.source.clone(), root: self.root, levels: self.levels, format: PhantomData }
     }
 
-    /// The runs of equal mappings in `gfns`, in order, without a gap; frames that the table cannot express are left out.
+    /// The runs of equal mappings in `gfns`, in order, without a gap; frames that the table cannot express
+    /// are left out.
     pub fn runs(&self, gfns: GfnRange) -> Runs<'_, F, S> {
         Runs::new(self, gfns)
     }
@@ -170,7 +174,8 @@ impl<F: Format, S: FrameSource> Table<F, S> {
             .is_some_and(|root| root.0.iter().all(|entry| entry.load(Ordering::Relaxed) == nothing))
     }
 
-    /// The first guest frame that cannot be mapped 1:1: what the table or an entry's address field cannot express.
+    /// The first guest frame that cannot be mapped 1:1: what the table or an entry's address field cannot
+    /// express.
     pub(crate) fn identity_limit(&self) -> Gfn {
         self.limit().min(Gfn::new(MACHINE_FRAMES))
     }
@@ -251,10 +256,11 @@ impl<F: Format, S: FrameSource> fmt::Debug for Table<F, S> {
 
 /// Looks things up in a [`Table`] beside its owner, who may update it meanwhile.
 ///
-/// Each look-up sees every entry as it was before or after an update, never in between; of an update that concerns several entries it may see some.
-/// As for a hardware walker, frames that left the tree must outlive the walks that began before: whoever calls
-/// [`confirm_flush`](crate::AddressSpace::confirm_flush) has made sure that no look-up is under way that began before the flush, and that readers
-/// are gone when the table is dropped. A look-up that breaks this rule answers nonsense; it does no harm beyond that.
+/// Each look-up sees every entry as it was before or after an update, never in between; of an update that
+/// concerns several entries it may see some. As for a hardware walker, frames that left the tree must outlive
+/// the walks that began before: whoever calls [`confirm_flush`](crate::AddressSpace::confirm_flush) has made
+/// sure that no look-up is under way that began before the flush, and that readers are gone when the table is
+/// dropped. A look-up that breaks this rule answers nonsense; it does no harm beyond that.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<F, S> {
     source: S,

@@ -1,4 +1,5 @@
-//! What hardware may still hold of a table's past: translations that have changed, and the frames that left the tree by that.
+//! What hardware may still hold of a table's past: translations that have changed, and the frames that left
+//! the tree by that.
 
 use crate::frame::{FrameSource, GfnRange, Mfn};
 
@@ -20,8 +21,8 @@ impl Changed {
     }
 }
 
-/// What is owed a flush. What a token was made for stays here until that token is confirmed: a token that is lost, or whose flush failed, costs
-/// nothing but that the next one covers it, too.
+/// What is owed a flush. What a token was made for stays here until that token is confirmed: a token that is
+/// lost, or whose flush failed, costs nothing but that the next one covers it, too.
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
     /// The stamp of the last token.
@@ -35,8 +36,8 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    /// Nothing, with stamps that differ from those of other tables as long as 2^24 tokens last: a token that is handed to the wrong table settles
-    /// nothing there.
+    /// Nothing, with stamps that differ from those of other tables as long as 2^24 tokens last: a token that
+    /// is handed to the wrong table settles nothing there.
     pub(super) fn new(root: Mfn) -> Self {
         Self { stamp: root.raw().wrapping_shl(24), ..Self::default() }
     }

@@ -9,7 +9,8 @@ const ROUND: usize = 16;
 /// What addresses in leaves of the lowest level grow by.
 const SMALL: u64 = 1 << PAGE_SHIFT;
 
-/// The entries of `table`, which is at `level`, for the frames `start..end`: whole entries, and not beyond the table.
+/// The entries of `table`, which is at `level`, for the frames `start..end`: whole entries, and not beyond
+/// the table.
 #[inline]
 pub(super) fn entries(table: &TableFrame, level: u32, start: u64, end: u64) -> &[AtomicU64] {
     let shift = shift_of(level);
@@ -19,7 +20,8 @@ pub(super) fn entries(table: &TableFrame, level: u32, start: u64, end: u64) -> &
     rest.get(..count).unwrap_or(rest)
 }
 
-/// How many of `entries` say in turn what a run that begins with `first` and grows by `step` says, up to the bits of `marks`.
+/// How many of `entries` say in turn what a run that begins with `first` and grows by `step` says, up to the
+/// bits of `marks`.
 pub(super) fn alike(entries: &[AtomicU64], first: Raw, step: u64, marks: u64) -> usize {
     // What the compiler knows takes an instruction less for each entry.
     match step {

@@ -25,7 +25,8 @@ impl<'a, F: Format, S: FrameSource> Runs<'a, F, S> {
         Self { table, gfn: gfns.start().raw(), end, within: None, ahead: None }
     }
 
-    /// What one entry, and those after it that go on as it begins, say of the frames from `gfn` on, and whether a 1:1 mapping installed it.
+    /// What one entry, and those after it that go on as it begins, say of the frames from `gfn` on, and
+    /// whether a 1:1 mapping installed it.
     fn piece(&mut self) -> Option<(Run, bool)> {
         if self.gfn >= self.end {
             return None;

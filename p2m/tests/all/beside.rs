@@ -52,7 +52,8 @@ fn a_table_is_complete_before_anything_leads_to_it_and_no_entry_is_ever_half_mad
         PROBES.map(|gfn| walk(frames, Walker::Vtd, root, gfn).map(|seen| (seen.mfn, seen.write)))
     };
     for update in updates() {
-        // Each look at the hardware's view on the way: the frame written, whether it could be reached, and what the probes gave.
+        // Each look at the hardware's view on the way: the frame written, whether it could be reached, and
+        // what the probes gave.
         let looks = Arc::new(Mutex::new(Vec::new()));
         let before = view(&frames);
         let known = reachable(&frames, root);
@@ -200,7 +201,8 @@ fn readers_on_other_processors_see_the_old_or_the_new() {
                 _ => table.unmap(gfns(0, 0x600)).unwrap(),
             }
             if round % 32 == 31 {
-                // Each reader ends the walk that it is in and one more: none is left in a table that came off the tree.
+                // Each reader ends the walk that it is in and one more: none is left in a table that came off
+                // the tree.
                 let owed = table.take_flush();
                 for (walks, reader) in walks.iter().zip(&readers) {
                     let before = walks.load(Ordering::Relaxed);

@@ -136,7 +136,8 @@ fn every_end_of_a_range_that_was_given_stays_a_page_end() {
     let mut table = table(&frames);
     install(&mut table, mfns(0, 0x40000)).unwrap();
     assert_eq!(table.translate(Gfn::new(0)).order(), 18);
-    // Shares pages with the first: the page of 1 GiB is cut at both ends, and removal of either takes no frame.
+    // Shares pages with the first: the page of 1 GiB is cut at both ends, and removal of either takes no
+    // frame.
     frames.limit(3);
     assert_eq!(install(&mut table, mfns(0x300, 0x40100)), Err(IdentityError::NoFrames { needed: 4 }));
     frames.limit(None);

@@ -33,7 +33,8 @@ fn domains(frames: &Frames) -> [Domain<Ept, SecondLevel, &Frames>; 2] {
     [Domain::shared(cpu()), Domain::separate(cpu(), table(frames)).unwrap()]
 }
 
-/// Has something stay near what comes and goes, so that only the lowest tables go with it; nothing is owed then.
+/// Has something stay near what comes and goes, so that only the lowest tables go with it; nothing is owed
+/// then.
 fn hold_on(space: &mut impl P2m) {
     space.map(gfns(0x3_fff0, 0x3_fff1), ram(1)).unwrap();
     space.map(gfns(0x8_fff0, 0x8_fff1), ram(1)).unwrap();

@@ -1,4 +1,5 @@
-//! Random updates beside the model, in every format and both sharing modes, with frames running out wherever they can.
+//! Random updates beside the model, in every format and both sharing modes, with frames running out wherever
+//! they can.
 
 use p2m::{Access, Domain, Ept, LongMode, OnConflict, P2mType, PageSize, SecondLevel, Table};
 use proptest::prelude::*;

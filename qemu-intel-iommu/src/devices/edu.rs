@@ -133,8 +133,8 @@ impl Edu {
         self.command(direction, bus, len, 0)
     }
 
-    /// As [`transfer`](Self::transfer), without the interrupt: for a device that may not master the bus, whose
-    /// interrupts do not arrive either.
+    /// As [`transfer`](Self::transfer), without the interrupt: for a device that may not master the bus,
+    /// whose interrupts do not arrive either.
     ///
     /// # Errors
     /// As [`start`](Self::start), or it does not end.

@@ -15,9 +15,11 @@ const fn yields(row: Fixed) -> Fixed {
     Fixed { yields: true, ..row }
 }
 
-/// Text and graphics memory of a VGA; a guest without one has nothing there (`setup_guest` in tools/libs/guest/xg_dom_x86.c leaves it out).
+/// Text and graphics memory of a VGA; a guest without one has nothing there (`setup_guest` in
+/// tools/libs/guest/xg_dom_x86.c leaves it out).
 const VGA: Fixed = yields(row("VGA memory", 0xa0, 0xc0, Backing::Device, None));
-/// ACPI_INFO_PHYSICAL_ADDRESS, tools/firmware/hvmloader/config.h; the DSDT has this address in it (tools/libacpi/dsdt.asl).
+/// ACPI_INFO_PHYSICAL_ADDRESS, tools/firmware/hvmloader/config.h; the DSDT has this address in it
+/// (tools/libacpi/dsdt.asl).
 const ACPI_INFO: Fixed = row("hvmloader's ACPI info page", 0xf_c000, 0xf_c001, Backing::Own, Some(RESERVED));
 /// IOAPIC_BASE_ADDRESS, tools/firmware/hvmloader/config.h.
 const IOAPIC: Fixed = row("I/O APIC", 0xf_ec00, 0xf_ec01, Backing::Device, None);
@@ -25,19 +27,23 @@ const IOAPIC: Fixed = row("I/O APIC", 0xf_ec00, 0xf_ec01, Backing::Device, None)
 const HPET: Fixed = row("HPET", 0xf_ed00, 0xf_ed01, Backing::Device, None);
 /// ACPI_TIS_HDR_ADDRESS, tools/firmware/hvmloader/config.h: the five pages of a TPM's localities.
 const TPM: Fixed = yields(row("TPM", 0xf_ed40, 0xf_ed45, Backing::Device, None));
-/// LAPIC_BASE_ADDRESS, tools/firmware/hvmloader/config.h; MSIs go to the megabyte from there on, whatever lies there.
+/// LAPIC_BASE_ADDRESS, tools/firmware/hvmloader/config.h; MSIs go to the megabyte from there on, whatever
+/// lies there.
 const LAPIC: Fixed = row("local APIC and MSI addresses", 0xf_ee00, 0xf_ef00, Backing::Device, None);
-/// The pages up to X86_HVM_END_SPECIAL_REGION, tools/include/xenctrl_dom.h: eight of ioreq servers and eight special ones, with Xenstore,
-/// console, and the identity-map page table that real mode runs on without unrestricted guests (tools/libs/guest/xg_dom_x86.c).
+/// The pages up to X86_HVM_END_SPECIAL_REGION, tools/include/xenctrl_dom.h: eight of ioreq servers and eight
+/// special ones, with Xenstore, console, and the identity-map page table that real mode runs on without
+/// unrestricted guests (tools/libs/guest/xg_dom_x86.c).
 const SPECIAL: Fixed =
     row("special pages (identity map, ioreq, Xenstore)", 0xf_eff0, 0xf_f000, Backing::Own, Some(RESERVED));
-/// The 2 MiB of an OVMF image below 4 GiB (tools/firmware/hvmloader/ovmf.c); a larger image is a row of its own in `filled`.
+/// The 2 MiB of an OVMF image below 4 GiB (tools/firmware/hvmloader/ovmf.c); a larger image is a row of its
+/// own in `filled`.
 const OVMF_IMAGE: Fixed = row("OVMF's image", 0xf_fe00, 0x10_0000, Backing::Own, Some(RESERVED));
 /// LOWCHUNK_BEGIN, tools/firmware/hvmloader/ovmf.c: the image's end, where a processor starts in real mode.
 const OVMF_RESET: Fixed = row("OVMF's reset code", 0xf0, 0x100, Backing::Ram, Some(RESERVED));
 /// OVMF_INFO_PHYSICAL_ADDRESS, tools/firmware/hvmloader/ovmf.c.
 const OVMF_INFO: Fixed = row("OVMF's info page", 0x1, 0x2, Backing::Ram, None);
-/// MEMFD, OvmfPkg/OvmfXen.fdf of edk2: page tables, stack and unpacked volumes from 8 MiB on, 11 MiB of them, and 13 in OvmfPkgX64.fdf.
+/// MEMFD, OvmfPkg/OvmfXen.fdf of edk2: page tables, stack and unpacked volumes from 8 MiB on, 11 MiB of them,
+/// and 13 in OvmfPkgX64.fdf.
 const OVMF_VOLUMES: Fixed = row("OVMF's unpacked volumes", 0x800, 0x1500, Backing::Ram, None);
 /// Interrupt vectors and BIOS data area: docs/Memory_Model.md of SeaBIOS.
 const BIOS_DATA: Fixed = row("BIOS data", 0x0, 0x1, Backing::Ram, None);
@@ -52,13 +58,14 @@ const BIOS_IMAGE: Fixed = row("BIOS", 0xe0, 0x100, Backing::Ram, Some(RESERVED))
 /// The same at the end of 4 GiB, where a processor starts.
 const BIOS_RESET: Fixed = row("BIOS's reset code", 0xf_ffe0, 0x10_0000, Backing::Own, Some(RESERVED));
 
-/// hvmloader's ACPI tables: it has room for 1 MiB from ACPI_INFO on (ACPI_MEMORY_DYNAMIC_START to RESERVED_MEMORY_DYNAMIC_START,
-/// tools/firmware/hvmloader/config.h), and a firmware that is told where to put them has room up to the I/O APIC.
+/// hvmloader's ACPI tables: it has room for 1 MiB from ACPI_INFO on (ACPI_MEMORY_DYNAMIC_START to
+/// RESERVED_MEMORY_DYNAMIC_START, tools/firmware/hvmloader/config.h), and a firmware that is told where to
+/// put them has room up to the I/O APIC.
 const ACPI_TABLES: Module = movable("ACPI tables", 255, ACPI);
 /// SMBIOS's tables: 128 KiB is more than they take (tools/firmware/hvmloader/smbios.c).
 const SMBIOS: Module = movable("SMBIOS tables", 32, RESERVED);
-/// HVM_PARAM_VM86_TSS_SIZED: a task state segment for virtual-8086 mode, below 4 GiB, which must not cross a page's end
-/// (`pvh_setup_vmx_realmode_helpers` in xen/arch/x86/hvm/dom0_build.c).
+/// HVM_PARAM_VM86_TSS_SIZED: a task state segment for virtual-8086 mode, below 4 GiB, which must not cross a
+/// page's end (`pvh_setup_vmx_realmode_helpers` in xen/arch/x86/hvm/dom0_build.c).
 const VM86_TSS: Module = movable("VM86 task state segment", 1, RESERVED);
 
 const fn movable(name: &'static str, frames: u64, kind: u32) -> Module {
@@ -66,11 +73,11 @@ const fn movable(name: &'static str, frames: u64, kind: u32) -> Module {
     Module { name, frames, align: 1, from, below, memory: ModuleMemory::Own(kind) }
 }
 
-/// Unmodified hvmloader, with SeaBIOS, ROMBIOS or OVMF: for [`Mode::TwoRange`](crate::Mode::TwoRange). It takes all of these as they are:
-/// a region in one of them stops it, or is overwritten.
+/// Unmodified hvmloader, with SeaBIOS, ROMBIOS or OVMF: for [`Mode::TwoRange`](crate::Mode::TwoRange). It
+/// takes all of these as they are: a region in one of them stops it, or is overwritten.
 ///
-/// Low memory ends at 2 MiB or above, or it stops (`build_e820_table` in tools/firmware/hvmloader/e820.c), which writes the map below 1 MiB
-/// itself (`GUEST_LOW_MEM_START_DEFAULT` in tools/libs/light/libxl_x86.c).
+/// Low memory ends at 2 MiB or above, or it stops (`build_e820_table` in tools/firmware/hvmloader/e820.c),
+/// which writes the map below 1 MiB itself (`GUEST_LOW_MEM_START_DEFAULT` in tools/libs/light/libxl_x86.c).
 pub const HVMLOADER: Firmware<'static> = Firmware {
     fixed: &[
         row("conventional memory (scratch and hypercall pages)", 0x0, 0xa0, Backing::Ram, None),
@@ -148,7 +155,8 @@ pub const DIRECT: Firmware<'static> = Firmware {
     lists_itself: false,
 };
 
-/// On AMD processors, addresses from 1012 GiB to 1 TiB are HyperTransport's and reach no memory (AMD I/O Virtualization Technology
-/// specification 48882, 2.1.2, table 3): for [`Machine::filled`](crate::Machine::filled) of a guest with 40 address bits or more.
+/// On AMD processors, addresses from 1012 GiB to 1 TiB are HyperTransport's and reach no memory (AMD I/O
+/// Virtualization Technology specification 48882, 2.1.2, table 3): for
+/// [`Machine::filled`](crate::Machine::filled) of a guest with 40 address bits or more.
 pub const HYPERTRANSPORT: Fixed =
     row("HyperTransport", 0xfd0_0000, 0x1000_0000, Backing::Device, Some(RESERVED));

@@ -1,4 +1,5 @@
-//! Which of a host's regions a guest's layout has to do with, as `rdm=` and `rdm_policy=` of xl.cfg say (docs/man/xl.cfg.5.pod.in).
+//! Which of a host's regions a guest's layout has to do with, as `rdm=` and `rdm_policy=` of xl.cfg say
+//! (docs/man/xl.cfg.5.pod.in).
 
 use p2m::GfnRange;
 
@@ -18,14 +19,15 @@ pub enum Strategy {
 pub struct HostRegion<'a> {
     /// Its frames.
     pub frames: GfnRange,
-    /// The `rdm_policy=` of each device of the guest that has this region; `None` for one that has none of its own. Empty: the guest has
-    /// no such device.
+    /// The `rdm_policy=` of each device of the guest that has this region; `None` for one that has none of
+    /// its own. Empty: the guest has no such device.
     pub devices: &'a [Option<Policy>],
 }
 
 /// The regions that count, as many as fit into `out`, and how many there are.
 ///
-/// A device's own policy goes before the guest's, which is `policy`; where devices with different ones share a region, it is strict.
+/// A device's own policy goes before the guest's, which is `policy`; where devices with different ones share
+/// a region, it is strict.
 pub fn regions(strategy: Strategy, policy: Policy, host: &[HostRegion<'_>], out: &mut [Region]) -> usize {
     let counts = |region: &&HostRegion<'_>| strategy == Strategy::Host || !region.devices.is_empty();
     let mut count = 0_usize;

@@ -250,11 +250,13 @@ fn check_e820(machine: &Machine<'_>, plan: &Plan<'_>) {
     assert_eq!(ram, expected, "{:?}", plan.e820);
 }
 
-/// libxl's rules for reserved regions, in words of our own: what `xl create` was seen to do, and where the two ends of RAM come to lie.
+/// libxl's rules for reserved regions, in words of our own: what `xl create` was seen to do, and where the
+/// two ends of RAM come to lie.
 ///
-/// RAM goes from 0 to the hole at 0xf0000000 and on from 4 GiB. A region that lies in the low range and starts above the boundary
-/// (`rdm_mem_boundary`, 2 GiB) moves the low range's end down to it, and what was above goes to the high range. What then still lies in
-/// either range is a conflict: an error under strict, and ignored under relaxed. Two regions of one start are the first one.
+/// RAM goes from 0 to the hole at 0xf0000000 and on from 4 GiB. A region that lies in the low range and
+/// starts above the boundary (`rdm_mem_boundary`, 2 GiB) moves the low range's end down to it, and what was
+/// above goes to the high range. What then still lies in either range is a conflict: an error under strict,
+/// and ignored under relaxed. Two regions of one start are the first one.
 pub mod libxl {
     use p2m::GfnRange;
     use rdm_layout::Region;

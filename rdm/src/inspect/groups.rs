@@ -27,7 +27,8 @@ pub struct Group {
     pub links: Vec<Link>,
 }
 
-/// The groups that `all` are, in the order of their first devices; a device that is in none, as bridges are and what is not there, has one to itself.
+/// The groups that `all` are, in the order of their first devices; a device that is in none, as bridges are
+/// and what is not there, has one to itself.
 pub(super) fn groups(count: usize, all: &[Members], number_of: impl Fn(Sbdf) -> Option<usize>) -> Vec<Group> {
     let mut of_first: Vec<Option<Group>> = (0..count).map(alone).map(Some).collect();
     for members in all {

@@ -1,10 +1,12 @@
-//! A table as one JSON object a line, for programs. Every value is as in the table. What follows from it, by names of segment, bus and path:
+//! A table as one JSON object a line, for programs. Every value is as in the table. What follows from it, by
+//! names of segment, bus and path:
 //!
 //! - `groups`: every device, each in one; those of several devices must stay together.
-//! - `required`: the groups of several devices that come to be where isolation is required (VFIO's way), as far as they are others. It is left out where
-//!   access control cannot be seen.
-//! - `unplaced`: those of the devices that the table cannot place without its machine: bridges, which stand for what is below them, and what is named by
-//!   way of bridges. Each is in a group of its own, which it may not have on its machine. It is left out where there are none.
+//! - `required`: the groups of several devices that come to be where isolation is required (VFIO's way), as
+//!   far as they are others. It is left out where access control cannot be seen.
+//! - `unplaced`: those of the devices that the table cannot place without its machine: bridges, which stand
+//!   for what is below them, and what is named by way of bridges. Each is in a group of its own, which it may
+//!   not have on its machine. It is left out where there are none.
 
 use acpi_dmar::{DeviceScope, Path, Structure, StructureKind};
 use serde::Serialize;

@@ -90,10 +90,11 @@ pub struct Report<'a> {
     pub devices: Vec<Device>,
     /// Whether there is an IOMMU that devices can be given away with.
     pub iommu: IommuState,
-    /// Those that must stay together, where isolation is reported and not required (Xen's way); a device alone is a group of one.
+    /// Those that must stay together, where isolation is reported and not required (Xen's way); a device
+    /// alone is a group of one.
     pub groups: Vec<Group>,
-    /// The groups of several devices that come to be where it is required (VFIO's way), as far as they are others; `None` where what access control there
-    /// is cannot be seen.
+    /// The groups of several devices that come to be where it is required (VFIO's way), as far as they are
+    /// others; `None` where what access control there is cannot be seen.
     pub required: Option<Vec<Group>>,
     /// The machine that it was read for.
     pub machine: Option<&'a Machine>,
@@ -110,7 +111,8 @@ struct Place {
 }
 
 impl<'a> Report<'a> {
-    /// Reads the table at the start of `bytes`, for `machine` or by itself. Never fails: what is wrong is in [`Report::errors`].
+    /// Reads the table at the start of `bytes`, for `machine` or by itself. Never fails: what is wrong is in
+    /// [`Report::errors`].
     #[must_use]
     pub fn new(bytes: &'a [u8], machine: Option<&'a Machine>) -> Self {
         let mut errors = Vec::new();
@@ -211,7 +213,8 @@ impl<'a> Report<'a> {
         groups::groups(self.devices.len(), &view.groups, number_of)
     }
 
-    /// The function that the device of a number is, where it is there; without a machine, where the table tells its address.
+    /// The function that the device of a number is, where it is there; without a machine, where the table
+    /// tells its address.
     #[must_use]
     pub fn function(&self, device: usize) -> Option<&Function> {
         self.places.get(device)?.function.as_ref().map(|(function, _)| function)

@@ -1,8 +1,8 @@
-//! A table as a drawing (SVG): regions on an address axis at the left, devices at the right in frames of their groups, a line for each use that
-//! the table names.
+//! A table as a drawing (SVG): regions on an address axis at the left, devices at the right in frames of
+//! their groups, a line for each use that the table names.
 //!
-//! The axis is cut at every region's edges. A piece's height grows with the logarithm of its size, and what is between regions is a short gap, so
-//! that 4 KiB can be seen beside 1 GiB.
+//! The axis is cut at every region's edges. A piece's height grows with the logarithm of its size, and what
+//! is between regions is a short gap, so that 4 KiB can be seen beside 1 GiB.
 
 use std::collections::BTreeMap;
 
@@ -59,8 +59,8 @@ pub fn draw(report: &Report<'_>, file: &str) -> Document {
     document = axis.draw(document);
     for (index, region) in report.regions.iter().enumerate() {
         let Some((top, end, _)) = axis.place(report, index) else { continue };
-        // To the devices that the table names: what is below a bridge is in the frame of the bridge, and a line from each region to each of them would make
-        // hundreds of megabytes of a table of 64 KiB.
+        // To the devices that the table names: what is below a bridge is in the frame of the bridge, and a
+        // line from each region to each of them would make hundreds of megabytes of a table of 64 KiB.
         for (row, hue) in region.devices.iter().filter_map(|device| rows.place_of(report, device)) {
             document = document.add(connection(REGIONS.1, f64::midpoint(top, end), DEVICES.0, row, hue.1));
         }
@@ -365,7 +365,8 @@ fn label(x: f64, y: f64, text: &str) -> Text {
     Text::new(escape(text)).set("x", x).set("y", y)
 }
 
-/// What a file name or a name in a table could break a document with; the library escapes markup, but control characters are in no XML.
+/// What a file name or a name in a table could break a document with; the library escapes markup, but control
+/// characters are in no XML.
 fn escape(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,10 +1,12 @@
-//! What the policy makes of a table: its registry and its groups, and its answers on each device. Nothing here decides anything.
+//! What the policy makes of a table: its registry and its groups, and its answers on each device. Nothing
+//! here decides anything.
 //!
 //! On a machine the functions are those that the library's walk of PCI finds ([`PciTree::functions`]).
 //!
-//! A table by itself names functions by paths. Those of one hop have an address, and are taken as present. Those behind bridges, and what is below a bridge
-//! that is named, have none as long as nobody knows the bridges: their scopes stay open, as on a machine on which no bridge is there, and the devices are
-//! in no group. So groups can only grow when the table is read on its machine.
+//! A table by itself names functions by paths. Those of one hop have an address, and are taken as present.
+//! Those behind bridges, and what is below a bridge that is named, have none as long as nobody knows the
+//! bridges: their scopes stay open, as on a machine on which no bridge is there, and the devices are in no
+//! group. So groups can only grow when the table is read on its machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem::MaybeUninit;
@@ -28,7 +30,8 @@ use xen_iommu::{
 use super::hardware::{Control, GivesRam, Hardware, NoRegisters, Space};
 use crate::machine::{Machine, PciTree};
 
-/// What is asked about: whether this domain, which has nothing, can have a device that is the hardware domain's.
+/// What is asked about: whether this domain, which has nothing, can have a device that is the hardware
+/// domain's.
 const GUEST: DomId = DomId(1);
 
 type Asked<'m> = Policy<'m, Space, Hardware<'m>, Control<'m>>;

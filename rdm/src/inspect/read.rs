@@ -1,4 +1,5 @@
-//! What the scopes of a structure name, in the words of a report: the addresses that they led to or, where they led nowhere, the paths.
+//! What the scopes of a structure name, in the words of a report: the addresses that they led to or, where
+//! they led nowhere, the paths.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! For a device, one plain sentence on whether it can be passed through and with whom: the policy's answer, in its words where it refuses.
+//! For a device, one plain sentence on whether it can be passed through and with whom: the policy's answer,
+//! in its words where it refuses.
 
 use std::collections::BTreeSet;
 
@@ -154,7 +155,8 @@ fn unknown(report: &Report<'_>, number: usize) -> (Standing, String) {
     }
 }
 
-/// Those that the table cannot place, and whose regions meet these: they are in the group where they are there.
+/// Those that the table cannot place, and whose regions meet these: they are in the group where they are
+/// there.
 fn perhaps(report: &Report<'_>, regions: &BTreeSet<usize>) -> String {
     if report.machine.is_some() {
         return String::new();

@@ -1,4 +1,5 @@
-//! The memory map in `/sys/firmware/memmap`: a folder for each entry, with `start`, `end` (inclusive) and `type`.
+//! The memory map in `/sys/firmware/memmap`: a folder for each entry, with `start`, `end` (inclusive) and
+//! `type`.
 
 use std::fs;
 use std::path::Path;

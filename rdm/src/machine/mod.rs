@@ -21,7 +21,8 @@ pub struct Machine {
     pub pci: PciTree,
     /// Its memory map as firmware gave it (`/sys/firmware/memmap`); `None` where the kernel does not show it.
     pub memory: Option<Vec<MemoryRegion>>,
-    /// What decodes as something else than memory, beside the units' registers: BARs and configuration space, as far as they are shown.
+    /// What decodes as something else than memory, beside the units' registers: BARs and configuration space,
+    /// as far as they are shown.
     pub windows: Vec<Window>,
     /// The names of devices, from pci.ids; empty where that is not installed.
     pub names: Names,

@@ -22,7 +22,8 @@ impl Names {
         file.map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
-    /// Reads the format of pci.ids: `vvvv  Vendor`, and below it `<tab>dddd  Device`; subsystems (two tabs) and classes (from `C `) are passed over.
+    /// Reads the format of pci.ids: `vvvv Vendor`, and below it `<tab>dddd Device`; subsystems (two tabs) and
+    /// classes (from `C `) are passed over.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut names = Self::default();

@@ -1,4 +1,5 @@
-//! The PCI functions of a machine, from `/sys/bus/pci/devices`: a copy of their config space, on which the library's walk of PCI works.
+//! The PCI functions of a machine, from `/sys/bus/pci/devices`: a copy of their config space, on which the
+//! library's walk of PCI works.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use xen_iommu::pci::{BusRange, Function, Topology};
 /// Who is not root is shown so much of a function's config space: its header, and none of its capabilities.
 const HEADER: usize = 64;
 
-/// The functions that are there, each with the start of its config space. What is beyond that answers all ones, as do functions that are not there.
+/// The functions that are there, each with the start of its config space. What is beyond that answers all
+/// ones, as do functions that are not there.
 #[derive(Debug, Default)]
 pub struct PciTree {
     functions: RefCell<BTreeMap<PciAddress, Vec<u8>>>,
@@ -82,9 +84,10 @@ impl PciTree {
         ranges
     }
 
-    /// The functions as the policy sees them. Access control is switched on where it is offered, as a hypervisor does; on a copy. Where
-    /// [capabilities](Self::has_capabilities) are not shown, what they would say is not made up: each function has its own requester id and no more, and
-    /// is alone. Root ports of older Intel PCHs count as open to each other: what closes them is in registers that are memory.
+    /// The functions as the policy sees them. Access control is switched on where it is offered, as a
+    /// hypervisor does; on a copy. Where [capabilities](Self::has_capabilities) are not shown, what they
+    /// would say is not made up: each function has its own requester id and no more, and is alone. Root ports
+    /// of older Intel PCHs count as open to each other: what closes them is in registers that are memory.
     #[must_use]
     pub fn functions(&self) -> Vec<Function> {
         let copy = Self { functions: self.functions.clone() };

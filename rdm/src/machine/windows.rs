@@ -1,4 +1,5 @@
-//! What decodes as something else than memory: BARs, from the files `resource` and `config` of each function, and configuration space, from MCFG.
+//! What decodes as something else than memory: BARs, from the files `resource` and `config` of each function,
+//! and configuration space, from MCFG.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,8 @@ use xen_iommu::region::forbidden::{Bar, Window};
 
 use super::pci;
 
-/// The first lines of `resource` are the BARs; what follows is the ROM, what virtual functions have, and what a bridge forwards.
+/// The first lines of `resource` are the BARs; what follows is the ROM, what virtual functions have, and what
+/// a bridge forwards.
 const BARS: usize = 6;
 /// Linux' `IORESOURCE_MEM` in the flags of a line.
 const MEMORY: u64 = 0x200;
@@ -22,7 +24,8 @@ pub(super) fn read(devices: &Path, mcfg: &Path) -> Vec<Window> {
         let Some(address) = entry.file_name().to_str().and_then(pci::address) else { continue };
         let file = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
         let (config, resources) = (file("config"), file("resource"));
-        // A virtual function shows no vendor, and has no bit of its own: it decodes as long as it is there (SR-IOV 1.1, 3.4.1.3).
+        // A virtual function shows no vendor, and has no bit of its own: it decodes as long as it is there
+        // (SR-IOV 1.1, 3.4.1.3).
         let decodes =
             config.starts_with(&[0xff, 0xff]) || config.get(4).is_some_and(|low| low & DECODES != 0);
         if decodes {
@@ -42,7 +45,8 @@ fn bars(device: Sbdf, resources: &str) -> impl Iterator<Item = Bar> {
     })
 }
 
-/// The ranges of an MCFG (PCI Firmware Specification 3.2, 4.1.2): entries of 16 bytes behind a header of 36 and 8 reserved bytes.
+/// The ranges of an MCFG (PCI Firmware Specification 3.2, 4.1.2): entries of 16 bytes behind a header of 36
+/// and 8 reserved bytes.
 fn config_space(table: &[u8]) -> Vec<Window> {
     let entries = table.get(44..).unwrap_or_default().as_chunks::<16>().0;
     let window = |entry: &[u8; 16]| {

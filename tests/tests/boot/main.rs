@@ -1,7 +1,7 @@
 //! The boot tests: the image under the real QEMU, each boot a test by name.
 //!
-//! Where QEMU is missing they are skipped, unless `BOOT_TESTS=required` says that it must be there. Real tables are read from
-//! `../shared/dmar-corpus` beside the checkout, and skipped where there are none.
+//! Where QEMU is missing they are skipped, unless `BOOT_TESTS=required` says that it must be there. Real
+//! tables are read from `../shared/dmar-corpus` beside the checkout, and skipped where there are none.
 
 // Helpers of tests fail tests.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]

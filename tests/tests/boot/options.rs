@@ -34,7 +34,8 @@ fn over(page: u64) -> Options {
     Options { rmrr, scenario: Some("table".into()), ..Options::default() }
 }
 
-/// A region over this page is rejected with this sentence, by which its device is refused, and costs nothing else.
+/// A region over this page is rejected with this sentence, by which its device is refused, and costs nothing
+/// else.
 fn rejected(bench: &Bench, page: u64, sentence: &str) -> Result<(), Failed> {
     let boot = bench.boot(&over(page));
     boot.holds()?;

@@ -1,4 +1,5 @@
-//! Tables under walkers that are not ours: QEMU's for AMD's nested paging, Bochs's for EPT, the IOMMU of QEMU's for VT-d's format and EPT's.
+//! Tables under walkers that are not ours: QEMU's for AMD's nested paging, Bochs's for EPT, the IOMMU of
+//! QEMU's for VT-d's format and EPT's.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A group has one owner at most, each member is with it or in quarantine: the ways of Xen's toolstack, which names one device a call, and of others.
+//! A group has one owner at most, each member is with it or in quarantine: the ways of Xen's toolstack, which
+//! names one device a call, and of others.
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{A, ALL, B, BRIDGE, C, D, E, F, H, J, OF_B, PF, machine};

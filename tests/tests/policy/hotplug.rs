@@ -1,4 +1,5 @@
-//! Devices that come and go: groups form and fall apart; who owns something keeps it, and a newcomer waits, cut off.
+//! Devices that come and go: groups form and fall apart; who owns something keeps it, and a newcomer waits,
+//! cut off.
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{
@@ -215,7 +216,8 @@ fn bridged() -> Machine {
 #[test]
 fn bridges_and_host_bridges_hold_nobody_back_and_are_nobodys() {
     with_world(bridged(), |world| {
-        // A region scoped to a bridge, behind a conventional bridge whose id it uses, and with 00:00.0 in the list.
+        // A region scoped to a bridge, behind a conventional bridge whose id it uses, and with 00:00.0 in the
+        // list.
         assert_eq!(group(world, E), [E, BELOW]);
         assert_eq!(group(world, ROOT), [ROOT]);
         assert!(group(world, BRIDGE).is_empty() && group(world, HOST_BRIDGE).is_empty());
@@ -263,7 +265,8 @@ fn what_is_mapped_for_a_bridge_is_not_kept_from_a_guest() {
 
 #[test]
 fn what_the_hardware_domain_has_for_a_bridge_goes_when_a_newcomer_takes_it_to_a_guest() {
-    // BELOW is ROOT's requester and below the bridge: it comes to a guest's group while the bridge's region is mapped at home.
+    // BELOW is ROOT's requester and below the bridge: it comes to a guest's group while the bridge's region
+    // is mapped at home.
     let mut machine = bridged();
     machine.devices.retain(|one| one.sbdf != E && one.sbdf != BELOW);
     with_world(machine, |world| {

@@ -1,4 +1,5 @@
-//! A region whose scope leads through a bridge that is absent at boot: dormant, and its device's once the bridge has come, wherever that is then.
+//! A region whose scope leads through a bridge that is absent at boot: dormant, and its device's once the
+//! bridge has come, wherever that is then.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -52,8 +53,8 @@ impl ConfigRegionAccess for Pci {
     unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
 }
 
-/// The machine at boot, with [`ROOT`] alone and two guests. The function that is handed over resolves scopes once the bridge has come, and says what
-/// became of them, and the notes.
+/// The machine at boot, with [`ROOT`] alone and two guests. The function that is handed over resolves scopes
+/// once the bridge has come, and says what became of them, and the notes.
 fn with_late(test: impl FnOnce(&World<'_>, &dyn Fn() -> (Vec<LateScope>, Vec<Note>))) {
     let scope = |path: &[(u8, u8)]| ScopeBuilder::endpoint(0, path);
     let bytes = TableBuilder::new()

@@ -1,4 +1,5 @@
-//! What the machine allows: no device goes where nothing keeps its DMA, and no region over what no guest may reach or its unit cannot express.
+//! What the machine allows: no device goes where nothing keeps its DMA, and no region over what no guest may
+//! reach or its unit cannot express.
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{A, ALL, E, F, G, J, OF_A, P, PHANTOMS, function, machine};

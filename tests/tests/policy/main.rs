@@ -1,5 +1,6 @@
-//! The policy on real tables: calls in any order, with memory and hardware failing at any moment, never let two domains reach one region, never lose a
-//! region that a device needs, and leave everything as it was when they fail.
+//! The policy on real tables: calls in any order, with memory and hardware failing at any moment, never let
+//! two domains reach one region, never lose a region that a device needs, and leave everything as it was when
+//! they fail.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,

@@ -1,4 +1,5 @@
-//! USB controllers whose regions may be left out by their class: only when asked for, never without a note, and never for graphics.
+//! USB controllers whose regions may be left out by their class: only when asked for, never without a note,
+//! and never for graphics.
 
 use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType};
 use testkit::world::check::Rules;

@@ -1,4 +1,5 @@
-//! Requester ids: all that a device's DMA may carry are translated alike; devices that share one cannot be apart, and none other gets them.
+//! Requester ids: all that a device's DMA may carry are translated alike; devices that share one cannot be
+//! apart, and none other gets them.
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{

@@ -1,4 +1,5 @@
-//! Hardware that stops answering in the middle of a move: who may reach what nobody knows then, and nothing is freed or moved before it is certain.
+//! Hardware that stops answering in the middle of a move: who may reach what nobody knows then, and nothing
+//! is freed or moved before it is certain.
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{A, E, F, J, OF_F, P, function, machine};
@@ -66,7 +67,8 @@ fn tables_that_a_lost_device_may_still_walk_are_kept() {
         world.remove(device).unwrap();
         let free = world.frames.free_count();
         let add = || world.add(&function(device));
-        // Two flushes, for the quarantine and the hardware domain, then the requester, which cannot be blocked again.
+        // Two flushes, for the quarantine and the hardware domain, then the requester, which cannot be
+        // blocked again.
         world.die_after(2);
         add().unwrap_err();
         assert_eq!(world.policy.owner(device), None);

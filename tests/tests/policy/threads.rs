@@ -1,4 +1,5 @@
-//! Callers on several processors at once: nobody waits for ever, owners are never torn, and reading waits for nobody.
+//! Callers on several processors at once: nobody waits for ever, owners are never torn, and reading waits for
+//! nobody.
 //!
 //! The policy is built with `lock-order` here: a lock taken out of its order ends the test.
 
@@ -51,8 +52,8 @@ fn call(numbers: &mut Numbers) -> Call {
     }
 }
 
-/// Between moves no group has two owners; the hardware domain's members go to quarantine one by one. (A reader that does not keep movers out may see a
-/// move half done.)
+/// Between moves no group has two owners; the hardware domain's members go to quarantine one by one. (A
+/// reader that does not keep movers out may see a move half done.)
 fn check_groups(world: &World<'_>) {
     let mut owners = Vec::new();
     let mut look = || world.policy.for_each_device(|device, owner| owners.push((device, owner)));
@@ -184,7 +185,8 @@ fn callers_at_once_tear_nothing_and_wait_not_for_ever() {
     put_back(&world, free);
 }
 
-/// The query, for all and for a device, and what else only looks, while the ownership lock is held, and while a domain's table lock is.
+/// The query, for all and for a device, and what else only looks, while the ownership lock is held, and while
+/// a domain's table lock is.
 #[test]
 fn reading_waits_for_nobody() {
     let frames = Frames::new(256);

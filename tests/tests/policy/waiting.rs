@@ -40,7 +40,8 @@ fn they_are_off_before_a_guest_gets_what_they_reach_and_until_they_move() {
 fn they_are_off_before_the_memory_is_mapped() {
     with_world(machine(), |world| {
         world.make_assignable(&[B, C, D]);
-        // The first thing that the hardware is asked for fails: by then they are off, and on again when the move has failed.
+        // The first thing that the hardware is asked for fails: by then they are off, and on again when the
+        // move has failed.
         let before = world.snapshot();
         for calls in 0..3 {
             world.fail_after(calls);
@@ -150,7 +151,8 @@ fn a_switch_that_fails_on_the_way_back_leaves_it_on_and_unblocked() {
             assert!(matches!(refused, Err(AssignError::Hardware { device: B, .. })), "{refused:?}");
             assert_eq!(world.snapshot(), before);
         }
-        // Nothing of the failed try is left: with nobody else in the guest it reaches its region from quarantine.
+        // Nothing of the failed try is left: with nobody else in the guest it reaches its region from
+        // quarantine.
         stubborn(world, &[]);
         world.deassign(&[C, D], GUEST).unwrap();
         world.deassign(&[B], GUEST).unwrap();

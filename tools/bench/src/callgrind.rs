@@ -1,7 +1,8 @@
 //! Running this program again under callgrind, and reading what it counted.
 //!
-//! The child's measured calls all go through [`bench_measured`](crate::measure::bench_measured); callgrind collects inside it alone, and
-//! writes a dump after each. The n-th dump belongs to the n-th row that the child prints.
+//! The child's measured calls all go through [`bench_measured`](crate::measure::bench_measured); callgrind
+//! collects inside it alone, and writes a dump after each. The n-th dump belongs to the n-th row that the
+//! child prints.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +12,8 @@ use std::process::{Command, Stdio};
 
 use crate::report::Row;
 
-/// The functions that callgrind is to know, by the ends of their paths. They are two, since callgrind does not both toggle and dump at one.
+/// The functions that callgrind is to know, by the ends of their paths. They are two, since callgrind does
+/// not both toggle and dump at one.
 const MEASURED: &str = "*bench_measured*";
 const DUMP: &str = "*bench_dump*";
 
@@ -35,7 +37,8 @@ pub(crate) fn count(area: &str) -> Result<Vec<Row>, String> {
         .arg(output)
         .arg(myself)
         .args([CHILD, area])
-        // callgrind counts `rep stosb` byte by byte, and a processor does not: glibc is to clear memory with vector stores.
+        // callgrind counts `rep stosb` byte by byte, and a processor does not: glibc is to clear memory with
+        // vector stores.
         .env("GLIBC_TUNABLES", "glibc.cpu.x86_rep_stosb_threshold=1000000")
         // The first call of a library's function would have the dynamic linker's work in it.
         .env("LD_BIND_NOW", "1")

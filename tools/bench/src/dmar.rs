@@ -9,7 +9,8 @@ use crate::report::Row;
 const VISIT: &str = "parse and visit";
 const CHECKSUM: &str = "checksum alone";
 
-/// Instructions a byte that reading may take beyond the checksum. A minimal walker with all its checks takes 2.1.
+/// Instructions a byte that reading may take beyond the checksum. A minimal walker with all its checks takes
+/// 2.1.
 const BOUND: f64 = 2.5;
 
 /// The tables by their names.
@@ -17,7 +18,8 @@ fn tables() -> [(&'static str, Vec<u8>); 2] {
     [("200 bytes, as a laptop's", laptop()), ("64 KiB, 2046 RMRRs", large())]
 }
 
-/// Two units, and regions for USB, graphics and server management, in the shape that client firmware gives them.
+/// Two units, and regions for USB, graphics and server management, in the shape that client firmware gives
+/// them.
 fn laptop() -> Vec<u8> {
     let rmrr = |base, limit, device, function| {
         StructureBuilder::rmrr(0, base, limit).scope(ScopeBuilder::endpoint(0, &[(device, function)]))

@@ -1,4 +1,5 @@
-//! Page-table frames for all that is measured: one pool, so that taking a frame costs everyone the same. Machine addresses are this process's own.
+//! Page-table frames for all that is measured: one pool, so that taking a frame costs everyone the same.
+//! Machine addresses are this process's own.
 #![allow(unsafe_code, reason = "page tables in memory are what is measured")]
 
 use std::cell::RefCell;
@@ -40,8 +41,8 @@ pub(crate) fn left() -> usize {
 #[derive(Clone, Copy)]
 pub(crate) struct DirectMap;
 
-// SAFETY: a frame of the pool is handed out once until it is given back, zeroed then, and stays where it is. `table` is asked by `p2m` for frames that
-// it has from `allocate` and for no others.
+// SAFETY: a frame of the pool is handed out once until it is given back, zeroed then, and stays where it is.
+// `table` is asked by `p2m` for frames that it has from `allocate` and for no others.
 unsafe impl FrameSource for DirectMap {
     fn allocate(&self) -> Option<Mfn> {
         let address = take()?;
@@ -56,7 +57,8 @@ unsafe impl FrameSource for DirectMap {
 
     #[inline]
     fn table(&self, frame: Mfn) -> Option<&TableFrame> {
-        // SAFETY: a frame of the pool is memory of this size and alignment for the life of the process, and its entries are atomics.
+        // SAFETY: a frame of the pool is memory of this size and alignment for the life of the process, and
+        // its entries are atomics.
         Some(unsafe { &*std::ptr::with_exposed_provenance((frame.raw() << p2m::PAGE_SHIFT) as usize) })
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what the libraries' operations take, in instructions as callgrind counts them, beside what other crates take for the same.
+//! `cargo xtask bench`: what the libraries' operations take, in instructions as callgrind counts them, beside
+//! what other crates take for the same.
 //!
 //! Instructions, because they are the same whenever and wherever this runs: compiler and crates alone decide.
 

@@ -1,12 +1,14 @@
-//! The side that runs under callgrind: each measured call goes through one function that callgrind knows by name, and each tells what it was.
+//! The side that runs under callgrind: each measured call goes through one function that callgrind knows by
+//! name, and each tells what it was.
 
 use std::hint::black_box;
 use std::io::{self, Write};
 
 use crate::report::Row;
 
-/// Runs `call` on `input`, and is what callgrind counts: it collects from entering this function to leaving it. The call is part of its type, so that
-/// it becomes this function's body, and its arguments come as they would to a function of its own.
+/// Runs `call` on `input`, and is what callgrind counts: it collects from entering this function to leaving
+/// it. The call is part of its type, so that it becomes this function's body, and its arguments come as they
+/// would to a function of its own.
 #[inline(never)]
 pub(crate) fn bench_measured<I, O>(call: impl FnOnce(I) -> O, input: I) -> O {
     call(input)
@@ -30,7 +32,8 @@ impl Measurements {
         Self { area, last: None }
     }
 
-    /// Measures one call of `call` on `input`, under the name `case`; `describe` adds what the numbers are about.
+    /// Measures one call of `call` on `input`, under the name `case`; `describe` adds what the numbers are
+    /// about.
     pub(crate) fn call<I, O>(
         &mut self,
         case: &str,

@@ -1,7 +1,8 @@
 //! The policy on a machine as large as they get: 4,096 regions, 65,536 devices.
 //!
-//! The remapping hardware returns at once, so that what is counted is the policy with p2m's tables. Quarantines of devices that are never moved hold
-//! nothing: their tables would be half a gigabyte, and are p2m's matter.
+//! The remapping hardware returns at once, so that what is counted is the policy with p2m's tables.
+//! Quarantines of devices that are never moved hold nothing: their tables would be half a gigabyte, and are
+//! p2m's matter.
 
 use std::mem::MaybeUninit;
 

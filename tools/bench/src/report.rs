@@ -152,7 +152,8 @@ fn remarks(row: &Row) -> String {
     memory.into_iter().chain(row.note.clone()).collect::<Vec<_>>().join("; ")
 }
 
-/// Columns of the width of their widest cell; the first and the last to the left, the others to the right. A column without content is left out.
+/// Columns of the width of their widest cell; the first and the last to the left, the others to the right. A
+/// column without content is left out.
 fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

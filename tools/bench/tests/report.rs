@@ -26,7 +26,8 @@ fn callgrind_counts_each_case_and_the_same_each_time() {
         let row = first.iter().find(|row| row["case"].as_str().unwrap().starts_with(case));
         row.unwrap_or_else(|| panic!("{case} is not among {first:?}"))["instructions"].as_u64().unwrap()
     };
-    // Each of 200 bytes is looked at, even by vector instructions of 32 bytes; the measuring itself is not counted.
+    // Each of 200 bytes is looked at, even by vector instructions of 32 bytes; the measuring itself is not
+    // counted.
     assert!((200 / 32..100_000).contains(&count("checksum alone: 200 bytes")));
     assert!(count("checksum alone: 64 KiB") > count("checksum alone: 200 bytes"));
     assert!(count("parse and visit: 200 bytes") > count("checksum alone: 200 bytes"));

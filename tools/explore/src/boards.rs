@@ -43,7 +43,8 @@ const fn classic(
     }
 }
 
-/// A and B share a region, that of C overlaps it, D with a region of its own and E are behind one bridge. Regions of a few pages.
+/// A and B share a region, that of C overlaps it, D with a region of its own and E are behind one bridge.
+/// Regions of a few pages.
 pub const PAGES: Board = classic(
     &[region(0x10, 0x12, &[0, 1]), region(0x11, 0x13, &[2]), region(0x20, 0x21, &[3])],
     &[0x10, 0x11, 0x12, 0x20],
@@ -107,7 +108,8 @@ pub const PHANTOM: Board = Board {
     sets: &[0b11],
 };
 
-/// The region of F, which is behind a bridge that was absent at boot, overlaps that of A and B; that of G was rejected.
+/// The region of F, which is behind a bridge that was absent at boot, overlaps that of A and B; that of G was
+/// rejected.
 pub const LATE: Board = Board {
     devices: &[A, B, Device { at_boot: false, ..Device::new("F", behind(3)) }, Device::new("G", at(9, 0))],
     sources: &[A.sbdf, B.sbdf, behind(3), at(9, 0)],

@@ -1,7 +1,8 @@
 //! The hardware under the code: page frames, one VT-d unit, and devices whose DMA can be switched off.
 //!
-//! The unit is `testkit`'s, with caches in the block that keep all they may. All devices do DMA to all probed frames all the time: after each table
-//! write, register write and freed frame they are tried, and what they can have reached is taken down.
+//! The unit is `testkit`'s, with caches in the block that keep all they may. All devices do DMA to all probed
+//! frames all the time: after each table write, register write and freed frame they are tried, and what they
+//! can have reached is taken down.
 
 mod control;
 mod pool;
@@ -74,7 +75,8 @@ pub struct Seen {
     pub lost: [u32; SOURCES],
     /// By probe: the top tables, as frames, through which some device may have reached it 1:1.
     pub through: [u128; PROBES],
-    /// By probe and requester id, whose DMA was not switched off: by way of which other tables it was reached 1:1 at the same moment.
+    /// By probe and requester id, whose DMA was not switched off: by way of which other tables it was reached
+    /// 1:1 at the same moment.
     pub beside: [[u128; SOURCES]; PROBES],
     /// Frame allocations, invalidations and devices to be switched off that were asked for.
     pub allocations: u32,
@@ -227,7 +229,8 @@ impl Machine {
         self.present.set(bridges.fold(devices, |devices, (bridge, _)| devices & !(1 << bridge)));
     }
 
-    /// Whether DMA may come from a requester id: from a device that is there. What was removed is taken as gone.
+    /// Whether DMA may come from a requester id: from a device that is there. What was removed is taken as
+    /// gone.
     #[must_use]
     pub fn is_live(&self, source: usize) -> bool {
         self.carriers[source] & self.present.get() & !self.quiesced.get() != 0

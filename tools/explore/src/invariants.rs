@@ -1,5 +1,5 @@
-//! What must hold. Judged by what hardware finds in memory and in its caches, and by rules of the machine that are written down here once more: the
-//! policy is asked only for what it reports.
+//! What must hold. Judged by what hardware finds in memory and in its caches, and by rules of the machine
+//! that are written down here once more: the policy is asked only for what it reports.
 
 mod call;
 mod domain;

@@ -1,5 +1,5 @@
-//! What a machine is made of, for those that are explored: devices with the requester ids that their DMA carries, and regions. The machines are in
-//! [`boards`](crate::boards).
+//! What a machine is made of, for those that are explored: devices with the requester ids that their DMA
+//! carries, and regions. The machines are in [`boards`](crate::boards).
 
 use xen_iommu::Sbdf;
 use xen_iommu::pci::{DeviceClass, Function, RequesterIds, Role};
@@ -94,7 +94,8 @@ pub struct Board {
     pub sources: &'static [Sbdf],
     /// The regions.
     pub regions: &'static [Region],
-    /// Frames that stand for all frames of the regions: the first and the last of each, and those beside the others' ends.
+    /// Frames that stand for all frames of the regions: the first and the last of each, and those beside the
+    /// others' ends.
     pub probes: &'static [u64],
     /// Guest frames that toolstacks work on, one page each, with the region that each is in.
     pub places: &'static [(u64, usize)],

@@ -19,7 +19,8 @@ pub struct Outcome {
     pub refused: bool,
     /// It was refused because hardware did not answer in time.
     pub timed_out: bool,
-    /// It was refused by a rule: neither for want of memory, nor by hardware, nor for what is mapped in the way.
+    /// It was refused by a rule: neither for want of memory, nor by hardware, nor for what is mapped in the
+    /// way.
     pub by_rule: bool,
     /// It was refused for want of memory or by hardware.
     pub for_want: bool,
@@ -320,7 +321,8 @@ impl World {
         (region.start, region.end)
     }
 
-    /// A hypervisor lets a domain map reserved memory by itself only while no other domain, and nobody who waits, has it.
+    /// A hypervisor lets a domain map reserved memory by itself only while no other domain, and nobody who
+    /// waits, has it.
     fn may_map(&self, domain: usize, place: usize) -> bool {
         let region = self.board.places[place].1;
         let owners = self.region_owners();

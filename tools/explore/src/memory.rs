@@ -1,5 +1,6 @@
-//! Memory whose content can be taken down and put back at the same addresses: table frames, and all objects of the code under test. So a state that was
-//! reached once is gone on from without replaying the calls that led to it.
+//! Memory whose content can be taken down and put back at the same addresses: table frames, and all objects
+//! of the code under test. So a state that was reached once is gone on from without replaying the calls that
+//! led to it.
 
 #![allow(unsafe_code, reason = "bytes of objects are taken down and put back")]
 
@@ -37,8 +38,8 @@ pub struct Block {
 pub(crate) fn shadow(word: usize) -> &'static AtomicU64 {
     let distance = std::mem::offset_of!(Bytes, shadows) - std::mem::offset_of!(Bytes, frames);
     let place: *const AtomicU64 = std::ptr::with_exposed_provenance(word + distance);
-    // SAFETY: the caller has the address of a word in a frame of some block, whose address was exposed when it was made; no block is ever given back, and
-    // each has a shadow at that distance, made of atomics.
+    // SAFETY: the caller has the address of a word in a frame of some block, whose address was exposed when
+    // it was made; no block is ever given back, and each has a shadow at that distance, made of atomics.
     unsafe { &*place }
 }
 
@@ -59,7 +60,8 @@ impl Block {
     /// The frames.
     #[must_use]
     pub fn frames(&self) -> &'static [TableFrame; FRAMES] {
-        // SAFETY: the block is never given back, zeros are valid frames, and frames are made of atomics, so they may change behind a shared reference.
+        // SAFETY: the block is never given back, zeros are valid frames, and frames are made of atomics, so
+        // they may change behind a shared reference.
         unsafe { &(*self.start).frames }
     }
 
@@ -94,8 +96,9 @@ impl Block {
     fn take_down(&self, part: Part, to: &mut [u64]) {
         let (from, count) = self.words(part);
         assert_eq!(to.len(), count, "one part");
-        // SAFETY: the part has `count` words; nobody writes meanwhile, since a block belongs to one thread. Padding that was never written is zero from the
-        // allocation on or left over from earlier objects: bytes, whatever they are.
+        // SAFETY: the part has `count` words; nobody writes meanwhile, since a block belongs to one thread.
+        // Padding that was never written is zero from the allocation on or left over from earlier objects:
+        // bytes, whatever they are.
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), count) };
     }
 
@@ -105,8 +108,9 @@ impl Block {
         assert_eq!(from.len(), count, "one part");
         // Most of it is mostly as it was, and looking is cheaper than writing.
         for (number, from) in from.chunks(CHUNK).enumerate() {
-            // SAFETY: as above. The bytes were taken down from here, so all objects in them are as they were then, at the same addresses, and nothing outside
-            // the block points to an object that came later. Nobody else has a reference to them while they are compared, for the same reason.
+            // SAFETY: as above. The bytes were taken down from here, so all objects in them are as they were
+            // then, at the same addresses, and nothing outside the block points to an object that came later.
+            // Nobody else has a reference to them while they are compared, for the same reason.
             unsafe {
                 let to = to.add(number * CHUNK);
                 if std::slice::from_raw_parts(to, from.len()) != from {
@@ -173,7 +177,8 @@ impl Image {
         }
     }
 
-    /// The image in little room: the words that are not as the two before lead one to expect, of the objects and these frames.
+    /// The image in little room: the words that are not as the two before lead one to expect, of the objects
+    /// and these frames.
     #[must_use]
     pub fn pack(&self, frames: u128) -> Box<[u64]> {
         let mut packed = vec![frames as u64, (frames >> 64) as u64];

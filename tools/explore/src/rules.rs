@@ -96,7 +96,8 @@ impl World {
         })
     }
 
-    /// Where the DMA of a requester goes: to the domain that has one of its devices, or to quarantine; to the hardware domain where only bridges have it.
+    /// Where the DMA of a requester goes: to the domain that has one of its devices, or to quarantine; to the
+    /// hardware domain where only bridges have it.
     #[must_use]
     pub fn holder(&self, requester: Set, owners: &Owners) -> usize {
         let devices = requester & self.devices(owners);
@@ -114,8 +115,8 @@ impl World {
         self.holder(self.requester(device, owners), owners)
     }
 
-    /// Those whose DMA may carry a requester id: the present ones that have it, or else those of absent ones that had it, and all that cannot be told from
-    /// them.
+    /// Those whose DMA may carry a requester id: the present ones that have it, or else those of absent ones
+    /// that had it, and all that cannot be told from them.
     #[must_use]
     pub fn requester_of_source(&self, source: usize, owners: &Owners) -> Option<Set> {
         let carriers = self.machine.carriers(source);

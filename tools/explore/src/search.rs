@@ -227,7 +227,8 @@ impl Search<'_> {
         self.world.judge_end().map_err(|breach| self.found(breach, from, step))
     }
 
-    /// Makes all calls that led to a state on another machine: what putting states back makes of them has to be the same.
+    /// Makes all calls that led to a state on another machine: what putting states back makes of them has to
+    /// be the same.
     fn replay(&mut self, key: u128, number: u32, from: u32, step: Option<Step>) -> Result<(), Found> {
         self.replay.load(&self.boot[1]);
         for step in self.way(number) {

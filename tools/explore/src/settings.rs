@@ -100,7 +100,8 @@ pub enum Event {
 const ENOUGH: usize = 100_000;
 
 impl Bounds {
-    /// What these bounds for all settings mean for one: those that come to an end have no bound, and the others share the states.
+    /// What these bounds for all settings mean for one: those that come to an end have no bound, and the
+    /// others share the states.
     fn of(self, setting: &Setting) -> Self {
         let is_meant = |setting: &&Setting| setting.name.contains(self.only);
         let sharing = SETTINGS.iter().filter(is_meant).filter(|setting| !setting.ends).count();

@@ -1,5 +1,5 @@
-//! What of a state can be observed, as a number: two states with one number are one. Left out are the numbers of frames and domain ids and the order of
-//! lists in memory.
+//! What of a state can be observed, as a number: two states with one number are one. Left out are the numbers
+//! of frames and domain ids and the order of lists in memory.
 
 use crate::hardware::child;
 use crate::machine::DOMAINS;
@@ -128,7 +128,8 @@ impl World {
             self.hash_root(self.sight.roots[source].map(|root| (root, levels)), &roots, &mut contexts);
             if let Some(stale) = self.sight.stale[source] {
                 doubt.word(source as u64);
-                // A cached entry may lead to a table whose levels are not looked up again; its domain says enough.
+                // A cached entry may lead to a table whose levels are not looked up again; its domain says
+                // enough.
                 let domain = stale.map(|root| self.domain_of_root(root).map_or(7, |domain| domain as u64));
                 doubt.word(domain.unwrap_or(8));
             }

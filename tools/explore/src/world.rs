@@ -1,4 +1,5 @@
-//! The machine with the real policy, the real tables and the real driver on it; and what the exploration itself knows of a state.
+//! The machine with the real policy, the real tables and the real driver on it; and what the exploration
+//! itself knows of a state.
 
 use p2m::{AddressSpace, Domain, Ept, Mfn, MfnRange, PageSize, SecondLevel, Table};
 use xen_iommu::region::intake::Host;

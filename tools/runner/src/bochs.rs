@@ -1,5 +1,6 @@
-//! Bochs: it emulates Intel's VMX with EPT, which QEMU does not without KVM. It loads no ELF, so a ROM of ours stands in for the firmware and the
-//! boot loader: it copies the image to its place and enters it as PVH says.
+//! Bochs: it emulates Intel's VMX with EPT, which QEMU does not without KVM. It loads no ELF, so a ROM of
+//! ours stands in for the firmware and the boot loader: it copies the image to its place and enters it as PVH
+//! says.
 
 use std::fmt::Write as _;
 use std::io;
@@ -137,7 +138,8 @@ fn configuration_for(files: &Files, rom_size: usize) -> String {
     text
 }
 
-/// A ROM that ends at 4 GiB: the image's segments as they are to lie in RAM, then 64 KiB that copy and enter it.
+/// A ROM that ends at 4 GiB: the image's segments as they are to lie in RAM, then 64 KiB that copy and enter
+/// it.
 ///
 /// # Errors
 /// [`NoRom`].
@@ -171,7 +173,8 @@ pub fn rom(elf: &[u8]) -> Result<Vec<u8>, NoRom> {
     Ok(rom)
 }
 
-/// The last 64 KiB: from the reset vector into 32-bit mode, the image of `size` bytes to `start`, and to its PVH entry.
+/// The last 64 KiB: from the reset vector into 32-bit mode, the image of `size` bytes to `start`, and to its
+/// PVH entry.
 fn boot(start: u32, size: usize, entry: u32) -> [u8; BOOT] {
     let mut bytes = [0xff; BOOT];
     let mut put = |offset: usize, parts: &[&[u8]]| {
@@ -236,7 +239,8 @@ fn boot(start: u32, size: usize, entry: u32) -> [u8; BOOT] {
         })
         .collect();
     put(at::MEMORY_MAP, &[&entries]);
-    // Xen's public/arch-x86/hvm/start_info.h: magic, version, flags, no modules, where the line, the RSDP (none) and the map are.
+    // Xen's public/arch-x86/hvm/start_info.h: magic, version, flags, no modules, where the line, the RSDP
+    // (none) and the map are.
     let (magic, version) = (0x336e_c578_u32, 1_u32);
     put(
         at::START_INFO,
@@ -254,7 +258,8 @@ fn boot(start: u32, size: usize, entry: u32) -> [u8; BOOT] {
     bytes
 }
 
-/// Bochs wants a ROM for its display, and runs nothing of it, since our ROM looks for none: signature, size, a checksum of zero.
+/// Bochs wants a ROM for its display, and runs nothing of it, since our ROM looks for none: signature, size,
+/// a checksum of zero.
 fn video_rom() -> Vec<u8> {
     const SIZE: usize = 0x8000;
     let mut bytes = vec![0; SIZE];

@@ -16,7 +16,8 @@ pub enum Firmware {
     Good,
     /// The sum of its bytes is not zero.
     BadChecksum,
-    /// Its header gives fewer bytes than a DMAR's header has (and they sum to zero, so that only the length is wrong).
+    /// Its header gives fewer bytes than a DMAR's header has (and they sum to zero, so that only the length
+    /// is wrong).
     BadLength,
     /// Its header gives 1 GiB, more than there is memory.
     HugeLength,
@@ -105,7 +106,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whether `-acpitable` passes the table on as it is. QEMU corrects a table's length and checksum, and has 16 bits for its size.
+    /// Whether `-acpitable` passes the table on as it is. QEMU corrects a table's length and checksum, and
+    /// has 16 bits for its size.
     pub fn survives_acpitable(&self) -> bool {
         let length = self.bytes.get(4..8).and_then(|field| field.try_into().ok()).map(u32::from_le_bytes);
         let sum = self.bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte));
@@ -169,7 +171,8 @@ pub enum NotATable {
     Short(usize),
 }
 
-/// Whether these bytes are at least meant to be a DMAR. A wrong length or checksum is the hypervisor's to find.
+/// Whether these bytes are at least meant to be a DMAR. A wrong length or checksum is the hypervisor's to
+/// find.
 ///
 /// # Errors
 /// Says what they are instead.

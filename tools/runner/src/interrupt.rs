@@ -9,7 +9,8 @@ use signal_hook::flag;
 
 static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// From now on SIGINT, SIGTERM and SIGHUP end a run in good order instead of the process; a second one ends the process at once.
+/// From now on SIGINT, SIGTERM and SIGHUP end a run in good order instead of the process; a second one ends
+/// the process at once.
 ///
 /// # Errors
 /// When the system does not let us handle a signal.

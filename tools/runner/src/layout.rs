@@ -1,4 +1,5 @@
-//! The layout of a boot: which devices it has and where they sit, its memory, and what its firmware reserves. Everything else derives from here.
+//! The layout of a boot: which devices it has and where they sit, its memory, and what its firmware reserves.
+//! Everything else derives from here.
 
 use std::fmt;
 
@@ -107,7 +108,8 @@ pub fn edu(slot: Slot) -> Device {
     Device::at("edu", slot).with("dma_mask=0xffffffffffffffff")
 }
 
-/// The IOMMU for addresses of so many bits (39 or 48), which must come before the endpoints on QEMU's command line.
+/// The IOMMU for addresses of so many bits (39 or 48), which must come before the endpoints on QEMU's command
+/// line.
 pub fn iommu(width: u8) -> Device {
     Device::of("intel-iommu").with(format!("aw-bits={width}"))
 }
@@ -120,7 +122,8 @@ pub const SHARED_A: Slot = Slot::new(4, 0);
 pub const SHARED_B: Slot = Slot::new(5, 0);
 /// The PCIe-to-PCI bridge.
 pub const BRIDGE: Slot = Slot::new(6, 0);
-/// Behind the bridge, with a region. Its DMA carries the bridge's requester id, so it cannot be told from [`BEHIND_B`].
+/// Behind the bridge, with a region. Its DMA carries the bridge's requester id, so it cannot be told from
+/// [`BEHIND_B`].
 pub const BEHIND_A: Slot = Slot::new(1, 0);
 /// Behind the bridge, with no region.
 pub const BEHIND_B: Slot = Slot::new(2, 0);
@@ -160,11 +163,12 @@ pub struct Region {
     pub scopes: &'static [&'static [Slot]],
 }
 
-/// What the firmware reserves: each region lies in memory that the memory map reserves, and that nobody but SeaBIOS's own UHCI
-/// driver uses (the last two: its queues, and what it keeps below 1 MiB).
+/// What the firmware reserves: each region lies in memory that the memory map reserves, and that nobody but
+/// SeaBIOS's own UHCI driver uses (the last two: its queues, and what it keeps below 1 MiB).
 ///
-/// SeaBIOS puts tables that `-acpitable` gives it at the top of RAM, and reserves them. Two of [`PAD_SIZE`] bytes give the interior of the
-/// first three regions and of [`OPTION_REGION`] at 256 MiB of RAM: [0xffe4000, 0xffef000) and [0xfff2000, 0xfffe000).
+/// SeaBIOS puts tables that `-acpitable` gives it at the top of RAM, and reserves them. Two of [`PAD_SIZE`]
+/// bytes give the interior of the first three regions and of [`OPTION_REGION`] at 256 MiB of RAM: [0xffe4000,
+/// 0xffef000) and [0xfff2000, 0xfffe000).
 pub const REGIONS: [Region; 5] = [
     Region { base: 0x0ffe_4000, limit: 0x0ffe_5fff, scopes: &[&[OWN]] },
     Region { base: 0x0ffe_8000, limit: 0x0ffe_9fff, scopes: &[&[SHARED_A], &[SHARED_B]] },
@@ -178,7 +182,8 @@ pub const PAD_SIZE: usize = 0xf000;
 /// How many padding tables there are.
 pub const PADS: usize = 2;
 
-/// The region that the kernel command line adds, in Xen's `rmrr=` syntax: page numbers in hex, both inclusive.
+/// The region that the kernel command line adds, in Xen's `rmrr=` syntax: page numbers in hex, both
+/// inclusive.
 pub const OPTION_REGION: &str = "0xfff4-0xfff5=00:07.0";
 
 /// The region of the device that may come into [`slot`]: that of [`OWN`].

@@ -1,4 +1,5 @@
-//! A boot planned: from what the user asks for to the emulator, its devices and tables, and the kernel command line.
+//! A boot planned: from what the user asks for to the emulator, its devices and tables, and the kernel
+//! command line.
 
 use std::fs;
 use std::io;
@@ -251,7 +252,8 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Several boots may write the same file at once, and another QEMU may be reading it: it is replaced whole, and only when it differs.
+/// Several boots may write the same file at once, and another QEMU may be reading it: it is replaced whole,
+/// and only when it differs.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|found| found == bytes) {
         return Ok(());

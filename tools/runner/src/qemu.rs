@@ -13,7 +13,8 @@ use crate::layout::{self, Device};
 /// The program's name.
 pub const PROGRAM: &str = Emulator::Qemu.program();
 
-/// The image's buffer for the kernel command line holds about 4 KiB, and what is longer overwrites what lies behind it without a word.
+/// The image's buffer for the kernel command line holds about 4 KiB, and what is longer overwrites what lies
+/// behind it without a word.
 const APPEND_LIMIT: usize = 4000;
 
 /// A program and its arguments.
@@ -95,7 +96,8 @@ pub struct TableFile {
     pub verbatim: bool,
 }
 
-/// QEMU's arguments for this processor (else QEMU's own choice) and memory, this IOMMU, these devices and tables.
+/// QEMU's arguments for this processor (else QEMU's own choice) and memory, this IOMMU, these devices and
+/// tables.
 ///
 /// # Errors
 /// When the kernel command line or a file's name cannot be passed on.
@@ -141,7 +143,8 @@ pub fn arguments(
     for (index, table) in tables.iter().enumerate() {
         let path = shown(&table.path);
         if table.verbatim {
-            // SeaBIOS takes every file whose name begins so for a table. QEMU warns that such names are not for users.
+            // SeaBIOS takes every file whose name begins so for a table. QEMU warns that such names are not
+            // for users.
             push("-fw_cfg", &format!("name=acpi/table-{index},file={}", path.replace(',', ",,")));
         } else if path.contains(':') {
             return Err(CannotCompose::Colon(path));
@@ -154,7 +157,8 @@ pub fn arguments(
     Ok(arguments)
 }
 
-/// Options that put QEMU's monitor at the other end of COM2, by a socket of Linux's abstract names that no other boot has.
+/// Options that put QEMU's monitor at the other end of COM2, by a socket of Linux's abstract names that no
+/// other boot has.
 pub fn monitor_at_com2() -> Vec<String> {
     static BOOTS: AtomicU32 = AtomicU32::new(0);
     let name = format!("rdm-monitor-{}-{}", process::id(), BOOTS.fetch_add(1, Ordering::Relaxed));

@@ -1,7 +1,7 @@
 //! The hypervisor's serial log, one record a line.
 //!
-//! The image writes UTF-8 lines that begin with an upper-case word; what begins with none of these words (the firmware's own output, a line
-//! cut short by a crash) is kept as it came.
+//! The image writes UTF-8 lines that begin with an upper-case word; what begins with none of these words (the
+//! firmware's own output, a line cut short by a crash) is kept as it came.
 
 use std::fmt;
 
@@ -157,7 +157,8 @@ pub fn is_step_name(name: &str) -> bool {
     })
 }
 
-/// A target has no spaces and ends in ": ", or in ':' at the end of the line; `::` within it is a module path.
+/// A target has no spaces and ends in ": ", or in ':' at the end of the line; `::` within it is a module
+/// path.
 fn split_target(rest: &str) -> (&str, &str) {
     let split = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|target| (target, "")));
     match split {

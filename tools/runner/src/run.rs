@@ -1,7 +1,9 @@
-//! Runs a boot: starts QEMU, bounds it in time, reads its log, ends it on every way out, and says what became of it.
+//! Runs a boot: starts QEMU, bounds it in time, reads its log, ends it on every way out, and says what became
+//! of it.
 //!
-//! The image ends QEMU through isa-debug-exit, whose status is (value << 1) | 1. Anything but the three statuses below means that the boot
-//! did not come to its end; 0 among them, which a reset gives under `-no-reboot`.
+//! The image ends QEMU through isa-debug-exit, whose status is (value << 1) | 1. Anything but the three
+//! statuses below means that the boot did not come to its end; 0 among them, which a reset gives under
+//! `-no-reboot`.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, ExitStatus, Stdio};
@@ -24,7 +26,8 @@ pub const STATUS_FAILED: i32 = 35;
 pub const STATUS_CRASHED: i32 = 37;
 /// Bochs's status, whatever happened.
 const BOCHS_STATUS: i32 = 1;
-/// How long a boot may take unless it is told otherwise. It takes a fraction of a second; a slow host under load takes some.
+/// How long a boot may take unless it is told otherwise. It takes a fraction of a second; a slow host under
+/// load takes some.
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A log beyond this is a loop that prints.
@@ -105,7 +108,8 @@ pub struct Report {
     pub records: Vec<Record>,
     /// What it ran on.
     pub emulator: Emulator,
-    /// How that ended. Bochs's own status says nothing; here it has the one that QEMU would have had by the log.
+    /// How that ended. Bochs's own status says nothing; here it has the one that QEMU would have had by the
+    /// log.
     pub ending: Ending,
     /// From QEMU's start to its end.
     pub wall: Duration,
@@ -357,7 +361,8 @@ impl Report {
         Ok(&self.listed)
     }
 
-    /// The status that the image would have given to QEMU, when Bochs ended as it always does and the log is at its end.
+    /// The status that the image would have given to QEMU, when Bochs ended as it always does and the log is
+    /// at its end.
     fn told(&self, ending: Ending) -> Ending {
         match (ending, &self.crash, self.done) {
             (Ending::Status(BOCHS_STATUS), Some(_), _) => Ending::Status(STATUS_CRASHED),

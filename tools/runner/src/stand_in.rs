@@ -1,8 +1,10 @@
-//! Devices for somebody else's table: a stand-in at each PCI address on the root bus that the table's RMRRs name.
+//! Devices for somebody else's table: a stand-in at each PCI address on the root bus that the table's RMRRs
+//! name.
 //!
-//! A stand-in is an `edu`, which can do DMA. Where a path goes through a bridge, a root port takes the first hop and the stand-in sits behind
-//! it. Where only functions above 0 are named, function 0 gets a filler: nobody looks at the other functions of a slot whose function 0 is
-//! absent. What cannot be had is listed with the reason.
+//! A stand-in is an `edu`, which can do DMA. Where a path goes through a bridge, a root port takes the first
+//! hop and the stand-in sits behind it. Where only functions above 0 are named, function 0 gets a filler:
+//! nobody looks at the other functions of a slot whose function 0 is absent. What cannot be had is listed
+//! with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -62,7 +64,8 @@ pub struct Placement {
     pub left: Vec<Left>,
 }
 
-/// What the table's RMRRs name, each once and in order; what cannot be read or is no PCI device is in the second list.
+/// What the table's RMRRs name, each once and in order; what cannot be read or is no PCI device is in the
+/// second list.
 pub fn scopes(table: &Dmar<'_>) -> (BTreeSet<Scope>, Vec<Left>) {
     let mut found = BTreeSet::new();
     let mut left = Vec::new();

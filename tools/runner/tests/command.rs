@@ -1,4 +1,5 @@
-//! The `runner boot` command as a user meets it: what it prints, what it exits with, and that QEMU never outlives it.
+//! The `runner boot` command as a user meets it: what it prints, what it exits with, and that QEMU never
+//! outlives it.
 
 #![cfg(unix)]
 // Helpers of tests fail tests.

@@ -1,4 +1,5 @@
-//! Page-table frames that can run out, are counted, and of which none is used after it was freed without that showing.
+//! Page-table frames that can run out, are counted, and of which none is used after it was freed without that
+//! showing.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -25,7 +26,8 @@ struct State {
     left: Option<u64>,
 }
 
-/// Frames have numbers from the top of what an entry can hold, so that no bit of them can get lost, with others between them that are nobody's.
+/// Frames have numbers from the top of what an entry can hold, so that no bit of them can get lost, with
+/// others between them that are nobody's.
 const FIRST: u64 = (1 << 40) - 0x10_0000;
 const STEP: u64 = 3;
 /// What a freed table holds: granted frames for p2m's look-ups, ways to nowhere for hardware.
@@ -70,8 +72,8 @@ impl Frames {
         self.state().free.len()
     }
 
-    /// Has `listener` hear of each write to a table, when it is done and before anything leads to what was written. It may look, and must not change
-    /// anything.
+    /// Has `listener` hear of each write to a table, when it is done and before anything leads to what was
+    /// written. It may look, and must not change anything.
     pub fn listen(&self, listener: impl Fn(&Self, Mfn, Range<usize>) + Send + 'static) {
         *self.listener.lock().unwrap() = Some(Box::new(listener));
     }
@@ -146,7 +148,8 @@ impl Frames {
     }
 }
 
-// SAFETY: a frame is one element of `tables`, which do not move, and `free` holds it until it is allocated; it is zeroed then.
+// SAFETY: a frame is one element of `tables`, which do not move, and `free` holds it until it is allocated;
+// it is zeroed then.
 #[allow(unsafe_code, reason = "the trait asks for it")]
 unsafe impl FrameSource for Frames {
     fn allocate(&self) -> Option<Mfn> {

@@ -3,7 +3,8 @@
 //! - [`frames`]: page-table frames that can run out.
 //! - [`tables`]: what page tables are tested against.
 //!
-//! With the feature `machine`, which is on unless switched off (p2m's tests do without, and so need not build what is above p2m):
+//! With the feature `machine`, which is on unless switched off (p2m's tests do without, and so need not build
+//! what is above p2m):
 //! - [`bus`]: PCI configuration space of made-up devices and bridges.
 //! - [`world`]: devices, regions and owners under the real policy.
 //! - [`vtd`]: a remapping unit in software, register by register.

@@ -1,5 +1,6 @@
-//! A made-up machine under the real policy: devices with all kinds of links, regions, a bridge, page frames that can run out, remapping hardware that can
-//! fail or die and that remembers what it may still hold in its caches, and devices that cannot be switched off.
+//! A made-up machine under the real policy: devices with all kinds of links, regions, a bridge, page frames
+//! that can run out, remapping hardware that can fail or die and that remembers what it may still hold in its
+//! caches, and devices that cannot be switched off.
 
 pub mod calls;
 pub mod check;
@@ -144,7 +145,8 @@ impl Told {
         }
     }
 
-    /// A requester that leaves a space cannot use what the space's TLB holds. When the last has left, nothing is held.
+    /// A requester that leaves a space cannot use what the space's TLB holds. When the last has left, nothing
+    /// is held.
     fn forget_unused(&mut self) {
         let attached: BTreeSet<SpaceId> = self.attached.values().map(|(space, _)| *space).collect();
         self.cached.retain(|space, _| attached.contains(space));
@@ -161,7 +163,8 @@ impl Told {
 /// What a call ends with once the hardware is dead.
 pub const TIMED_OUT: HardwareError = HardwareError::TimedOut { unit: 0, operation: "anything" };
 
-/// Hardware that does as told until it is to fail. A failed call changes nothing, unless the hardware has died.
+/// Hardware that does as told until it is to fail. A failed call changes nothing, unless the hardware has
+/// died.
 #[derive(Clone, Debug, Default)]
 pub struct Hardware(pub Arc<Mutex<Told>>);
 
@@ -313,7 +316,8 @@ impl<'f> World<'f> {
         Self::with_registry(frames, &mut arena, machine, registry)
     }
 
-    /// As [`without_devices`](Self::without_devices), with a registry that was read from a table. The machine's regions are not looked at.
+    /// As [`without_devices`](Self::without_devices), with a registry that was read from a table. The
+    /// machine's regions are not looked at.
     #[must_use]
     pub fn with_registry(
         frames: &'f Frames,

@@ -1,4 +1,5 @@
-//! `cargo xtask boot`: sees to the emulator, then becomes the `runner boot` command, so that a signal to this process reaches the one that watches it.
+//! `cargo xtask boot`: sees to the emulator, then becomes the `runner boot` command, so that a signal to this
+//! process reaches the one that watches it.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};

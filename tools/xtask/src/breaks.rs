@@ -1,5 +1,6 @@
-//! Ways to break the code on purpose, as patches in `tools/explore/breaks`: each is applied to a copy of the checkout and built, and the
-//! exploration of that has to find it. So the code itself has nothing in it that breaks it.
+//! Ways to break the code on purpose, as patches in `tools/explore/breaks`: each is applied to a copy of the
+//! checkout and built, and the exploration of that has to find it. So the code itself has nothing in it that
+//! breaks it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,8 @@ fn apply(patch: &Path, folder: &Path, only_check: bool) -> Result<(), String> {
     if only_check {
         command.arg("--check");
     }
-    // In a folder of a repository, git would leave out what the patch has outside of it; so there is no repository around.
+    // In a folder of a repository, git would leave out what the patch has outside of it; so there is no
+    // repository around.
     if let Some(around) = folder.parent() {
         command.env("GIT_CEILING_DIRECTORIES", around);
     }

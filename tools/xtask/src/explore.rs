@@ -1,4 +1,5 @@
-//! `cargo xtask explore`: runs the `explore` package, on the code as it is or on copies that are broken on purpose.
+//! `cargo xtask explore`: runs the `explore` package, on the code as it is or on copies that are broken on
+//! purpose.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

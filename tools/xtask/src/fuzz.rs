@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: looks for inputs that break something, with libFuzzer, which needs a nightly toolchain and cargo-fuzz.
+//! `cargo xtask fuzz`: looks for inputs that break something, with libFuzzer, which needs a nightly toolchain
+//! and cargo-fuzz.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

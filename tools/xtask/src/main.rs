@@ -1,5 +1,5 @@
-//! The project's commands, `cargo xtask VERB`. Each verb is a file; what they share is reading words, finding tools, showing phases and copying the
-//! checkout.
+//! The project's commands, `cargo xtask VERB`. Each verb is a file; what they share is reading words, finding
+//! tools, showing phases and copying the checkout.
 
 mod bench;
 mod boot;

@@ -1,4 +1,5 @@
-//! A copy of the checkout, for what is changed and built on trial. Only what differs is written, so that cargo builds only that anew.
+//! A copy of the checkout, for what is changed and built on trial. Only what differs is written, so that
+//! cargo builds only that anew.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,5 @@
-//! Phases of a longer run: each shown as it begins, with its command, and again with its time when all is over.
+//! Phases of a longer run: each shown as it begins, with its command, and again with its time when all is
+//! over.
 
 use std::env;
 use std::io::{IsTerminal, stderr};

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: everything that must hold, and nothing skipped for want of a tool that can be had here.
+//! `cargo xtask test`: everything that must hold, and nothing skipped for want of a tool that can be had
+//! here.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode, Stdio};
@@ -103,7 +104,8 @@ fn component(verb: &str, name: &str) -> Result<(), String> {
     ))
 }
 
-/// Checks each library with each combination of its features, by clippy, which can be told to fail by a warning.
+/// Checks each library with each combination of its features, by clippy, which can be told to fail by a
+/// warning.
 fn features() -> Result<Done, String> {
     let workspace = Workspace::read()?;
     for name in LIBRARIES {

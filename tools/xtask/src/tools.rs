@@ -1,4 +1,5 @@
-//! Programs of others that the verbs need: found, or installed where there is apt, or named so that the user can.
+//! Programs of others that the verbs need: found, or installed where there is apt, or named so that the user
+//! can.
 
 use std::env;
 use std::io::{IsTerminal, stdin};
@@ -214,7 +215,8 @@ pub(crate) fn install(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// A subcommand of cargo's, `cargo NAME`, of the package cargo-NAME: found, or built and installed where cargo puts its own.
+/// A subcommand of cargo's, `cargo NAME`, of the package cargo-NAME: found, or built and installed where
+/// cargo puts its own.
 pub(crate) fn have_cargo_verb(cargo: &mut Command, name: &str, purpose: &str) -> Result<(), String> {
     let version = cargo.args([name, "--version"]).stderr(Stdio::null()).output();
     if version.is_ok_and(|version| version.status.success()) {

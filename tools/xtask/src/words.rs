@@ -1,7 +1,9 @@
-//! The words behind a verb, held against its help text, so that a wrong one is refused before anything is built or installed.
+//! The words behind a verb, held against its help text, so that a wrong one is refused before anything is
+//! built or installed.
 //!
-//! The text is the one place that says which options there are: a line that begins with `-` has one, its other spelling behind a comma or as
-//! `(or --spelling)`, and the name of its value in capitals where it takes one.
+//! The text is the one place that says which options there are: a line that begins with `-` has one, its
+//! other spelling behind a comma or as `(or --spelling)`, and the name of its value in capitals where it
+//! takes one.
 
 use std::ffi::OsString;
 
@@ -54,7 +56,8 @@ impl Usage {
     /// Reads the words.
     ///
     /// # Errors
-    /// An option that the text does not have, a value that is missing or too much, or one that is no number where the text asks for one.
+    /// An option that the text does not have, a value that is missing or too much, or one that is no number
+    /// where the text asks for one.
     pub(crate) fn read(self, words: &[OsString]) -> Result<Words, String> {
         let known = self.options();
         let mut read = Words::default();

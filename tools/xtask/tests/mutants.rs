@@ -1,4 +1,5 @@
-//! `cargo xtask mutants` from one run to the next, with a script in cargo-mutants' place and a small checkout.
+//! `cargo xtask mutants` from one run to the next, with a script in cargo-mutants' place and a small
+//! checkout.
 
 #![cfg(unix)]
 // Helpers of tests fail tests.

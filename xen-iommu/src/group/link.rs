@@ -16,8 +16,8 @@ pub enum Link {
     /// The DMA of both may carry this requester id.
     #[error("the DMA of both may come from {0}")]
     RequesterId(Sbdf),
-    /// Nothing keeps them apart at or below this function or bridge: they can reach each other beside the IOMMU, or forge each other's ids (PCI Express
-    /// base specification 5.0, 6.12).
+    /// Nothing keeps them apart at or below this function or bridge: they can reach each other beside the
+    /// IOMMU, or forge each other's ids (PCI Express base specification 5.0, 6.12).
     #[error("nothing isolates them from each other at {0}")]
     NotIsolated(Sbdf),
 }

@@ -1,8 +1,10 @@
-//! Which devices must stay together: those that share a region, whose regions overlap or share a page, whose DMA may carry one requester id, and, where
-//! the hypervisor requires isolation, those that nothing keeps apart beside the IOMMU; and so on from device to device. Devices that are absent do not
-//! count until they appear. Bridges and host bridges are never members.
+//! Which devices must stay together: those that share a region, whose regions overlap or share a page, whose
+//! DMA may carry one requester id, and, where the hypervisor requires isolation, those that nothing keeps
+//! apart beside the IOMMU; and so on from device to device. Devices that are absent do not count until they
+//! appear. Bridges and host bridges are never members.
 //!
-//! Within a group some are *bound* to each other, which no relaxed assignment may tear apart: by a requester id or for want of isolation.
+//! Within a group some are *bound* to each other, which no relaxed assignment may tear apart: by a requester
+//! id or for want of isolation.
 
 mod link;
 
@@ -13,14 +15,16 @@ use crate::present::{Device, Presence, ring};
 use crate::region::record::{NONE, Region};
 use crate::region::registry::Registry;
 
-/// What to do with devices that PCI does not keep apart: without Access Control Services they can reach each other beside the IOMMU, or one can forge the
-/// other's requester id.
+/// What to do with devices that PCI does not keep apart: without Access Control Services they can reach each
+/// other beside the IOMMU, or one can forge the other's requester id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// Give them away alone, with a note that names where isolation is missing. Xen does so, without the note.
+    /// Give them away alone, with a note that names where isolation is missing. Xen does so, without the
+    /// note.
     #[default]
     Report,
-    /// They must stay together, as for Linux' VFIO. No relaxed assignment yields here; only this setting does.
+    /// They must stay together, as for Linux' VFIO. No relaxed assignment yields here; only this setting
+    /// does.
     Require,
 }
 
@@ -134,7 +138,8 @@ impl<'m, S> Grouping<'_, 'm, S> {
         self.bound(device).filter(same).take(most)
     }
 
-    /// Why a member of the device's group is in it: what links it to the device, or to the member that is named, where that is another.
+    /// Why a member of the device's group is in it: what links it to the device, or to the member that is
+    /// named, where that is another.
     pub(crate) fn reason(&self, device: &'m Device, other: &'m Device) -> Option<(Option<Sbdf>, Link)> {
         if let Some(link) = self.link(device, other) {
             return Some((None, link));

@@ -1,8 +1,9 @@
 //! `XENMEM_reserved_device_memory_map`: which frames are reserved for a device, or for all.
 //!
-//! Answers as Xen does (`xen/common/memory.c`, and observed), but for three things. An unprivileged domain is told of the regions that it has mapped for
-//! its own devices, not of the machine's. Regions that overlap or share a page are told of as one range, lowest first. And `nr_entries` is left alone when
-//! the call fails with `EFAULT`.
+//! Answers as Xen does (`xen/common/memory.c`, and observed), but for three things. An unprivileged domain is
+//! told of the regions that it has mapped for its own devices, not of the machine's. Regions that overlap or
+//! share a page are told of as one range, lowest first. And `nr_entries` is left alone when the call fails
+//! with `EFAULT`.
 //!
 //! The registry is read without a lock: no assignment can hold this up.
 
@@ -20,15 +21,17 @@ use crate::region::registry::{Cluster, Registry};
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A domain that may know all of the machine's regions: the hardware domain, or another that builds domains.
+    /// A domain that may know all of the machine's regions: the hardware domain, or another that builds
+    /// domains.
     Privileged,
     /// Another domain.
     Guest(DomId),
 }
 
-/// Serves the hypercall. `argument` is the guest address of a `struct xen_reserved_device_memory_map` in `layout`; `start_extent` are the bits
-/// above memory_op's command. The entries are what [`Registry::told`] says of the device that is asked about and of `others` that go with it, as they
-/// share a requester id; or of all under [`XENMEM_RDM_ALL`].
+/// Serves the hypercall. `argument` is the guest address of a `struct xen_reserved_device_memory_map` in
+/// `layout`; `start_extent` are the bits above memory_op's command. The entries are what [`Registry::told`]
+/// says of the device that is asked about and of `others` that go with it, as they share a requester id; or
+/// of all under [`XENMEM_RDM_ALL`].
 ///
 /// # Errors
 /// - `EINVAL`: `start_extent` is not 0 (the argument is not looked at then), or a flag is unknown.

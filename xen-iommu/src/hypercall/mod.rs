@@ -11,7 +11,8 @@ pub struct GuestFault;
 
 /// The calling domain's memory, by the addresses that it uses.
 pub trait GuestMemory {
-    /// Whether an address may be the guest's at all. One of the hypervisor's own is not (Xen's `guest_handle_okay`).
+    /// Whether an address may be the guest's at all. One of the hypervisor's own is not (Xen's
+    /// `guest_handle_okay`).
     fn is_guest_address(&self, address: u64) -> bool;
 
     /// Copies guest memory from `address` on to `bytes`.

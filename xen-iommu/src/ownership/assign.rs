@@ -1,5 +1,5 @@
-//! Moving devices from owner to owner as one transaction: select, check, switch waiting devices off, map in the target, switch the requesters, unmap in
-//! the source.
+//! Moving devices from owner to owner as one transaction: select, check, switch waiting devices off, map in
+//! the target, switch the requesters, unmap in the source.
 
 use p2m::AddressSpace;
 
@@ -13,8 +13,8 @@ use crate::platform::{DomId, RemappingHardware, Sbdf};
 use crate::present::{Device, Part, Presence, Requester};
 use crate::region::record::{NONE, Region, Stage};
 
-/// A move under way, under the ownership lock. What it touches it marks (devices' parts, staged regions, switched requesters), and it leaves no mark
-/// behind, whichever way it ends.
+/// A move under way, under the ownership lock. What it touches it marks (devices' parts, staged regions,
+/// switched requesters), and it leaves no mark behind, whichever way it ends.
 pub(super) struct Transfer<'s, 'm, S, H, C> {
     pub(super) policy: &'s Policy<'m, S, H, C>,
     pub(super) control: &'s mut C,
@@ -136,7 +136,8 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
             if let Some(requester) = self.presence.requesters.of(device) {
                 requester.left.set(requester.holder().unwrap_or(NONE));
             }
-            // In quarantine they go where the device goes: into the target with it, and out of a domain that nobody of the requester stays in.
+            // In quarantine they go where the device goes: into the target with it, and out of a domain that
+            // nobody of the requester stays in.
             let goes = self.domain.is_some() || self.stays_with(device).is_none();
             let mates = self.policy.grouping(self.presence);
             for mate in mates.of_requester(device) {
@@ -149,7 +150,8 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         Ok(())
     }
 
-    /// With whom a device stays that shares the requester of this one and does not move; `None` where all that do not move wait in quarantine.
+    /// With whom a device stays that shares the requester of this one and does not move; `None` where all
+    /// that do not move wait in quarantine.
     pub(super) fn stays_with(&self, device: &'m Device) -> Option<DomId> {
         let grouping = self.policy.grouping(self.presence);
         let mut staying = grouping.of_requester(device).filter(|mate| mate.part() != Part::Moves);
@@ -169,7 +171,8 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         self.selected().filter(|device| device.part() == Part::Moves)
     }
 
-    /// How strictly this device's regions are to be provided: for one that only goes along, as those that it goes with.
+    /// How strictly this device's regions are to be provided: for one that only goes along, as those that it
+    /// goes with.
     pub(super) fn mode_of(&self, device: &'m Device) -> Mode {
         let is_relaxed = |device: &Device| device.is_relaxable();
         let relaxed = if device.part() == Part::Accompanies {
@@ -198,7 +201,8 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         self.first = NONE;
     }
 
-    /// Makes the target the owner, and removes the mappings that nobody needs any more from the domains that were.
+    /// Makes the target the owner, and removes the mappings that nobody needs any more from the domains that
+    /// were.
     fn commit(&mut self, named: &[Sbdf], notes: &mut dyn FnMut(Note)) {
         for device in self.moving() {
             self.presence.devices.set_owner(device, self.target);

@@ -25,7 +25,8 @@ pub enum LateScope {
         /// The devices.
         devices: Devices,
     },
-    /// One of them is present already, and there is no memory to keep the region for it: it does without until it is removed and added again.
+    /// One of them is present already, and there is no memory to keep the region for it: it does without
+    /// until it is removed and added again.
     Unprovided {
         /// The region.
         region: RegionName,
@@ -37,12 +38,14 @@ pub enum LateScope {
 }
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
-    /// Looks again at the scopes that led nowhere at boot, as a bridge on their way was absent or had no buses. To be called when a bridge has appeared
-    /// and has its bus numbers. `dmar` is the table of boot, and the only one.
+    /// Looks again at the scopes that led nowhere at boot, as a bridge on their way was absent or had no
+    /// buses. To be called when a bridge has appeared and has its bus numbers. `dmar` is the table of boot,
+    /// and the only one.
     ///
-    /// A device that is present already gets its region as a newcomer would: mapped where the hardware domain has it; taken to quarantine, cut off, where
-    /// the region makes it belong together with what a guest has; and a guest that has the device keeps it without the region, which is said.
-    /// `new_space` makes an empty address space for its quarantine.
+    /// A device that is present already gets its region as a newcomer would: mapped where the hardware domain
+    /// has it; taken to quarantine, cut off, where the region makes it belong together with what a guest has;
+    /// and a guest that has the device keeps it without the region, which is said. `new_space` makes an empty
+    /// address space for its quarantine.
     pub fn resolve_scopes(
         &self,
         dmar: &Dmar<'_>,

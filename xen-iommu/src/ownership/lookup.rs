@@ -1,4 +1,5 @@
-//! What can be asked about devices, groups and requesters; nothing here waits for hardware or for an assignment.
+//! What can be asked about devices, groups and requesters; nothing here waits for hardware or for an
+//! assignment.
 
 use p2m::{AddressSpace, MfnRange};
 
@@ -18,7 +19,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.presence.peek(|presence| presence.devices.find(device).map(Device::owner))
     }
 
-    /// Whether the DMA of a device is switched off until it moves. Who traps configuration space keeps its bus master enable bit clear then.
+    /// Whether the DMA of a device is switched off until it moves. Who traps configuration space keeps its
+    /// bus master enable bit clear then.
     pub fn is_quiesced(&self, device: Sbdf) -> bool {
         self.presence.peek(|presence| presence.devices.find(device).is_some_and(Device::is_quiesced))
     }
@@ -29,7 +31,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         presence.devices.all().for_each(|device| visit(device.sbdf(), device.owner()));
     }
 
-    /// Visits all requester ids that are translated as `device` is: its own, and those of functions that hardware cannot tell from it.
+    /// Visits all requester ids that are translated as `device` is: its own, and those of functions that
+    /// hardware cannot tell from it.
     pub fn for_each_requester_id(&self, device: Sbdf, visit: impl FnMut(RequesterId)) {
         let presence = self.presence.read();
         let requester = presence.devices.find(device).and_then(|device| presence.requesters.of(device));
@@ -38,7 +41,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         }
     }
 
-    /// Visits the members of a device's group, itself first. With each: what links it directly to the device, where something does. A bridge has no group.
+    /// Visits the members of a device's group, itself first. With each: what links it directly to the device,
+    /// where something does. A bridge has no group.
     pub fn for_each_in_group(&self, device: Sbdf, mut visit: impl FnMut(Sbdf, Option<Link>)) {
         let presence = self.presence.read();
         let grouping = self.grouping(&presence);
@@ -49,21 +53,23 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         }
     }
 
-    /// Visits what a toolstack is to be told of the regions for `device`: the device's own, and those of every present function that hardware cannot
-    /// tell from it, as these are mapped with it; see [`Registry::told`](crate::region::registry::Registry::told). The device need not be present.
+    /// Visits what a toolstack is to be told of the regions for `device`: the device's own, and those of
+    /// every present function that hardware cannot tell from it, as these are mapped with it; see
+    /// [`Registry::told`](crate::region::registry::Registry::told). The device need not be present.
     pub fn for_each_told(&self, device: Sbdf, visit: impl FnMut(MfnRange)) {
         let devices = core::iter::once(device).chain(self.inseparable(device));
         self.registry.told(devices).for_each(visit);
     }
 
-    /// The present functions whose DMA hardware cannot tell from that of `device`, itself among them if it is present. Each step takes the presence lock
-    /// anew, so that nothing is held between them.
+    /// The present functions whose DMA hardware cannot tell from that of `device`, itself among them if it is
+    /// present. Each step takes the presence lock anew, so that nothing is held between them.
     pub fn inseparable(&self, device: Sbdf) -> Inseparable<'_, 'm, S> {
         self.presence.peek(|presence| {
             let found = presence.devices.find(device).filter(|device| !device.is_bridge());
             let first = found.map_or(NONE, |device| device.number);
             let requester = found.map_or(NONE, |device| device.requester.get());
-            // Devices that come and go between steps may lead from one circle into another; no walk is longer than there are places.
+            // Devices that come and go between steps may lead from one circle into another; no walk is longer
+            // than there are places.
             let left = presence.devices.capacity();
             Inseparable { presence: &self.presence, first, next: first, requester, left }
         })
@@ -74,9 +80,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.presence.peek(|presence| self.devices_of(presence, region).next().is_some())
     }
 
-    /// Lets the regions of a USB controller be left out where they are in the way, also of strict moves, until the device is removed: for hypervisors
-    /// whose administrator says so. It is off unless called. What is left out comes as a [`Note`](crate::Note), as under
-    /// [`Mode::Relaxed`](crate::Mode::Relaxed).
+    /// Lets the regions of a USB controller be left out where they are in the way, also of strict moves,
+    /// until the device is removed: for hypervisors whose administrator says so. It is off unless called.
+    /// What is left out comes as a [`Note`](crate::Note), as under [`Mode::Relaxed`](crate::Mode::Relaxed).
     ///
     /// # Errors
     /// [`RelaxError`], for graphics above all: what they show pictures from is never left out silently.

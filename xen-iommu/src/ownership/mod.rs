@@ -1,19 +1,23 @@
 //! Who owns which device, and with it which domain reaches which reserved region.
 //!
 //! # Rules
-//! - A group has one owner at most; each member is with it or waits in quarantine. Who breaks that is refused, strictly; relaxed, what the group shares
-//!   stays with the domain that has it, and nothing that hardware cannot tell or keep apart is torn.
-//! - A region is mapped through the policy in one domain at most. When the last of its devices leaves, the mapping goes; the hardware domain is no
-//!   exception.
-//! - A member that waits does no DMA into what a guest holds: its DMA is switched off before the guest gets it ([`DeviceControl`]).
-//! - What a domain maps on its own account is not ours to remove; a region that one reaches so cannot be given to another.
-//! - A move maps the regions in the target, switches the requesters, flushes, and only then unmaps in the source (XSA-400). Quarantine tables hold the
-//!   regions all the time, so that giving a device back needs no memory.
+//! - A group has one owner at most; each member is with it or waits in quarantine. Who breaks that is
+//!   refused, strictly; relaxed, what the group shares stays with the domain that has it, and nothing that
+//!   hardware cannot tell or keep apart is torn.
+//! - A region is mapped through the policy in one domain at most. When the last of its devices leaves, the
+//!   mapping goes; the hardware domain is no exception.
+//! - A member that waits does no DMA into what a guest holds: its DMA is switched off before the guest gets
+//!   it ([`DeviceControl`]).
+//! - What a domain maps on its own account is not ours to remove; a region that one reaches so cannot be
+//!   given to another.
+//! - A move maps the regions in the target, switches the requesters, flushes, and only then unmaps in the
+//!   source (XSA-400). Quarantine tables hold the regions all the time, so that giving a device back needs no
+//!   memory.
 //!
 //! # Locks
-//! The ownership lock, then the presence lock, then one domain's table lock, then a unit's. No two of a kind. The registry is read without a lock;
-//! owners, and who shares a requester id, under the presence lock, which nobody holds to write while hardware is waited for. The feature `lock-order`
-//! checks that in tests.
+//! The ownership lock, then the presence lock, then one domain's table lock, then a unit's. No two of a kind.
+//! The registry is read without a lock; owners, and who shares a requester id, under the presence lock, which
+//! nobody holds to write while hardware is waited for. The feature `lock-order` checks that in tests.
 //!
 //! | call | locks | waits for hardware |
 //! | --- | --- | --- |
@@ -22,7 +26,8 @@
 //! | [`Policy::flush_domain`] | the domain's tables, then units that know the domain | yes, those units |
 //! | assign, de-assign, add, remove, create, destroy | ownership, and the others by turns | yes |
 //!
-//! None of these may be called from an interrupt that can interrupt another of them. For a fault's interrupt, and at a crash, see [`vtd`](crate::vtd).
+//! None of these may be called from an interrupt that can interrupt another of them. For a fault's interrupt,
+//! and at a crash, see [`vtd`](crate::vtd).
 
 mod assign;
 mod domains;
@@ -60,8 +65,8 @@ pub enum Mode {
     /// All of them, or the device is refused.
     #[default]
     Strict,
-    /// As far as nothing else is in the way (Xen: `XEN_DOMCTL_DEV_RDM_RELAXED`). What was skipped is reported. A region never gets into two domains
-    /// by it, nor do devices that hardware cannot tell apart.
+    /// As far as nothing else is in the way (Xen: `XEN_DOMCTL_DEV_RDM_RELAXED`). What was skipped is
+    /// reported. A region never gets into two domains by it, nor do devices that hardware cannot tell apart.
     Relaxed,
 }
 
@@ -92,7 +97,8 @@ pub struct Setup<'m, S, H, C> {
     pub capacity: Capacity,
 }
 
-/// The reserved-memory policy: regions, groups and owners. `S` is a domain's address space, `H` the remapping hardware, `C` the control of devices.
+/// The reserved-memory policy: regions, groups and owners. `S` is a domain's address space, `H` the remapping
+/// hardware, `C` the control of devices.
 pub struct Policy<'m, S, H, C> {
     registry: Registry<'m>,
     isolation: Isolation,
@@ -105,7 +111,8 @@ pub struct Policy<'m, S, H, C> {
 }
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
-    /// A policy in which the hardware domain exists and no device is present yet. Places are cut from `arena`.
+    /// A policy in which the hardware domain exists and no device is present yet. Places are cut from
+    /// `arena`.
     ///
     /// # Errors
     /// [`OutOfMemory`] of `arena`.
@@ -150,7 +157,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     /// Makes a domain known, which has no devices yet.
     ///
     /// # Errors
-    /// [`DomainError::Exists`], [`DomainError::Reserved`] or [`DomainError::NoPlace`]; `space` is dropped then.
+    /// [`DomainError::Exists`], [`DomainError::Reserved`] or [`DomainError::NoPlace`]; `space` is dropped
+    /// then.
     pub fn create_domain(&self, id: DomId, space: S) -> Result<(), DomainError> {
         let _ownership = self.ownership.lock();
         if id == DomId::IO {
@@ -164,7 +172,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Ok(())
     }
 
-    /// Takes a domain's own devices into quarantine, and nobody else's, forgets it and returns its address space.
+    /// Takes a domain's own devices into quarantine, and nobody else's, forgets it and returns its address
+    /// space.
     ///
     /// # Errors
     /// [`DomainError`]; devices taken away before the one that failed stay in quarantine.
@@ -197,8 +206,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         space.as_mut().filter(|_| domain.id() == Some(id)).map(work)
     }
 
-    /// Flushes what is owed for a domain's address space: what was changed by other means than the policy, and what could not be flushed before. Takes
-    /// the domain's table lock, and waits only for units that know the domain.
+    /// Flushes what is owed for a domain's address space: what was changed by other means than the policy,
+    /// and what could not be flushed before. Takes the domain's table lock, and waits only for units that
+    /// know the domain.
     ///
     /// # Errors
     /// As for [`RemappingHardware::flush`]; it stays owed then.
@@ -206,8 +216,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.domain(id).map_or(Ok(()), |domain| hardware::flush(&self.hardware, domain))
     }
 
-    /// Gives devices to a domain, all or none, or with [`DomId::IO`] to quarantine. Those that it has already stay. They come from the hardware domain
-    /// or from quarantine. The rest of their groups must be with the domain or in quarantine, or be named too.
+    /// Gives devices to a domain, all or none, or with [`DomId::IO`] to quarantine. Those that it has already
+    /// stay. They come from the hardware domain or from quarantine. The rest of their groups must be with the
+    /// domain or in quarantine, or be named too.
     ///
     /// # Errors
     /// [`AssignError`].
@@ -221,8 +232,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.give(devices, false, domain, mode, notes)
     }
 
-    /// As [`assign`](Self::assign), and brings along those of the device's group that are the hardware domain's or wait in quarantine: for hypervisors that
-    /// want a group moved without naming it.
+    /// As [`assign`](Self::assign), and brings along those of the device's group that are the hardware
+    /// domain's or wait in quarantine: for hypervisors that want a group moved without naming it.
     ///
     /// # Errors
     /// [`AssignError`].
@@ -250,8 +261,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.transfer(&mut control, &presence, domain.into(), mode)?.run(devices, whole_groups, notes)
     }
 
-    /// Whether [`assign`](Self::assign) would be refused for who owns what, or for a rejected region; whether memory and hardware allow it shows only
-    /// when it is done.
+    /// Whether [`assign`](Self::assign) would be refused for who owns what, or for a rejected region; whether
+    /// memory and hardware allow it shows only when it is done.
     ///
     /// # Errors
     /// As for [`assign`](Self::assign).
@@ -262,8 +273,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.transfer(&mut control, &presence, domain.into(), mode)?.check(devices)
     }
 
-    /// Whether a device could be assigned, as Xen's `XEN_DOMCTL_test_assign_device` means it: it is present and no guest has it. (Xen:
-    /// `device_assigned` in `xen/drivers/passthrough/pci.c`.)
+    /// Whether a device could be assigned, as Xen's `XEN_DOMCTL_test_assign_device` means it: it is present
+    /// and no guest has it. (Xen: `device_assigned` in `xen/drivers/passthrough/pci.c`.)
     ///
     /// # Errors
     /// [`AssignError::UnknownDevice`] or [`AssignError::Elsewhere`].
@@ -295,8 +306,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Ok(())
     }
 
-    /// Takes devices from a domain into quarantine, all or none, or with [`DomId::IO`] from there back to the hardware domain. Nothing about the rest of
-    /// their groups hinders giving back to quarantine.
+    /// Takes devices from a domain into quarantine, all or none, or with [`DomId::IO`] from there back to the
+    /// hardware domain. Nothing about the rest of their groups hinders giving back to quarantine.
     ///
     /// # Errors
     /// [`AssignError`].

@@ -14,10 +14,12 @@ use crate::platform::{HardwareError, RemappingHardware, Sbdf};
 use crate::present::{Device, Presence, Requester, Taken};
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
-    /// Makes a function known that has appeared, a bridge or host bridge too ([`pci::walk`](crate::pci) describes it). It belongs to the hardware domain
-    /// from now on, with its regions mapped there. Where the rest of its group waits in quarantine it does so too; and where a guest has one of the group,
-    /// or its requester ids are those of devices in two places, it waits cut off: who has something keeps it, and the newcomer can be assigned when the
-    /// rules permit. `new_space` makes an empty address space for its quarantine; it is called for the first of its requester that has a region.
+    /// Makes a function known that has appeared, a bridge or host bridge too ([`pci::walk`](crate::pci)
+    /// describes it). It belongs to the hardware domain from now on, with its regions mapped there. Where the
+    /// rest of its group waits in quarantine it does so too; and where a guest has one of the group, or its
+    /// requester ids are those of devices in two places, it waits cut off: who has something keeps it, and
+    /// the newcomer can be assigned when the rules permit. `new_space` makes an empty address space for its
+    /// quarantine; it is called for the first of its requester that has a region.
     ///
     /// # Errors
     /// [`AddError`]; nothing has changed then, but for [`AddError::Hardware`] after a time-out.
@@ -110,7 +112,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Ok((device, known))
     }
 
-    /// Takes a device out of the tables, and its requester where that has no other. With `known`: its requester is left with so many ids, as it was.
+    /// Takes a device out of the tables, and its requester where that has no other. With `known`: its
+    /// requester is left with so many ids, as it was.
     fn forget(&self, device: &'m Device, known: Option<usize>) {
         let mut presence = self.presence.write();
         presence.devices.remove(device);
@@ -129,7 +132,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         }
     }
 
-    /// Whom a new device belongs to, by the rest of its group; and the member with a guest that keeps it from the hardware domain.
+    /// Whom a new device belongs to, by the rest of its group; and the member with a guest that keeps it from
+    /// the hardware domain.
     pub(super) fn owner_for(
         &self,
         presence: &Presence<'m, S>,
@@ -156,8 +160,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         (owner, None)
     }
 
-    /// Switches the DMA of a newcomer off or, where that fails, has it blocked; and that of those that wait and cannot be told from it, as they reach what
-    /// it reaches. They are marked as switched off just now.
+    /// Switches the DMA of a newcomer off or, where that fails, has it blocked; and that of those that wait
+    /// and cannot be told from it, as they reach what it reaches. They are marked as switched off just now.
     pub(super) fn cut_off(
         &self,
         control: &mut C,
@@ -237,8 +241,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Ok(())
     }
 
-    /// Unmaps the regions of a device that goes from its requester's quarantine: who stays and cannot be told from it would reach them there, while a guest may
-    /// have them. What shares memory with regions of those stays for them.
+    /// Unmaps the regions of a device that goes from its requester's quarantine: who stays and cannot be told
+    /// from it would reach them there, while a guest may have them. What shares memory with regions of those
+    /// stays for them.
     fn empty_quarantine(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
         if device.is_bridge() {
             return;
@@ -316,7 +321,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             }
             Err(error) => {
                 requester.set_blocked(was_blocked);
-                // The ids that came with it go again; all of them where nobody else has them, and hardware only had not let them go.
+                // The ids that came with it go again; all of them where nobody else has them, and hardware
+                // only had not let them go.
                 let is_alone = requester.users.get().saturating_add(requester.bridges.get()) == 1;
                 let known = if is_alone { 0 } else { known };
                 let new = presence.requesters.ids(requester).count().saturating_sub(known);
@@ -343,8 +349,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Ok(())
     }
 
-    /// Maps the device's regions in the domain that is to own it, where they are not mapped yet. Only the hardware domain gets new devices, and what it
-    /// has mapped there by itself stays.
+    /// Maps the device's regions in the domain that is to own it, where they are not mapped yet. Only the
+    /// hardware domain gets new devices, and what it has mapped there by itself stays.
     pub(super) fn map_where_owned(
         &self,
         presence: &Presence<'m, S>,
@@ -389,11 +395,12 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         flush(&self.hardware, domain).map_err(AddError::Hardware)
     }
 
-    /// Forgets a device that has gone, or is about to: blocks its DMA, and unmaps the regions that only it used.
+    /// Forgets a device that has gone, or is about to: blocks its DMA, and unmaps the regions that only it
+    /// used.
     ///
     /// # Errors
-    /// [`AssignError::UnknownDevice`], and [`AssignError::Hardware`] when its DMA could not be blocked; all is as it was then, but after a time-out it may
-    /// be suspect ([`Policy::is_suspect`]).
+    /// [`AssignError::UnknownDevice`], and [`AssignError::Hardware`] when its DMA could not be blocked; all
+    /// is as it was then, but after a time-out it may be suspect ([`Policy::is_suspect`]).
     pub fn remove_device(&self, device: Sbdf, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
         let mut control = self.ownership.lock();
         let presence = self.presence.read();
@@ -411,7 +418,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         }
         let (mut left, mut was_alone) = (requester.holder(), place.is_alone());
         if place.is_bridge() {
-            // What was mapped for it was so at home; those below it may have its regions and its id elsewhere.
+            // What was mapped for it was so at home; those below it may have its regions and its id
+            // elsewhere.
             left = self.domain(self.hardware_domain).map(|domain| domain.number);
             was_alone = false;
         } else if users > 0 || bridges > 0 {
@@ -435,7 +443,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         Ok(())
     }
 
-    /// Blocks the DMA of a requester that loses its last device, or sends it where a bridge goes on with it; on failure back to where it was.
+    /// Blocks the DMA of a requester that loses its last device, or sends it where a bridge goes on with it;
+    /// on failure back to where it was.
     fn send_off(
         &self,
         presence: &Presence<'m, S>,

@@ -32,7 +32,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let strict = self.selected().filter(|device| self.mode_of(device) == Mode::Strict);
         let relaxed = self.selected().filter(|device| self.mode_of(device) == Mode::Relaxed);
         for device in strict.chain(relaxed) {
-            // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the same frame, so it stays.
+            // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the
+            // same frame, so it stays.
             let relaxed = is_hardware_domain || self.mode_of(device) == Mode::Relaxed;
             let on_conflict = if relaxed { OnConflict::Skip } else { OnConflict::Refuse };
             for region in self.policy.registry.regions_of(device.sbdf()) {
@@ -81,7 +82,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         let (sbdf, name) = (device.sbdf(), region.name());
         let refused = |error| AssignError::Map { device: sbdf, region: name, domain: id, error };
         if region.owner() == Some(id) {
-            // A relaxed move may have left out what was occupied; that stays out while devices there use the rest.
+            // A relaxed move may have left out what was occupied; that stays out while devices there use the
+            // rest.
             for run in missing(region, domain) {
                 if on_conflict == OnConflict::Refuse {
                     return Err(refused(IdentityError::Conflict { gfn: run.gfns.start(), found: run.entry }));
@@ -112,7 +114,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
-    /// What another domain has of a region without a device that uses it there goes: it was mapped for a bridge, or has lingered.
+    /// What another domain has of a region without a device that uses it there goes: it was mapped for a
+    /// bridge, or has lingered.
     fn reclaim(
         &self,
         device: &'m Device,
@@ -160,8 +163,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         }
     }
 
-    /// A domain other than `target` that keeps the region, or one that it overlaps, for devices that are not selected. Only a relaxed move gets here
-    /// with one: strictly, the rest of the group is with the target or waits.
+    /// A domain other than `target` that keeps the region, or one that it overlaps, for devices that are not
+    /// selected. Only a relaxed move gets here with one: strictly, the rest of the group is with the target
+    /// or waits.
     fn held_elsewhere(&self, region: &'m Region<'m>, target: DomId) -> Option<DomId> {
         self.policy.registry.overlapping_with(region).find_map(|other| {
             let owner = other.owner().filter(|owner| *owner != target)?;
@@ -195,7 +199,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         }
         for region in regions().filter(|region| region.stage() == Stage::Leaving) {
             region.set_stage(Stage::Idle);
-            // Pieces that no region kept there covers were installed as they stand, so that taking them needs no frame.
+            // Pieces that no region kept there covers were installed as they stand, so that taking them needs
+            // no frame.
             let _ = unmap(&self.policy.registry, region, domain);
         }
         if !any {

@@ -12,8 +12,9 @@ use crate::region::record::Region;
 use crate::region::registry::Registry;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
-    /// After a device has left the domain of this number: unmaps those of its regions that no device there uses any more, and those that lingered with
-    /// them. One that was alone in its group shared them with nobody.
+    /// After a device has left the domain of this number: unmaps those of its regions that no device there
+    /// uses any more, and those that lingered with them. One that was alone in its group shared them with
+    /// nobody.
     pub(super) fn release(
         &self,
         presence: &Presence<'m, S>,
@@ -32,7 +33,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             };
             let owned = || cluster.regions.iter().filter(|other| other.owner() == Some(id));
             let (mut any_unused, mut any_kept) = (false, false);
-            // Further regions of the cluster may be those of others, which are no group with it while who links them is absent.
+            // Further regions of the cluster may be those of others, which are no group with it while who
+            // links them is absent.
             let was_only_user = was_alone && cluster.regions.len() == 1;
             for other in owned() {
                 if was_only_user || is_unused(&other) {
@@ -67,8 +69,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 }
 
-/// Unmaps the frames of a region that no other region of `domain` covers. Where such a piece cuts a page that an overlapping region shares, that takes
-/// a frame and may fail; then some pieces may be gone.
+/// Unmaps the frames of a region that no other region of `domain` covers. Where such a piece cuts a page that
+/// an overlapping region shares, that takes a frame and may fail; then some pieces may be gone.
 pub(super) fn unmap<'m, S: AddressSpace>(
     registry: &Registry<'m>,
     region: &'m Region<'m>,

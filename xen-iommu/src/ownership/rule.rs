@@ -26,8 +26,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
-    /// Each other member of the group is with the target or in quarantine. Relaxed assignments may leave members elsewhere, but none that hardware cannot
-    /// tell from the device, or that the hypervisor wants kept with it for want of isolation.
+    /// Each other member of the group is with the target or in quarantine. Relaxed assignments may leave
+    /// members elsewhere, but none that hardware cannot tell from the device, or that the hypervisor wants
+    /// kept with it for want of isolation.
     fn check_group(&self, device: &'m Device) -> Result<(), AssignError> {
         let grouping = self.policy.grouping(self.presence);
         let is_elsewhere = |other: &&'m Device| {
@@ -47,7 +48,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Err(AssignError::Group(Together { device: device.sbdf(), other: other.sbdf(), holder, link, via }))
     }
 
-    /// A device leaves the hardware domain only where a unit translates its DMA, and goes to a guest only while that unit does.
+    /// A device leaves the hardware domain only where a unit translates its DMA, and goes to a guest only
+    /// while that unit does.
     fn check_translated(&self, device: &'m Device) -> Result<(), AssignError> {
         let requester = self.presence.requesters.of(device);
         // At home, too, its DMA would be that of others elsewhere.
@@ -81,7 +83,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
-    /// A physical function configures its virtual ones: it may not be in other hands than the hardware domain's while a guest could have one of those.
+    /// A physical function configures its virtual ones: it may not be in other hands than the hardware
+    /// domain's while a guest could have one of those.
     fn check_functions(&self, device: &'m Device) -> Result<(), AssignError> {
         let hardware_domain = Owner::Domain(self.policy.hardware_domain);
         if self.target == hardware_domain {
@@ -89,7 +92,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         }
         let sbdf = device.sbdf();
         if device.is_physical() {
-            // To a guest it goes without any; out of the hardware domain's hands, without those that a guest has.
+            // To a guest it goes without any; out of the hardware domain's hands, without those that a guest
+            // has.
             let mut functions = self.presence.devices.all().filter(|other| other.physical() == Some(sbdf));
             let found = functions.find(|function| match function.owner() {
                 Owner::Domain(_) if function.owner() != hardware_domain => true,
@@ -112,7 +116,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
-    /// What concerns the regions that a guest is to get, with those of devices that go with them in quarantine.
+    /// What concerns the regions that a guest is to get, with those of devices that go with them in
+    /// quarantine.
     pub(super) fn check_regions(&self) -> Result<(), AssignError> {
         if self.guest().is_none() {
             return Ok(());
@@ -128,7 +133,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
-    /// The bits of guest addresses that the units of a device translate, and the first frame beyond; `None` where that is not known.
+    /// The bits of guest addresses that the units of a device translate, and the first frame beyond; `None`
+    /// where that is not known.
     pub(super) fn limit(&self, device: &'m Device) -> Option<(u8, u64)> {
         let requester = self.presence.requesters.of(device)?;
         let ids = self.presence.requesters.ids(requester);
@@ -166,8 +172,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 }
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
-    /// The domain whose tables the DMA of a device goes through, by its number: that of any of its requester's devices which has one. The hardware
-    /// domain's for a requester that only bridges have.
+    /// The domain whose tables the DMA of a device goes through, by its number: that of any of its
+    /// requester's devices which has one. The hardware domain's for a requester that only bridges have.
     pub(super) fn holder_of(&self, presence: &Presence<'m, S>, device: &'m Device) -> Option<u32> {
         if device.is_bridge() {
             let user = presence.requesters.of(device)?.first_user.get();

@@ -13,7 +13,8 @@ use crate::present::{Device, Part, Presence};
 use crate::region::record::NONE;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
-    /// Switches off the DMA of devices in quarantine that reach what a guest is to get, or that arrive in quarantine and reach what a guest keeps.
+    /// Switches off the DMA of devices in quarantine that reach what a guest is to get, or that arrive in
+    /// quarantine and reach what a guest keeps.
     pub(super) fn quiesce_waiting(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
         match (self.target, self.guest()) {
             (Owner::Quarantine, _) => self.quiesce_arriving(notes),
@@ -57,7 +58,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         Ok(())
     }
 
-    /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be switched off it is blocked.
+    /// Devices come back while others keep what they reach. That is never refused: where their DMA cannot be
+    /// switched off it is blocked.
     fn quiesce_arriving(&mut self, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
         let grouping = self.policy.grouping(self.presence);
         // Those that go along to quarantine reach there what the one that moves reaches.
@@ -150,7 +152,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
 }
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
-    /// Has a device's unit block all of its DMA for as long as it is in quarantine; whether it does. One that is still elsewhere is blocked when it arrives.
+    /// Has a device's unit block all of its DMA for as long as it is in quarantine; whether it does. One that
+    /// is still elsewhere is blocked when it arrives.
     pub(super) fn block(
         &self,
         presence: &Presence<'m, S>,

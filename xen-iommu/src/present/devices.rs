@@ -86,7 +86,8 @@ impl Device {
         self.has(PHYSICAL)
     }
 
-    /// Whether no unit translates ids that came with it, while its requester goes on with those that it had before.
+    /// Whether no unit translates ids that came with it, while its requester goes on with those that it had
+    /// before.
     pub(crate) fn is_without_unit(&self) -> bool {
         self.has(WITHOUT_UNIT)
     }
@@ -292,7 +293,8 @@ impl<'m> Devices<'m> {
         self.by_isolation.find(key, |number| self.at(number).filter(|device| device.isolation() == key))
     }
 
-    /// Takes a free place for a function, which must not be present, and gives it to the hardware domain. `None` when all places are taken.
+    /// Takes a free place for a function, which must not be present, and gives it to the hardware domain.
+    /// `None` when all places are taken.
     pub(crate) fn insert(&mut self, function: &Function, requester: u32) -> Option<&'m Device> {
         let device = self.at(self.free)?;
         self.free = device.next_in_list.get();

@@ -1,7 +1,9 @@
-//! The devices that are present and the requester ids that their DMA carries: places in memory given at boot, found by key.
+//! The devices that are present and the requester ids that their DMA carries: places in memory given at boot,
+//! found by key.
 //!
-//! All fields that change are atomics, so that places can be shared; they change under the ownership lock alone. What is in the tables at all changes
-//! under the presence lock too, which nothing holds while it waits for hardware: so the query reads them beside an assignment.
+//! All fields that change are atomics, so that places can be shared; they change under the ownership lock
+//! alone. What is in the tables at all changes under the presence lock too, which nothing holds while it
+//! waits for hardware: so the query reads them beside an assignment.
 
 mod devices;
 mod requesters;

@@ -1,5 +1,5 @@
-//! Requesters: all the requester ids that the DMA of a device may carry, and the devices whose DMA may carry any of them. No hardware can tell these apart,
-//! so a requester is translated as one.
+//! Requesters: all the requester ids that the DMA of a device may carry, and the devices whose DMA may carry
+//! any of them. No hardware can tell these apart, so a requester is translated as one.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -36,8 +36,9 @@ pub(crate) struct Requester {
     holder: Number,
     /// Where it was before the move under way.
     pub(crate) left: Number,
-    /// The number of a domain that its DMA may reach beside that of its holder; [`NONE`] where all is certain, [`NO_DOMAIN`] where it may reach another
-    /// place that is no domain's, [`ANY_DOMAIN`] where it may reach several.
+    /// The number of a domain that its DMA may reach beside that of its holder; [`NONE`] where all is
+    /// certain, [`NO_DOMAIN`] where it may reach another place that is no domain's, [`ANY_DOMAIN`] where it
+    /// may reach several.
     stray: Number,
     flags: AtomicU8,
 }
@@ -110,7 +111,8 @@ impl Requester {
         [domain, ANY_DOMAIN].contains(&self.stray.get())
     }
 
-    /// From now on it may reach the domain of this number, or some quarantine, beside where its devices are and what it may reach already.
+    /// From now on it may reach the domain of this number, or some quarantine, beside where its devices are
+    /// and what it may reach already.
     pub(crate) fn set_suspect(&self, domain: Option<u32>) {
         let stray = match (self.stray.get(), domain) {
             (NONE | NO_DOMAIN, domain) => domain.unwrap_or(NO_DOMAIN),
@@ -140,7 +142,8 @@ impl Requester {
     }
 }
 
-/// What the DMA of a requester goes through in quarantine: its devices' regions and nothing else. `None` when they have none: its DMA is blocked then.
+/// What the DMA of a requester goes through in quarantine: its devices' regions and nothing else. `None` when
+/// they have none: its DMA is blocked then.
 pub(crate) type Quarantine<S> = Lock<Option<S>>;
 
 /// What ids a new function finds taken.
@@ -244,7 +247,8 @@ impl<'m, S> Requesters<'m, S> {
         found
     }
 
-    /// Makes a requester for a function of which nobody has an id or, `contested`, for those of its ids that nobody has. `None` without places.
+    /// Makes a requester for a function of which nobody has an id or, `contested`, for those of its ids that
+    /// nobody has. `None` without places.
     pub(crate) fn insert(&mut self, function: &Function, contested: bool) -> Option<&'m Requester> {
         let requester = self.places.get(self.free as usize)?;
         if !self.has_room(function) {

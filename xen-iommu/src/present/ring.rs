@@ -1,4 +1,5 @@
-//! Groups as circles of devices: sets that can be joined, asked for sameness and walked, in memory that the devices have anyway.
+//! Groups as circles of devices: sets that can be joined, asked for sameness and walked, in memory that the
+//! devices have anyway.
 
 use super::{Device, Devices, Number};
 

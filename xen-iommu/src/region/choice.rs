@@ -15,8 +15,9 @@ pub enum Ignored {
     Further,
 }
 
-/// Of the DMARs that the root table names, in its order, the first that can be read. The others are reported with their numbers from 0: two tables of one
-/// machine contradict each other sooner or later, and Xen and Linux look at the first alone.
+/// Of the DMARs that the root table names, in its order, the first that can be read. The others are reported
+/// with their numbers from 0: two tables of one machine contradict each other sooner or later, and Xen and
+/// Linux look at the first alone.
 ///
 /// # Errors
 /// [`IommuState::Absent`] where there is no table, [`IommuState::Unusable`] where none can be read.

@@ -1,4 +1,5 @@
-//! What no guest may reach, whatever a table or an option says: remapping units, the interrupts' range, configuration space, other devices' windows.
+//! What no guest may reach, whatever a table or an option says: remapping units, the interrupts' range,
+//! configuration space, other devices' windows.
 
 use p2m::MfnRange;
 
@@ -6,7 +7,8 @@ use super::memory::pages_of;
 use super::record::Devices;
 use crate::platform::Sbdf;
 
-/// Writes here are interrupts, and units do not translate them (VT-d 3.14, "Handling requests to interrupt address range").
+/// Writes here are interrupts, and units do not translate them (VT-d 3.14, "Handling requests to interrupt
+/// address range").
 const INTERRUPTS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
 
 /// Memory that decodes as something else than memory. Limits are inclusive; one below its base is ignored.
@@ -37,7 +39,8 @@ pub struct Bar {
     pub device: Sbdf,
     /// The first byte's address.
     pub base: u64,
-    /// The last byte's, inclusive. The hypervisor knows the size: a live register is not sized by writing to it.
+    /// The last byte's, inclusive. The hypervisor knows the size: a live register is not sized by writing to
+    /// it.
     pub limit: u64,
 }
 
@@ -85,7 +88,8 @@ impl Window {
     }
 }
 
-/// The machine's windows, as the hypervisor knows them. The interrupts' range need not be among them: it is forbidden on every machine.
+/// The machine's windows, as the hypervisor knows them. The interrupts' range need not be among them: it is
+/// forbidden on every machine.
 pub trait Windows {
     /// Visits each.
     fn for_each(&self, visit: &mut dyn FnMut(Window));
@@ -110,8 +114,8 @@ impl<F: Fn(&mut dyn FnMut(Window))> Windows for F {
     }
 }
 
-/// The first reason why no guest may reach the whole pages `pages` for a region of `devices`, whose own BARs are theirs. To be asked when a region is
-/// judged, and again when a device is assigned, as BARs move.
+/// The first reason why no guest may reach the whole pages `pages` for a region of `devices`, whose own BARs
+/// are theirs. To be asked when a region is judged, and again when a device is assigned, as BARs move.
 pub fn check(
     windows: &dyn Windows,
     pages: MfnRange,

@@ -1,5 +1,5 @@
-//! From what firmware, the administrator and the hypervisor state to registered regions: what of it is accepted, and why not the rest. A bad entry costs
-//! one entry (docs/design.md, rule 1).
+//! From what firmware, the administrator and the hypervisor state to registered regions: what of it is
+//! accepted, and why not the rest. A bad entry costs one entry (docs/design.md, rule 1).
 
 use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::resolve::{self, ResolveError};
@@ -34,8 +34,8 @@ pub enum Finding<'m> {
         /// What is wrong.
         error: ScopeError,
     },
-    /// A device scope of an RMRR leads nowhere; the others of its structure count. Where a bridge is absent it is kept until one comes
-    /// ([`Policy::resolve_scopes`](crate::Policy::resolve_scopes)).
+    /// A device scope of an RMRR leads nowhere; the others of its structure count. Where a bridge is absent
+    /// it is kept until one comes ([`Policy::resolve_scopes`](crate::Policy::resolve_scopes)).
     Unresolved {
         /// The structure's offset in the table, in bytes.
         structure: u32,
@@ -64,19 +64,21 @@ pub struct Host<'h, A, M: ?Sized, F: ?Sized> {
     pub address_width: u8,
     /// What decodes as something else than memory: the units' registers, configuration space, and BARs.
     pub windows: &'h dyn Windows,
-    /// The bits of address that the remapping units of some devices translate, by their MGAW and levels: of several units the least. `None` where that is
-    /// not known.
+    /// The bits of address that the remapping units of some devices translate, by their MGAW and levels: of
+    /// several units the least. `None` where that is not known.
     pub unit_width: &'h dyn Fn(Devices) -> Option<u8>,
 }
 
 impl<A, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
-    /// Judges a region without looking at the buses, so that it is never dormant: its bounds first, then whether it has devices, what it is over, what the
-    /// units of its devices can express. When all that is well, its frames are taken out of RAM.
+    /// Judges a region without looking at the buses, so that it is never dormant: its bounds first, then
+    /// whether it has devices, what it is over, what the units of its devices can express. When all that is
+    /// well, its frames are taken out of RAM.
     pub fn judge(&mut self, record: &Record<'_>) -> Verdict {
         self.judged(record, false, Repairs::empty())
     }
 
-    /// As [`judge`](Self::judge). Devices may come that are not known so far (`is_awaited`), and reading it needed `repairs`.
+    /// As [`judge`](Self::judge). Devices may come that are not known so far (`is_awaited`), and reading it
+    /// needed `repairs`.
     fn judged(&mut self, record: &Record<'_>, is_awaited: bool, repairs: Repairs) -> Verdict {
         match self.checked(record, is_awaited) {
             Err(rejection) => Verdict::Rejected(rejection),
@@ -108,8 +110,8 @@ impl<A, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
 }
 
 impl<A: ConfigRegionAccess, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
-    /// Judges and registers a region: for readers of other tables, and for the hypervisor's own. A rejected one is registered too, as its devices are
-    /// refused for it.
+    /// Judges and registers a region: for readers of other tables, and for the hypervisor's own. A rejected
+    /// one is registered too, as its devices are refused for it.
     ///
     /// # Errors
     /// [`OutOfMemory`] of `arena`; the region is not registered then.
@@ -136,7 +138,8 @@ impl<A: ConfigRegionAccess, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Ho
         builder.register(arena, record, verdict)
     }
 
-    /// Registers the regions of a DMAR, whose scopes are `scopes`, and reports what was made of each of its structures.
+    /// Registers the regions of a DMAR, whose scopes are `scopes`, and reports what was made of each of its
+    /// structures.
     ///
     /// # Errors
     /// [`OutOfMemory`] of `arena`; regions registered before stay so.
@@ -231,7 +234,8 @@ impl<A: ConfigRegionAccess, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Ho
     }
 }
 
-/// Whether any of the devices answers; of those below a bridge the bridge. A range takes a config read for each of its ids up to the first that does.
+/// Whether any of the devices answers; of those below a bridge the bridge. A range takes a config read for
+/// each of its ids up to the first that does.
 fn any_present(devices: Devices, pci: &impl ConfigRegionAccess) -> bool {
     let is_present = |sbdf: Sbdf| resolve::present(sbdf.into(), pci);
     match devices {

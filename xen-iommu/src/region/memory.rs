@@ -1,4 +1,5 @@
-//! The host's memory as far as regions are about it: what the memory map says, and the frame allocator that keeps off a region.
+//! The host's memory as far as regions are about it: what the memory map says, and the frame allocator that
+//! keeps off a region.
 
 use p2m::{Mfn, MfnRange};
 
@@ -98,7 +99,8 @@ pub trait ReserveFrames {
     /// [`FramesInUse`] if some of them are in use already; nothing has changed then.
     fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse>;
 
-    /// Is told of `pages` that the memory map does not know, and that now count as reserved: not to be given to devices or as hot-plugged RAM.
+    /// Is told of `pages` that the memory map does not know, and that now count as reserved: not to be given
+    /// to devices or as hot-plugged RAM.
     fn take_as_reserved(&mut self, pages: MfnRange) {
         let _ = pages;
     }
@@ -114,8 +116,9 @@ impl ReserveFrames for KeepRam {
     }
 }
 
-/// Makes `pages` reserved. A page with any byte of RAM is RAM; if there is one, `frames` is asked once, for all of `pages`, to take its frames out of
-/// the allocator. Of pages in no entry of the map it is told, run by run, after that succeeded.
+/// Makes `pages` reserved. A page with any byte of RAM is RAM; if there is one, `frames` is asked once, for
+/// all of `pages`, to take its frames out of the allocator. Of pages in no entry of the map it is told, run
+/// by run, after that succeeded.
 pub(super) fn reserve(
     pages: MfnRange,
     map: &(impl MemoryMap + ?Sized),
@@ -136,8 +139,8 @@ pub(super) fn reserve(
     Ok(repairs)
 }
 
-/// Cuts `pages` into runs that entries of `map` which are `wanted` cover, or do not. For n entries there are at most 2n + 1 steps of one look at
-/// each entry, without memory of its own.
+/// Cuts `pages` into runs that entries of `map` which are `wanted` cover, or do not. For n entries there are
+/// at most 2n + 1 steps of one look at each entry, without memory of its own.
 fn runs<M: MemoryMap + ?Sized>(
     map: &M,
     pages: MfnRange,

@@ -1,4 +1,5 @@
-//! Reserved regions: what firmware and the administrator say of them, what of that is accepted, and who asks for which.
+//! Reserved regions: what firmware and the administrator say of them, what of that is accepted, and who asks
+//! for which.
 
 pub mod choice;
 pub mod forbidden;

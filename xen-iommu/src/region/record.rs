@@ -1,4 +1,5 @@
-//! What is known of a reserved region, whoever says so: firmware's tables, the administrator, the hypervisor itself.
+//! What is known of a reserved region, whoever says so: firmware's tables, the administrator, the hypervisor
+//! itself.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -37,8 +38,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What a region is for its devices. AMD's IVMD and Arm's RMR know more kinds: ranges that are excluded from translation, that must not be used, or
-/// that may be moved.
+/// What a region is for its devices. AMD's IVMD and Arm's RMR know more kinds: ranges that are excluded from
+/// translation, that must not be used, or that may be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RegionKind {
@@ -113,7 +114,8 @@ impl fmt::Display for Devices {
     }
 }
 
-/// A region as it is stated, before anybody judges it. No firmware's format shows through; each format's reader fills one.
+/// A region as it is stated, before anybody judges it. No firmware's format shows through; each format's
+/// reader fills one.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'r> {
     /// Its first byte's address.
@@ -179,7 +181,8 @@ pub struct Region<'m> {
     record: Record<'m>,
     range: MfnRange,
     verdict: Verdict,
-    /// Its place among all regions, lowest base first; of equal ones in the order of registration. Until the registry is frozen that order alone.
+    /// Its place among all regions, lowest base first; of equal ones in the order of registration. Until the
+    /// registry is frozen that order alone.
     rank: AtomicU32,
     cluster: AtomicU32,
     highest_end: AtomicU64,
@@ -190,7 +193,8 @@ pub struct Region<'m> {
 
 intrusive_adapter!(pub(super) Regions<'m> = &'m Region<'m>: Region<'m> { link => SinglyLinkedListAtomicLink });
 
-/// What a transfer that is under way has done with a region. Between transfers every region is [`Idle`](Self::Idle).
+/// What a transfer that is under way has done with a region. Between transfers every region is
+/// [`Idle`](Self::Idle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Idle,
@@ -260,7 +264,8 @@ impl<'m> Region<'m> {
         self.record.devices
     }
 
-    /// The verdict on it when it was registered. Whether it is dormant now is for [`Policy`](crate::Policy) to say, which knows the devices.
+    /// The verdict on it when it was registered. Whether it is dormant now is for [`Policy`](crate::Policy)
+    /// to say, which knows the devices.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
@@ -276,7 +281,8 @@ impl<'m> Region<'m> {
         }
     }
 
-    /// The domain that it is mapped in through the policy. Read without a lock: true at the moment of reading.
+    /// The domain that it is mapped in through the policy. Read without a lock: true at the moment of
+    /// reading.
     #[must_use]
     pub fn owner(&self) -> Option<DomId> {
         u16::try_from(self.owner.load(Ordering::Relaxed)).ok().map(DomId)
@@ -286,7 +292,8 @@ impl<'m> Region<'m> {
         self.owner.store(owner.map_or(NOBODY, |id| u32::from(id.0)), Ordering::Relaxed);
     }
 
-    /// A present device of it that is in a group, by its number in the ownership's table; [`NONE`] while all are absent.
+    /// A present device of it that is in a group, by its number in the ownership's table; [`NONE`] while all
+    /// are absent.
     pub(crate) fn first_user(&self) -> u32 {
         self.first_user.load(Ordering::Relaxed)
     }

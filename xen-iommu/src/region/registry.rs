@@ -1,8 +1,9 @@
 //! The machine's reserved regions: which frames, for which devices, accepted or not.
 //!
-//! Built once at boot from whatever states regions, then frozen: readers need no lock. Two things change later and stand in atomics, written under the
-//! ownership lock alone: which domain a region is mapped in, and where a region's present devices begin. So does what is found out later: which devices
-//! a scope means that led through an absent bridge.
+//! Built once at boot from whatever states regions, then frozen: readers need no lock. Two things change
+//! later and stand in atomics, written under the ownership lock alone: which domain a region is mapped in,
+//! and where a region's present devices begin. So does what is found out later: which devices a scope means
+//! that led through an absent bridge.
 
 use intrusive_collections::SinglyLinkedList;
 use p2m::{Mfn, MfnRange};
@@ -16,7 +17,8 @@ use crate::index::Index;
 
 pub use super::search::{Overlapping, RegionsOf};
 
-/// Regions that overlap, one leading to the next: mapped and owned as one. Regions that only touch are in clusters of their own.
+/// Regions that overlap, one leading to the next: mapped and owned as one. Regions that only touch are in
+/// clusters of their own.
 pub(crate) struct Cluster<'m> {
     pub(crate) range: MfnRange,
     /// Lowest first.
@@ -49,7 +51,8 @@ impl<'m> RegistryBuilder<'m> {
         self.iommu = state;
     }
 
-    /// Registers a region with the verdict on it. [`Host::add_record`](super::intake::Host::add_record) judges it first.
+    /// Registers a region with the verdict on it. [`Host::add_record`](super::intake::Host::add_record)
+    /// judges it first.
     ///
     /// # Errors
     /// [`OutOfMemory`] of `arena`; the region is not registered then.
@@ -142,7 +145,8 @@ pub(super) fn devices<'m>(
     Ok(without_repeats(devices, PartialEq::eq))
 }
 
-/// The runs of `all` whose members are the same as their first. (As `slice::chunk_by`, whose iterator can be cloned from Rust 1.89 on.)
+/// The runs of `all` whose members are the same as their first. (As `slice::chunk_by`, whose iterator can be
+/// cloned from Rust 1.89 on.)
 pub(super) fn runs_of<T>(
     all: &[T],
     is_same: impl Fn(&T, &T) -> bool + Clone,

@@ -32,7 +32,8 @@ pub struct ResolvedScope {
 }
 
 impl ResolvedScope {
-    /// Whether it may yet lead somewhere: a bridge on its way, or the one that it names, is absent or not set up.
+    /// Whether it may yet lead somewhere: a bridge on its way, or the one that it names, is absent or not set
+    /// up.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.place.is_err_and(|error| error.is_absence())

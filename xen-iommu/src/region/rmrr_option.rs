@@ -1,17 +1,20 @@
 //! The `rmrr=` option: reserved regions that an administrator adds on the hypervisor's command line.
 //!
-//! The syntax is Xen's (`docs/misc/xen-command-line.pandoc`): `rmrr=start[-end]=[seg:]bus:dev.fn[,…][;…]`, everything hexadecimal, with or without
-//! `0x`; `start` and `end` are page numbers and `end` is included. A segment goes before any device; devices without one take the first device's.
+//! The syntax is Xen's (`docs/misc/xen-command-line.pandoc`): `rmrr=start[-end]=[seg:]bus:dev.fn[,…][;…]`,
+//! everything hexadecimal, with or without `0x`; `start` and `end` are page numbers and `end` is included. A
+//! segment goes before any device; devices without one take the first device's.
 //!
-//! It differs from Xen where Xen loses something: an error costs its own region and is reported with its position, the regions after it count; the
-//! option may be of any length, with any number of regions and devices; 00:00.0 does not end a list; a number that is missing or does not fit is an
-//! error; and a region may have up to [`MAX_PAGES`] pages.
+//! It differs from Xen where Xen loses something: an error costs its own region and is reported with its
+//! position, the regions after it count; the option may be of any length, with any number of regions and
+//! devices; 00:00.0 does not end a list; a number that is missing or does not fit is an error; and a region
+//! may have up to [`MAX_PAGES`] pages.
 
 use p2m::{Mfn, MfnRange};
 
 use crate::platform::Sbdf;
 
-/// The most pages a region of the option may have: 1 GiB. (Xen: 16 pages, less than most regions that real firmware reserves.)
+/// The most pages a region of the option may have: 1 GiB. (Xen: 16 pages, less than most regions that real
+/// firmware reserves.)
 pub const MAX_PAGES: u64 = 1 << 18;
 
 /// One region of the option.

@@ -11,8 +11,8 @@ use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
 
 impl<'m> Registry<'m> {
-    /// The accepted regions that have a frame in common with `range`, highest start first. Takes logarithmic time, and time for the regions that overlap
-    /// those found.
+    /// The accepted regions that have a frame in common with `range`, highest start first. Takes logarithmic
+    /// time, and time for the regions that overlap those found.
     #[inline]
     pub fn overlapping(&self, range: MfnRange) -> Overlapping<'_, 'm> {
         let below = self.starts.below(range.end());
@@ -29,9 +29,10 @@ impl<'m> Registry<'m> {
         }
     }
 
-    /// The regions of `device`, accepted and rejected, lowest base first, each once: those that name it, those of bridges that it is below, those of
-    /// ranges of requester ids that it is in. Takes time for those found, and logarithmic time where any region has such a range. The device need not be
-    /// known or present.
+    /// The regions of `device`, accepted and rejected, lowest base first, each once: those that name it,
+    /// those of bridges that it is below, those of ranges of requester ids that it is in. Takes time for
+    /// those found, and logarithmic time where any region has such a range. The device need not be known or
+    /// present.
     #[inline]
     pub fn regions_of(&self, device: Sbdf) -> RegionsOf<'_, 'm> {
         let claims = self.index.find(device, |number| {
@@ -57,8 +58,8 @@ impl<'m> Registry<'m> {
     }
 }
 
-/// Where the regions start, as a tree without pointers: the children of node `k` are `2 k` and `2 k + 1`. Searching it takes two thirds of the
-/// instructions that halving a sorted slice does.
+/// Where the regions start, as a tree without pointers: the children of node `k` are `2 k` and `2 k + 1`.
+/// Searching it takes two thirds of the instructions that halving a sorted slice does.
 pub(super) struct Starts<'m> {
     nodes: &'m [Node],
 }
@@ -177,7 +178,8 @@ pub(super) struct Interval<'m> {
     claims: &'m [OfInterval<'m>],
 }
 
-/// What regions say of devices below bridges and of ranges of requester ids, in the order of the intervals' first ids.
+/// What regions say of devices below bridges and of ranges of requester ids, in the order of the intervals'
+/// first ids.
 pub(super) struct Intervals<'m> {
     all: &'m [Interval<'m>],
 }

@@ -1,5 +1,6 @@
-//! What callers are told of the regions. What they do with it goes wrong where regions overlap: libxl puts together those of one start, and hvmloader
-//! looks for the lowest end. So they are told of whole clusters: of regions that overlap or share a page, the union.
+//! What callers are told of the regions. What they do with it goes wrong where regions overlap: libxl puts
+//! together those of one start, and hvmloader looks for the lowest end. So they are told of whole clusters:
+//! of regions that overlap or share a page, the union.
 
 use acpi_dmar::TableError;
 use p2m::MfnRange;
@@ -59,9 +60,10 @@ impl Cluster<'_> {
 }
 
 impl<'m> Registry<'m> {
-    /// What there is to tell of `devices`, in any order and named more than once perhaps: the union of the clusters that a region of theirs is in.
-    /// Lowest first, each once, never overlapping; ranges that only touch stay apart. Nothing where no IOMMU is [active](IommuState::Active). Regions
-    /// that were rejected are not told of.
+    /// What there is to tell of `devices`, in any order and named more than once perhaps: the union of the
+    /// clusters that a region of theirs is in. Lowest first, each once, never overlapping; ranges that only
+    /// touch stay apart. Nothing where no IOMMU is [active](IommuState::Active). Regions that were rejected
+    /// are not told of.
     pub fn told<'t>(
         &'t self,
         devices: impl Iterator<Item = Sbdf> + Clone + 't,

@@ -1,6 +1,8 @@
-//! Scopes that led nowhere at boot, as a bridge on their way was absent: kept with their regions until it comes.
+//! Scopes that led nowhere at boot, as a bridge on their way was absent: kept with their regions until it
+//! comes.
 //!
-//! Their places are made at boot; which devices they mean stands in an atomic, so that readers of the registry need no lock for them either.
+//! Their places are made at boot; which devices they mean stands in an atomic, so that readers of the
+//! registry need no lock for them either.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,7 +61,8 @@ impl Late<'_> {
 }
 
 impl<'m> RegistryBuilder<'m> {
-    /// Keeps the scope at `offset` of the table with the region, to be looked at again when a bridge has appeared.
+    /// Keeps the scope at `offset` of the table with the region, to be looked at again when a bridge has
+    /// appeared.
     pub(crate) fn add_late(
         &mut self,
         arena: &mut Arena<'m>,
@@ -73,7 +76,8 @@ impl<'m> RegistryBuilder<'m> {
 }
 
 impl<'m> Registry<'m> {
-    /// The scope at `scope` of the RMRR at `structure`, both in bytes from the table's start, if it is open still.
+    /// The scope at `scope` of the RMRR at `structure`, both in bytes from the table's start, if it is open
+    /// still.
     pub(crate) fn open(&self, structure: u32, scope: u32) -> Option<&Late<'m>> {
         let origin = Origin::Dmar { offset: structure };
         self.late

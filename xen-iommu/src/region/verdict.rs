@@ -105,7 +105,8 @@ pub enum Verdict {
     Accepted(MfnRange),
     /// With changes.
     Repaired(MfnRange, Repairs),
-    /// Kept until one of its devices, which are all absent, appears. Only who knows the bus can say so, by [`Verdict::dormant`].
+    /// Kept until one of its devices, which are all absent, appears. Only who knows the bus can say so, by
+    /// [`Verdict::dormant`].
     Dormant(MfnRange, Repairs),
     /// Not to be mapped; its devices are not to be assigned unless their owner accepts that.
     Rejected(Rejection),

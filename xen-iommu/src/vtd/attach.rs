@@ -28,7 +28,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         }
         // An id that became free in the meantime is still cached if a flush failed.
         self.settle(frames)?;
-        // The id before the context table: a failure gives back what it took, and a table stays once it is there.
+        // The id before the context table: a failure gives back what it took, and a table stays once it is
+        // there.
         let id = self.unit.domains.acquire(space).ok_or(HardwareError::NoDomainId { unit })?;
         let prepared = ContextEntry::translating(root, id, device_tlb)
             .ok_or(levels)
@@ -55,8 +56,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         }
     }
 
-    /// [`RemappingHardware::flush`](crate::RemappingHardware::flush) for this unit; nothing to do where it does not know the
-    /// space.
+    /// [`RemappingHardware::flush`](crate::RemappingHardware::flush) for this unit; nothing to do where it
+    /// does not know the space.
     pub(super) fn flush(
         &mut self,
         frames: &impl FrameSource,
@@ -81,8 +82,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         let capability = live.capability;
         self.unit.access(capability).flush_write_buffer()?;
         if self.state.in_doubt {
-            // Nobody knows under which ids what is cached. And whatever this flush is for, the tables behind it are free to be used again when it
-            // succeeds.
+            // Nobody knows under which ids what is cached. And whatever this flush is for, the tables behind
+            // it are free to be used again when it succeeds.
             return self.settle(frames);
         }
         let owed = self.unit.domains.is_owed(domain);
@@ -143,7 +144,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         }
     }
 
-    /// Puts `to` into a requester's entry, drops what is cached of the old one, and keeps the count of the domain ids' users; `to`'s is counted already.
+    /// Puts `to` into a requester's entry, drops what is cached of the old one, and keeps the count of the
+    /// domain ids' users; `to`'s is counted already.
     pub(super) fn change(
         &mut self,
         frames: &impl FrameSource,
@@ -172,15 +174,16 @@ impl<R: Registers> Locked<'_, '_, R> {
         result
     }
 
-    /// One entry less has the id of `entry`, if it has one. What may still be cached under it keeps it from being given to another space.
+    /// One entry less has the id of `entry`, if it has one. What may still be cached under it keeps it from
+    /// being given to another space.
     fn release(&mut self, entry: ContextEntry) {
         if let Some(domain) = entry.domain() {
             self.unit.domains.release(domain, self.state.in_doubt);
         }
     }
 
-    /// Replaces an entry in memory and drops what is cached of the old one. When it fails, the new entry is in memory all the same, and what is cached
-    /// is in doubt.
+    /// Replaces an entry in memory and drops what is cached of the old one. When it fails, the new entry is
+    /// in memory all the same, and what is cached is in doubt.
     fn replace(
         &mut self,
         frames: &impl FrameSource,
@@ -267,7 +270,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         }
     }
 
-    /// After a failure, nobody knows what the unit has cached of entries and ids that are no longer in use: drops everything.
+    /// After a failure, nobody knows what the unit has cached of entries and ids that are no longer in use:
+    /// drops everything.
     fn settle(&mut self, frames: &impl FrameSource) -> Result<(), HardwareError> {
         let Some(live) = &self.state.live else { return Ok(()) };
         if !self.state.in_doubt {

@@ -7,8 +7,8 @@ use crate::platform::Sbdf;
 /// What a unit's DRHD structure names, resolved to addresses on this machine's buses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Coverage {
-    /// One function: an endpoint scope. A bridge scope gives one of these for the bridge itself, which some bridges use as the requester of what is
-    /// behind them, beside its [`Buses`](Self::Buses).
+    /// One function: an endpoint scope. A bridge scope gives one of these for the bridge itself, which some
+    /// bridges use as the requester of what is behind them, beside its [`Buses`](Self::Buses).
     Endpoint(Sbdf),
     /// Everything on these buses: what is below a bridge scope.
     Buses {

@@ -1,8 +1,9 @@
 //! Devices with TLBs of their own (PCIe ATS): which they are, and what becomes of one that does not answer.
 //!
-//! A device keeps translations and sends requests that the unit lets pass as they are, as long as its context entry says so (TT = 1). It is trusted to
-//! forget what it is told to forget. One that does not answer when it is told is cut off: its entry blocks translated requests from then on, so that
-//! what it keeps is of no use to it, and neither its space's flushes nor its being detached wait for it again.
+//! A device keeps translations and sends requests that the unit lets pass as they are, as long as its context
+//! entry says so (TT = 1). It is trusted to forget what it is told to forget. One that does not answer when
+//! it is told is cut off: its entry blocks translated requests from then on, so that what it keeps is of no
+//! use to it, and neither its space's flushes nor its being detached wait for it again.
 
 use p2m::FrameSource;
 
@@ -31,15 +32,16 @@ pub(crate) struct AtsDevice {
     pub(crate) source: u16,
     /// The source id of its physical function: its own, unless it is a virtual function.
     pub(crate) physical_function: u16,
-    /// The most invalidations that it may have outstanding, less one (its ATS capability's invalidate queue depth; 0 there means 32).
+    /// The most invalidations that it may have outstanding, less one (its ATS capability's invalidate queue
+    /// depth; 0 there means 32).
     pub(crate) max_pending: u8,
     /// It did not answer.
     pub(crate) is_cut_off: bool,
 }
 
 impl<R: Registers> Locked<'_, '_, R> {
-    /// Lets a device that is about to get its own TLB switched on use it, and invalidates that from now on; `false` when the unit cannot (no
-    /// support, no queue, no room left), and ATS has to stay off.
+    /// Lets a device that is about to get its own TLB switched on use it, and invalidates that from now on;
+    /// `false` when the unit cannot (no support, no queue, no room left), and ATS has to stay off.
     ///
     /// # Errors
     /// As of attaching.
@@ -66,7 +68,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         result.map(|()| true)
     }
 
-    /// The device's own TLB is off (and was so before this call): blocks translated requests from it and leaves its TLB alone from now on.
+    /// The device's own TLB is off (and was so before this call): blocks translated requests from it and
+    /// leaves its TLB alone from now on.
     ///
     /// # Errors
     /// As of attaching.
@@ -115,7 +118,8 @@ impl<R: Registers> Locked<'_, '_, R> {
         self.change(frames, source, slot, ContextEntry { low, ..entry })
     }
 
-    /// Drops translations in the devices' own TLBs, of those devices that are attached under such a domain id.
+    /// Drops translations in the devices' own TLBs, of those devices that are attached under such a domain
+    /// id.
     pub(super) fn flush_device_tlbs(
         &mut self,
         frames: &impl FrameSource,
@@ -140,8 +144,9 @@ impl<R: Registers> Locked<'_, '_, R> {
         device: AtsDevice,
         block: Option<Block>,
     ) -> Result<(), HardwareError> {
-        // One request at a time is in the queue, so that these errors are this device's. A unit tells of them after a minute or more, so that the wait
-        // for it mostly ends before; whether it is the unit that stands still shows when the device is cut off.
+        // One request at a time is in the queue, so that these errors are this device's. A unit tells of them
+        // after a minute or more, so that the wait for it mostly ends before; whether it is the unit that
+        // stands still shows when the device is cut off.
         let of_device = FaultStatus::TIME_OUT_ERROR.union(FaultStatus::COMPLETION_ERROR);
         match self.invalidate(frames, Request::DeviceTlb { device, block }) {
             Err(HardwareError::QueueError { status, .. })

@@ -1,7 +1,8 @@
-//! Domain ids: which address space has which id on a unit, how many context entries carry it, and whether the unit owes it a flush.
+//! Domain ids: which address space has which id on a unit, how many context entries carry it, and whether the
+//! unit owes it a flush.
 //!
-//! Anybody may look for a space's id without a lock, so that flushes do not wait for units that have nothing of the space; all changes are made under
-//! the unit's lock.
+//! Anybody may look for a space's id without a lock, so that flushes do not wait for units that have nothing
+//! of the space; all changes are made under the unit's lock.
 
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering, fence};
 
@@ -9,11 +10,13 @@ use crate::lock::relax;
 use crate::platform::SpaceId;
 use crate::vtd::tables::DomainId;
 
-/// What a unit knows of one domain id; the hypervisor provides as many as there may be ids in use at once, and one more for id 0.
+/// What a unit knows of one domain id; the hypervisor provides as many as there may be ids in use at once,
+/// and one more for id 0.
 #[derive(Debug)]
 pub struct DomainSlot {
     space: AtomicU32,
-    /// Context entries that have the id; [`FREE`] when no space has it. An id without entries lingers until the unit is known to have forgotten it.
+    /// Context entries that have the id; [`FREE`] when no space has it. An id without entries lingers until
+    /// the unit is known to have forgotten it.
     users: AtomicU32,
     /// A flush failed: translations that were to be dropped may be cached.
     owed: AtomicBool,
@@ -50,7 +53,8 @@ impl Default for DomainSlot {
     }
 }
 
-/// The domain ids of a unit: a hash table from spaces to ids that is chained through the slots, and a list of the free ids.
+/// The domain ids of a unit: a hash table from spaces to ids that is chained through the slots, and a list of
+/// the free ids.
 #[derive(Debug)]
 pub(crate) struct Domains<'m> {
     /// Indexed by domain id.
@@ -69,8 +73,9 @@ impl<'m> Domains<'m> {
         this
     }
 
-    /// No space has an id. There are `end` ids, as far as there is memory for them, less id 0, which belongs to the unit in caching mode (§6.1) and
-    /// which nobody gets here; and less the last one with `reserve`, which is the driver's own and is returned.
+    /// No space has an id. There are `end` ids, as far as there is memory for them, less id 0, which belongs
+    /// to the unit in caching mode (§6.1) and which nobody gets here; and less the last one with `reserve`,
+    /// which is the driver's own and is returned.
     pub(crate) fn reset(&self, end: usize, reserve: bool) -> Option<DomainId> {
         self.change(|| {
             for slot in self.slots {
@@ -110,16 +115,16 @@ impl<'m> Domains<'m> {
         self.slots.get(usize::from(id.0))
     }
 
-    /// The slot where the bucket of `space` starts. Spaces are often numbered in a row; the multiplication (2^32 over the golden ratio) spreads them
-    /// whatever their bits mean.
+    /// The slot where the bucket of `space` starts. Spaces are often numbered in a row; the multiplication
+    /// (2^32 over the golden ratio) spreads them whatever their bits mean.
     fn bucket(&self, space: SpaceId) -> Option<&'m DomainSlot> {
         let spread = u64::from(space.0.wrapping_mul(0x9e37_79b9));
         let slots = u64::try_from(self.slots.len()).unwrap_or(0);
         self.slots.get(usize::try_from(spread.saturating_mul(slots) >> 32).ok()?)
     }
 
-    /// The id of a space that has one, or had one that lingers. Needs no lock: what the caller wrote to the space's tables before is what the unit
-    /// reads if the space gets an id after this look.
+    /// The id of a space that has one, or had one that lingers. Needs no lock: what the caller wrote to the
+    /// space's tables before is what the unit reads if the space gets an id after this look.
     pub(crate) fn id_of(&self, space: SpaceId) -> Option<DomainId> {
         fence(Ordering::SeqCst);
         loop {
@@ -179,7 +184,8 @@ impl<'m> Domains<'m> {
         }
     }
 
-    /// One context entry less that carries `id`. When it was the last, the id is free; or it lingers with `keep`, until [`settle`](Self::settle).
+    /// One context entry less that carries `id`. When it was the last, the id is free; or it lingers with
+    /// `keep`, until [`settle`](Self::settle).
     pub(crate) fn release(&self, id: DomainId, keep: bool) {
         let Some(slot) = self.slot(id).filter(|slot| slot.users() != FREE) else { return };
         slot.users.store(slot.users().saturating_sub(1), Ordering::Relaxed);

@@ -6,9 +6,11 @@ use crate::region::record::Devices;
 use crate::region::resolved::{ResolvedScope, ResolvedScopes};
 use crate::vtd::Coverage;
 
-/// Visits what the unit of `drhd` translates: each of its scopes that leads to PCI functions, and the rest of the segment where it includes all
-/// (VT-d 8.3). Phantom and virtual functions, which no scope names, are found by their function ([`RequesterId`](crate::RequesterId)). An absent endpoint
-/// is this unit's all the same once it comes. Scopes that lead nowhere are reported and cover nothing; I/O APICs and HPETs do no DMA.
+/// Visits what the unit of `drhd` translates: each of its scopes that leads to PCI functions, and the rest of
+/// the segment where it includes all (VT-d 8.3). Phantom and virtual functions, which no scope names, are
+/// found by their function ([`RequesterId`](crate::RequesterId)). An absent endpoint is this unit's all the
+/// same once it comes. Scopes that lead nowhere are reported and cover nothing; I/O APICs and HPETs do no
+/// DMA.
 pub fn coverage(
     drhd: &Drhd<'_>,
     scopes: &ResolvedScopes<'_>,
@@ -26,7 +28,8 @@ pub fn coverage(
         }
         match place.devices {
             Devices::Below { bridge, first_bus, last_bus } => {
-                // Some bridges request with their own id for what is behind them, others with their secondary bus's.
+                // Some bridges request with their own id for what is behind them, others with their secondary
+                // bus's.
                 visit(Coverage::Endpoint(bridge));
                 visit(Coverage::Buses { segment, first: first_bus, last: last_bus });
             }

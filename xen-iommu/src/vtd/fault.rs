@@ -32,7 +32,8 @@ pub struct Fault {
     pub source: Sbdf,
     /// What it did.
     pub operation: Operation,
-    /// The address as the device gave it, down to its page; for a fault of interrupt remapping the interrupt's index.
+    /// The address as the device gave it, down to its page; for a fault of interrupt remapping the
+    /// interrupt's index.
     pub address: u64,
     /// Why.
     pub reason: Reason,
@@ -152,8 +153,9 @@ impl FaultSummary {
     }
 }
 
-/// Reads and frees all fault recording registers, oldest first, then clears the overflow (§7.2.1): in the other order, a fault that comes in between
-/// would set the overflow again for registers that are already read.
+/// Reads and frees all fault recording registers, oldest first, then clears the overflow (§7.2.1): in the
+/// other order, a fault that comes in between would set the overflow again for registers that are already
+/// read.
 pub(crate) fn read_all<R: Registers>(
     registers: &R,
     capability: Capability,
@@ -219,7 +221,8 @@ pub(crate) fn set_event<R: Registers>(registers: &R, message: Option<(u64, u32)>
     }
 }
 
-/// Lets so many reports through in a time, and counts those that it held back: a device that faults on and on must not drown the log.
+/// Lets so many reports through in a time, and counts those that it held back: a device that faults on and on
+/// must not drown the log.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimit {
     burst: u32,

@@ -1,8 +1,10 @@
-//! Invalidation of what a unit caches (§6.5): through its registers, or through its queue; every wait is bounded.
+//! Invalidation of what a unit caches (§6.5): through its registers, or through its queue; every wait is
+//! bounded.
 //!
-//! Whatever the way, requests run one after the other: each is complete before the next one starts. The specification wants that where it matters
-//! (context cache before IOTLB, because the former's contents tag the latter's; IOTLB before the devices' TLBs, because a device would refill from
-//! it), and this driver does it everywhere.
+//! Whatever the way, requests run one after the other: each is complete before the next one starts. The
+//! specification wants that where it matters (context cache before IOTLB, because the former's contents tag
+//! the latter's; IOTLB before the devices' TLBs, because a device would refill from it), and this driver does
+//! it everywhere.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -22,7 +24,8 @@ use crate::vtd::tables::DomainId;
 pub(crate) enum Request {
     /// Every cached context entry.
     ContextGlobal,
-    /// A requester's cached context entry, which was cached under `domain`; 0 for one that was cached as not present (caching mode).
+    /// A requester's cached context entry, which was cached under `domain`; 0 for one that was cached as not
+    /// present (caching mode).
     ContextDevice {
         /// The domain id it was cached under.
         domain: DomainId,
@@ -73,7 +76,8 @@ impl Block {
         Some(Self { first: first >> order << order, order })
     }
 
-    /// The block as a device-TLB invalidation has it (PCIe ATS 3.7): the lowest zero of the address tells the size.
+    /// The block as a device-TLB invalidation has it (PCIe ATS 3.7): the lowest zero of the address tells the
+    /// size.
     fn ats_address(self) -> (u64, bool) {
         let ones = (1u64 << self.order.min(52) >> 1).saturating_sub(1);
         ((self.first | ones) << PAGE_SHIFT, self.order != 0)
@@ -194,7 +198,8 @@ impl<R: Registers> Access<'_, R> {
         Global::from_bits_retain(self.registers.read32(GSTS))
     }
 
-    /// Gives a global command: the states as they are, but for `set` and `clear` (§11.4.4.1), and waits until the status shows it.
+    /// Gives a global command: the states as they are, but for `set` and `clear` (§11.4.4.1), and waits until
+    /// the status shows it.
     pub(crate) fn command(
         &self,
         operation: &'static str,
@@ -337,7 +342,8 @@ fn by_iotlb_command<R: Registers>(
         .with_drain_writes(unit.capability.drain_writes());
     unit.registers.write64(iotlb, command.into_bits());
     unit.wait("IOTLB invalidation", || Ok(!read().busy()))?;
-    // §11.4.6.2: an actual granularity of 0 says that the request was wrong and nothing was done; a wider one than asked for is as good.
+    // §11.4.6.2: an actual granularity of 0 says that the request was wrong and nothing was done; a wider one
+    // than asked for is as good.
     match (read().actual(), command.granularity()) {
         (0, 3) => by_iotlb_command(unit, iva, command.with_busy(false).with_granularity(2), None),
         (0, 2) => by_iotlb_command(unit, iva, command.with_busy(false).with_granularity(1), None),
@@ -390,10 +396,12 @@ impl Queue {
         let result = self.submit(unit, frames, request);
         match result {
             Err(HardwareError::QueueError { .. }) => {
-                // The error is reported as it was found; the queue has to be usable for what the caller does about it.
+                // The error is reported as it was found; the queue has to be usable for what the caller does
+                // about it.
                 self.restart(unit)?;
             }
-            // What is in the queue may be done later or never. A new start forgets it, and late status writes carry old numbers.
+            // What is in the queue may be done later or never. A new start forgets it, and late status writes
+            // carry old numbers.
             Err(HardwareError::TimedOut { .. }) => {
                 let _ = self.restart(unit);
             }

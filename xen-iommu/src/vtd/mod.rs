@@ -1,10 +1,13 @@
-//! The driver of Intel VT-d remapping hardware: any number of units, in legacy mode, with second-stage tables that somebody else makes.
+//! The driver of Intel VT-d remapping hardware: any number of units, in legacy mode, with second-stage tables
+//! that somebody else makes.
 //!
-//! "§" is a section of the *Intel Virtualization Technology for Directed I/O Architecture Specification* (D51397), revision 4.1 or later.
+//! "§" is a section of the *Intel Virtualization Technology for Directed I/O Architecture Specification*
+//! (D51397), revision 4.1 or later.
 //!
-//! The hypervisor makes a [`Unit`] of each DRHD structure, gives them to [`Vtd::new`], starts them, attaches the devices, and enables translation:
-//! from then on what is not attached is blocked. A unit that cannot be started keeps its devices: they have no unit, and never fall to another one
-//! that does not see their requests.
+//! The hypervisor makes a [`Unit`] of each DRHD structure, gives them to [`Vtd::new`], starts them, attaches
+//! the devices, and enables translation: from then on what is not attached is blocked. A unit that cannot be
+//! started keeps its devices: they have no unit, and never fall to another one that does not see their
+//! requests.
 
 mod attach;
 mod coverage;
@@ -45,8 +48,9 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         Self { units, frames }
     }
 
-    /// Starts every unit that is not, and tells of each that cannot be. A started unit has an empty root table, which blocks all DMA once translation
-    /// is on, and empty caches; translation that firmware or a boot loader left on is switched off first.
+    /// Starts every unit that is not, and tells of each that cannot be. A started unit has an empty root
+    /// table, which blocks all DMA once translation is on, and empty caches; translation that firmware or a
+    /// boot loader left on is switched off first.
     ///
     /// Takes the units' locks one after the other, and waits for the units.
     pub fn start(&self, failed: &mut dyn FnMut(&Unit<'m, R>, UnitError)) {
@@ -63,8 +67,8 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         self.units
     }
 
-    /// The unit of a requester, started or not: the one whose scopes name its [`unit_of`](RequesterId::unit_of) most closely; of several, the first.
-    /// No lock, no wait.
+    /// The unit of a requester, started or not: the one whose scopes name its
+    /// [`unit_of`](RequesterId::unit_of) most closely; of several, the first. No lock, no wait.
     #[must_use]
     pub fn unit_of(&self, requester: RequesterId) -> Option<&'m Unit<'m, R>> {
         let named = self.units.iter().filter_map(|unit| Some((unit.closeness(requester.unit_of)?, unit)));
@@ -93,8 +97,8 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         self.started().filter_map(Unit::largest_page).min().unwrap_or(PageSize::Size4K)
     }
 
-    /// Whether every started unit reads its tables through the CPU's caches. If not, second-stage tables have to be written back to memory before
-    /// [`flush`](RemappingHardware::flush). No lock, no wait.
+    /// Whether every started unit reads its tables through the CPU's caches. If not, second-stage tables have
+    /// to be written back to memory before [`flush`](RemappingHardware::flush). No lock, no wait.
     #[must_use]
     pub fn is_coherent(&self) -> bool {
         self.started().filter_map(Unit::capabilities).all(|(_, extended)| extended.coherent())
@@ -106,14 +110,16 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         self.started().filter_map(Unit::capabilities).all(|(_, extended)| extended.snoop_control())
     }
 
-    /// The width in bits of the guest addresses that every started unit translates; 0 when none is. No lock, no wait.
+    /// The width in bits of the guest addresses that every started unit translates; 0 when none is. No lock,
+    /// no wait.
     #[must_use]
     pub fn guest_width(&self) -> u8 {
         self.started().filter_map(Unit::address_width).min().unwrap_or(0)
     }
 
-    /// Switches translation on in every started unit: from now on DMA that is not attached is blocked. Then switches off the protected memory regions
-    /// that a boot loader may have set up, which translation replaces (§11.4.8.1).
+    /// Switches translation on in every started unit: from now on DMA that is not attached is blocked. Then
+    /// switches off the protected memory regions that a boot loader may have set up, which translation
+    /// replaces (§11.4.8.1).
     ///
     /// Takes the units' locks one after the other, and waits for the units.
     ///
@@ -133,9 +139,11 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         all(self.units.iter().map(Unit::disable))
     }
 
-    /// Switches translation off as far as that goes without waiting: for a crash, before another kernel is started (Xen's `iommu_crash_shutdown`).
-    /// Each started unit gets the command, which it carries out within microseconds; nobody waits for that. `left` is told the register base of each
-    /// unit that somebody has, perhaps a processor that was stopped while it waited: it goes on translating, and blocks what is not attached.
+    /// Switches translation off as far as that goes without waiting: for a crash, before another kernel is
+    /// started (Xen's `iommu_crash_shutdown`). Each started unit gets the command, which it carries out
+    /// within microseconds; nobody waits for that. `left` is told the register base of each unit that
+    /// somebody has, perhaps a processor that was stopped while it waited: it goes on translating, and blocks
+    /// what is not attached.
     ///
     /// Never waits, neither for a lock nor for a unit; may be called from anywhere, with anything held.
     pub fn disable_at_crash(&self, left: &mut dyn FnMut(u64)) {
@@ -156,16 +164,18 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
 
     /// Reads and frees the fault registers of every unit.
     ///
-    /// Takes the locks of the units' fault registers one after the other, which are held only by those who read them: a unit that somebody waits for
-    /// holds nobody up here. `report` is called under them, and must not ask for faults. Not for interrupts that come while faults are read: see
+    /// Takes the locks of the units' fault registers one after the other, which are held only by those who
+    /// read them: a unit that somebody waits for holds nobody up here. `report` is called under them, and
+    /// must not ask for faults. Not for interrupts that come while faults are read: see
     /// [`try_read_faults`](Self::try_read_faults).
     pub fn read_faults(&self, report: &mut dyn FnMut(&Fault)) -> FaultSummary {
         let summaries = self.units.iter().map(|unit| unit.read_faults(report));
         summaries.fold(FaultSummary::default(), FaultSummary::and)
     }
 
-    /// The same without waiting for a lock; `None` when somebody else reads a unit's faults now. The faults of the other units are read and reported
-    /// all the same; for that unit's the caller has to come again, as a new one makes no event while old ones are there (§7.3).
+    /// The same without waiting for a lock; `None` when somebody else reads a unit's faults now. The faults
+    /// of the other units are read and reported all the same; for that unit's the caller has to come again,
+    /// as a new one makes no event while old ones are there (§7.3).
     ///
     /// Never waits; may be called from a fault event's interrupt, with anything held.
     pub fn try_read_faults(&self, report: &mut dyn FnMut(&Fault)) -> Option<FaultSummary> {
@@ -177,7 +187,8 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         total
     }
 
-    /// Has every started unit send this message (an MSI's address and data) when it records a fault; `None` for none.
+    /// Has every started unit send this message (an MSI's address and data) when it records a fault; `None`
+    /// for none.
     ///
     /// Takes the locks of the units' fault registers, as [`read_faults`](Self::read_faults) does.
     pub fn set_fault_event(&self, message: Option<(u64, u32)>) {
@@ -186,9 +197,11 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         }
     }
 
-    /// To be called before a device gets its own TLB switched on (PCIe ATS); `false` when that has to stay off: its unit has no support for it, no
-    /// queue, or no room. Such a device is trusted to use only translations that it was given, and forgets them when its TLB is switched on. Its own id
-    /// is meant: `device.id` is that of a physical function, or a virtual one's, whose physical function is `device.unit_of`.
+    /// To be called before a device gets its own TLB switched on (PCIe ATS); `false` when that has to stay
+    /// off: its unit has no support for it, no queue, or no room. Such a device is trusted to use only
+    /// translations that it was given, and forgets them when its TLB is switched on. Its own id is meant:
+    /// `device.id` is that of a physical function, or a virtual one's, whose physical function is
+    /// `device.unit_of`.
     ///
     /// Takes the unit's lock, and waits for the unit.
     ///
@@ -205,9 +218,10 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         unit.lock().use_device_tlb(&self.frames, device)
     }
 
-    /// Visits the devices that were cut off: they did not answer when their own TLBs were to forget something, and their translated requests are blocked
-    /// since then, until their TLBs are [used](Self::use_device_tlb) or [dropped](Self::drop_device_tlb) anew. A device that goes on using its TLB
-    /// makes faults.
+    /// Visits the devices that were cut off: they did not answer when their own TLBs were to forget
+    /// something, and their translated requests are blocked since then, until their TLBs are
+    /// [used](Self::use_device_tlb) or [dropped](Self::drop_device_tlb) anew. A device that goes on using its
+    /// TLB makes faults.
     ///
     /// Takes the units' locks one after the other; `visit` is called under them.
     pub fn for_each_cut_off(&self, visit: &mut dyn FnMut(Sbdf)) {
@@ -216,7 +230,8 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
         }
     }
 
-    /// To be called after a device's own TLB was switched off, or the device went away: translated requests are blocked again.
+    /// To be called after a device's own TLB was switched off, or the device went away: translated requests
+    /// are blocked again.
     ///
     /// Takes the unit's lock, and waits for the unit.
     ///
@@ -236,9 +251,10 @@ fn all(results: impl Iterator<Item = Result<(), HardwareError>>) -> Result<(), H
     first
 }
 
-/// [`attach`](RemappingHardware::attach) and [`detach`](RemappingHardware::detach) take the lock of the requester's unit, and wait for the unit;
-/// [`flush`](RemappingHardware::flush) does so for the units that [have the space](Unit::has_space) and for no others. Each wait for the hardware is
-/// bounded by [`Setup::polls`]. The rest takes no lock and does not wait.
+/// [`attach`](RemappingHardware::attach) and [`detach`](RemappingHardware::detach) take the lock of the
+/// requester's unit, and wait for the unit; [`flush`](RemappingHardware::flush) does so for the units that
+/// [have the space](Unit::has_space) and for no others. Each wait for the hardware is bounded by
+/// [`Setup::polls`]. The rest takes no lock and does not wait.
 impl<R: Registers, F: FrameSource> RemappingHardware for Vtd<'_, R, F> {
     fn attach(&self, requester: RequesterId, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
         self.unit(requester)?.lock().attach(&self.frames, requester.id, space, root)

@@ -1,11 +1,13 @@
-//! The registers of a remapping unit, as the VT-d specification (D51397, revisions 4 and 5, chapter 11) lays them out.
+//! The registers of a remapping unit, as the VT-d specification (D51397, revisions 4 and 5, chapter 11) lays
+//! them out.
 
 use core::sync::atomic::AtomicU64;
 
 use bitfield_struct::bitfield;
 use bitflags::bitflags;
 
-/// Access to one unit's registers, which the hypervisor has mapped uncached, and the two things about the machine that go with it.
+/// Access to one unit's registers, which the hypervisor has mapped uncached, and the two things about the
+/// machine that go with it.
 pub trait Registers {
     /// Reads the 32-bit register at `offset` bytes from the unit's base; `offset` is a multiple of 4.
     fn read32(&self, offset: u32) -> u32;
@@ -13,17 +15,20 @@ pub trait Registers {
     /// Reads the 64-bit register at `offset`, a multiple of 8.
     fn read64(&self, offset: u32) -> u64;
 
-    /// Writes the 32-bit register at `offset`, a multiple of 4. Memory written before is visible to the unit first.
+    /// Writes the 32-bit register at `offset`, a multiple of 4. Memory written before is visible to the unit
+    /// first.
     fn write32(&self, offset: u32, value: u32);
 
-    /// Writes the 64-bit register at `offset`, a multiple of 8. Memory written before is visible to the unit first.
+    /// Writes the 64-bit register at `offset`, a multiple of 8. Memory written before is visible to the unit
+    /// first.
     fn write64(&self, offset: u32, value: u64);
 
-    /// Called between two looks at something that the unit is about to do: a `pause`, or a short delay. Waits are bounded by a number of these.
+    /// Called between two looks at something that the unit is about to do: a `pause`, or a short delay. Waits
+    /// are bounded by a number of these.
     fn relax(&self);
 
-    /// Writes these entries' cache lines back to memory (`clflush` and the like). Called for units that do not snoop the caches when they read
-    /// their tables (§11.4.3, ECAP.C = 0), and for no others.
+    /// Writes these entries' cache lines back to memory (`clflush` and the like). Called for units that do
+    /// not snoop the caches when they read their tables (§11.4.3, ECAP.C = 0), and for no others.
     fn write_back(&self, entries: &[AtomicU64]);
 }
 
@@ -98,7 +103,8 @@ pub struct Capability {
     pub protected_low: bool,
     /// PHMR: has a protected high-memory region.
     pub protected_high: bool,
-    /// CM: may cache that something is not present; added entries need a flush, too, and domain id 0 is the unit's own (§6.1).
+    /// CM: may cache that something is not present; added entries need a flush, too, and domain id 0 is the
+    /// unit's own (§6.1).
     pub caching_mode: bool,
     /// SAGAW: bit 1, 2, 3 for second-stage tables of 3, 4, 5 levels.
     #[bits(5)]

@@ -1,21 +1,25 @@
-//! Root and context tables of legacy mode (§9.1, §9.3), and how their entries change under the eyes of hardware.
+//! Root and context tables of legacy mode (§9.1, §9.3), and how their entries change under the eyes of
+//! hardware.
 //!
-//! A root table has an entry for each bus, a context table one for each device and function; an entry is two 64-bit words. Only the lower word of
-//! a root entry is in use, so it changes in one write. Both words of a context entry matter: the lower one has the present bit and the second-stage
-//! table's address, the upper one the table's number of levels and the domain id that cached translations are tagged with. Hardware that read the
-//! one word before and the other after a change would walk the new table with the old number of levels, or tag translations of one domain with the
-//! id of another, whose devices would then reach them.
+//! A root table has an entry for each bus, a context table one for each device and function; an entry is two
+//! 64-bit words. Only the lower word of a root entry is in use, so it changes in one write. Both words of a
+//! context entry matter: the lower one has the present bit and the second-stage table's address, the upper
+//! one the table's number of levels and the domain id that cached translations are tagged with. Hardware that
+//! read the one word before and the other after a change would walk the new table with the old number of
+//! levels, or tag translations of one domain with the id of another, whose devices would then reach them.
 //!
 //! - **Not present to present**: the upper word first; hardware ignores it until the lower one is there.
 //! - **Present to not present**: the lower word first, for the same reason.
-//! - **Present to present**: reserved memory has to stay reachable (XSA-400), so the entry must not be absent in between. `cmpxchg16b` replaces both
-//!   words at once; the entry is naturally aligned and never crosses a cache line, so hardware reads all of the old one or all of the new one.
-//!   Every CPU that comes with VT-d has the instruction.
-//! - **Present to present, two words at a time** (a virtual CPU without `cmpxchg16b`): by way of a domain id of its own, that no domain ever has:
-//!   (old id, old table) → (transit, old) → (transit, new) → (new id, new table), with the context cache invalidated after each step. Whatever is
-//!   cached under a wrong pair is tagged with the transit id, which no other device uses, and is flushed at the end. That leaves one case without
-//!   a safe way: tables of different numbers of levels. It goes by way of not present, which blocks the device for a moment rather than let it
-//!   walk memory as a table that is none.
+//! - **Present to present**: reserved memory has to stay reachable (XSA-400), so the entry must not be absent
+//!   in between. `cmpxchg16b` replaces both words at once; the entry is naturally aligned and never crosses a
+//!   cache line, so hardware reads all of the old one or all of the new one. Every CPU that comes with VT-d
+//!   has the instruction.
+//! - **Present to present, two words at a time** (a virtual CPU without `cmpxchg16b`): by way of a domain id
+//!   of its own, that no domain ever has: (old id, old table) → (transit, old) → (transit, new) → (new id,
+//!   new table), with the context cache invalidated after each step. Whatever is cached under a wrong pair is
+//!   tagged with the transit id, which no other device uses, and is flushed at the end. That leaves one case
+//!   without a safe way: tables of different numbers of levels. It goes by way of not present, which blocks
+//!   the device for a moment rather than let it walk memory as a table that is none.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,7 +51,8 @@ pub struct ContextLow {
     pub present: bool,
     /// FPD: faults are not recorded.
     pub fault_disable: bool,
-    /// TT: 0 translate untranslated requests and block others, 1 serve the device's TLB as well, 2 pass through.
+    /// TT: 0 translate untranslated requests and block others, 1 serve the device's TLB as well, 2 pass
+    /// through.
     #[bits(2)]
     pub translation_type: u8,
     _reserved: u8,
@@ -150,13 +155,15 @@ impl<'f> ContextSlot<'f> {
         self.0
     }
 
-    /// Replaces both words in one write; `false` if somebody else wrote the entry in between, which the callers' lock rules out.
+    /// Replaces both words in one write; `false` if somebody else wrote the entry in between, which the
+    /// callers' lock rules out.
     #[must_use]
     pub fn replace_at_once(self, how: AtOnce, entry: ContextEntry) -> bool {
         how.replace(self, entry)
     }
 
-    /// Replaces one word after the other, in the order that is right when the entry was not present before, will not be, or differs in one word.
+    /// Replaces one word after the other, in the order that is right when the entry was not present before,
+    /// will not be, or differs in one word.
     pub fn replace_by_words(self, entry: ContextEntry) {
         let [low, high] = self.0;
         if entry.low.present() {
@@ -198,7 +205,8 @@ impl AtOnce {
         (leaf.ecx & 1 << 13 != 0).then_some(Self(()))
     }
 
-    /// Assembly, because without optimization core's `cmpxchg16b` becomes a call into a library that a hypervisor does not have.
+    /// Assembly, because without optimization core's `cmpxchg16b` becomes a call into a library that a
+    /// hypervisor does not have.
     #[allow(unsafe_code, reason = "cmpxchg16b")]
     fn replace(self, slot: ContextSlot<'_>, entry: ContextEntry) -> bool {
         let place = core::ptr::from_ref(slot.0).cast::<u128>();
@@ -208,10 +216,11 @@ impl AtOnce {
         let old = slot.0.each_ref().map(|word| word.load(Ordering::Relaxed));
         let [low, high] = old;
         let (found_low, found_high): (u64, u64);
-        // SAFETY: the CPU has the instruction: `self` is only made where it says so. `place` is the 16 bytes that the slot borrows, aligned, as was
-        // just looked at. They are atomics, so writing them through a shared reference is allowed, and every other access to them is atomic, too.
-        // RBX, which the compiler keeps for itself, has its value again at the end; if `new_low` is in RBX, both exchanges of it with itself do
-        // nothing.
+        // SAFETY: the CPU has the instruction: `self` is only made where it says so. `place` is the 16 bytes
+        // that the slot borrows, aligned, as was just looked at. They are atomics, so writing them through a
+        // shared reference is allowed, and every other access to them is atomic, too. RBX, which the compiler
+        // keeps for itself, has its value again at the end; if `new_low` is in RBX, both exchanges of it with
+        // itself do nothing.
         unsafe {
             core::arch::asm!(
                 "xchg rbx, {new_low}",

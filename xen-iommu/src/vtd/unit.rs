@@ -17,11 +17,13 @@ use crate::vtd::registers::{
 };
 use crate::vtd::tables::{AtOnce, DomainId, context_table};
 
-/// What a unit is made of: its registers, and memory that the hypervisor provides for as long as there is the unit.
+/// What a unit is made of: its registers, and memory that the hypervisor provides for as long as there is the
+/// unit.
 pub struct Setup<'m, R> {
     /// The physical address of the registers; for messages.
     pub base: u64,
-    /// How many bytes of registers are mapped: 4096 at least, and what the DRHD structure's size field says (§8.3).
+    /// How many bytes of registers are mapped: 4096 at least, and what the DRHD structure's size field says
+    /// (§8.3).
     pub window: u32,
     /// Access to them.
     pub registers: R,
@@ -33,7 +35,8 @@ pub struct Setup<'m, R> {
     pub domains: &'m mut [DomainSlot],
     /// Room for the devices whose own TLBs may be in use; may be empty.
     pub device_tlbs: &'m mut [DeviceTlbSlot],
-    /// How often to look for something the unit has to do, with a [`Registers::relax`] in between, before giving up.
+    /// How often to look for something the unit has to do, with a [`Registers::relax`] in between, before
+    /// giving up.
     pub polls: u32,
     /// Whether to use the invalidation queue where there is one. Units of version 6 and up have nothing else.
     pub queue: bool,
@@ -47,8 +50,8 @@ pub enum Replacement {
     /// Both words at once, where the CPU has `cmpxchg16b`; else one after the other.
     #[default]
     AtOnce,
-    /// One after the other: for tables that are mapped uncached, where locked instructions lock the whole bus, or are forbidden
-    /// (Intel SDM Vol. 3, "UC-lock disable").
+    /// One after the other: for tables that are mapped uncached, where locked instructions lock the whole
+    /// bus, or are forbidden (Intel SDM Vol. 3, "UC-lock disable").
     ByWords,
 }
 
@@ -95,7 +98,8 @@ pub struct Unit<'m, R> {
     /// CAP and ECAP while it is started, 0 otherwise: neither is 0 where there is a unit.
     capability: AtomicU64,
     extended: AtomicU64,
-    /// For the fault registers, which nothing else touches: faults can be read while somebody waits for the unit.
+    /// For the fault registers, which nothing else touches: faults can be read while somebody waits for the
+    /// unit.
     faults: Lock<()>,
     state: Lock<State<'m>>,
 }
@@ -114,7 +118,8 @@ pub(super) struct Live {
     pub(super) extended: ExtendedCapability,
     pub(super) root: Mfn,
     pub(super) way: Way,
-    /// The domain id for entries that are between two (see [`crate::vtd::tables`]); only where they cannot be replaced at once.
+    /// The domain id for entries that are between two (see [`crate::vtd::tables`]); only where they cannot be
+    /// replaced at once.
     pub(super) transit: Option<DomainId>,
 }
 
@@ -199,8 +204,8 @@ impl<'m, R: Registers> Unit<'m, R> {
         self.capabilities().is_some_and(|(capability, _)| walks(capability, levels))
     }
 
-    /// The width in bits of the guest addresses that it translates, once it is started: what it says (MGAW), and what tables of the most levels that
-    /// it walks have room for.
+    /// The width in bits of the guest addresses that it translates, once it is started: what it says (MGAW),
+    /// and what tables of the most levels that it walks have room for.
     #[must_use]
     pub fn address_width(&self) -> Option<u8> {
         let (capability, _) = self.capabilities()?;
@@ -225,8 +230,8 @@ impl<'m, R: Registers> Unit<'m, R> {
         self.domains.id_of(space).is_some()
     }
 
-    /// Looks at what the unit is, gives it an empty root table, which blocks all DMA once translation is on, and empties its caches. Translation that
-    /// firmware or a boot loader left on is switched off first.
+    /// Looks at what the unit is, gives it an empty root table, which blocks all DMA once translation is on,
+    /// and empties its caches. Translation that firmware or a boot loader left on is switched off first.
     ///
     /// # Errors
     /// [`UnitError`]; the unit is then not started.
@@ -305,8 +310,8 @@ impl<'m, R: Registers> Unit<'m, R> {
         Ok((capability, extended))
     }
 
-    /// Switches translation on: from now on DMA that is not attached is blocked. Then switches off the protected memory regions that a boot loader
-    /// may have set up, which translation replaces (§11.4.8.1).
+    /// Switches translation on: from now on DMA that is not attached is blocked. Then switches off the
+    /// protected memory regions that a boot loader may have set up, which translation replaces (§11.4.8.1).
     ///
     /// # Errors
     /// [`HardwareError::TimedOut`]; nothing, if the unit is not started.
@@ -340,7 +345,8 @@ impl<'m, R: Registers> Unit<'m, R> {
         access.command("translation off", Global::empty(), Global::TRANSLATION)
     }
 
-    /// Gives the command to switch translation off and does not wait for it; `false` when somebody has the unit.
+    /// Gives the command to switch translation off and does not wait for it; `false` when somebody has the
+    /// unit.
     pub(super) fn try_disable(&self) -> bool {
         let Some(state) = self.state.try_lock() else { return false };
         if state.live.is_some() {

@@ -45,7 +45,8 @@ fn devices_with_tlbs_of_their_own_are_flushed_too() {
     assert_eq!(no_support.vtd.use_device_tlb(gpu.into(), 0), Ok(false));
 }
 
-/// Spaces 0 and 1 with a device each, of which both keep their page themselves; the first one no longer answers.
+/// Spaces 0 and 1 with a device each, of which both keep their page themselves; the first one no longer
+/// answers.
 fn one_is_silent(silence: Silence) -> (Rig, [DeviceRoot; 2]) {
     let rig = Rig::new(CAP, MODEL_ECAP, true);
     let tables = [rig.table(4, &[(1, 0x11)]), rig.table(4, &[(1, 0x22)])];

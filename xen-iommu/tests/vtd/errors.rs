@@ -158,7 +158,8 @@ fn a_failed_detach_leaves_the_device_attached() {
 
 #[test]
 fn a_failed_flush_is_reported_and_remembered() {
-    // The next flush of the space makes up for it, though it names another page, or is for mappings that were added alone.
+    // The next flush of the space makes up for it, though it names another page, or is for mappings that were
+    // added alone.
     for next in [flush_of(7, 8), added(7, 8)] {
         let (rig, tables) = two_spaces(CAP, true, true);
         rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());

@@ -1,4 +1,5 @@
-//! Moves with everything watched at each step: all that hardware may have kept, and all that it may read anew; and with a failure at each command.
+//! Moves with everything watched at each step: all that hardware may have kept, and all that it may read
+//! anew; and with a failure at each command.
 
 use testkit::vtd::Trouble;
 use xen_iommu::vtd::registers::FaultStatus;
@@ -71,7 +72,8 @@ impl Registers for Watched {
     }
 }
 
-/// Moves a device from space 1 to space 2 in such trouble. What it came to, how many commands that took, and what was wrong.
+/// Moves a device from space 1 to space 2 in such trouble. What it came to, how many commands that took, and
+/// what was wrong.
 fn watch(
     cap: u64,
     replacement: Replacement,

@@ -81,7 +81,8 @@ fn unit_of_bus(bus: u8, registers: &'static Gate) -> Unit<'static, &'static Gate
     })
 }
 
-/// Two units for a bus each, with a device of space 0 and 1, and one of space 2 on both; and a thread that waits for the first unit in a flush.
+/// Two units for a bus each, with a device of space 0 and 1, and one of space 2 on both; and a thread that
+/// waits for the first unit in a flush.
 struct Slow {
     arena: &'static Frames,
     gates: [&'static Gate; 2],

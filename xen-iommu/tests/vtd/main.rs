@@ -283,7 +283,8 @@ fn a_unit_that_does_not_snoop_gets_its_tables_written_back() {
         assert!(!rig.vtd.is_coherent());
         let table = rig.table(4, &[(1, 2)]);
         for words in rig.arena.words() {
-            // What the owner of second-stage tables does; the driver's own are written again by the driver alone.
+            // What the owner of second-stage tables does; the driver's own are written again by the driver
+            // alone.
             Registers::write_back(&rig.model, words);
         }
         rig.vtd.attach(device(7, 8).into(), SpaceId(1), table).unwrap();

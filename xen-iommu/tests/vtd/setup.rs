@@ -247,7 +247,8 @@ fn several_units_have_the_least_in_common_and_are_flushed_together() {
     assert_eq!(summary, FaultSummary { faults: 2, overflow: false });
 }
 
-/// The id of a virtual function depends on its physical function's NumVFs and ARI, which change; its unit does not.
+/// The id of a virtual function depends on its physical function's NumVFs and ARI, which change; its unit
+/// does not.
 #[test]
 fn a_virtual_function_has_the_unit_of_its_physical_function() {
     let arena = arena(64);

@@ -15,7 +15,8 @@ const MOVING: u16 = 0x08;
 const STAYS_IN_OLD: u16 = 0x10;
 const LIVES_IN_NEW: u16 = 0x18;
 
-/// Three devices, two spaces that both have the RMRR: one device moves, while each register write is followed by reads of all three.
+/// Three devices, two spaces that both have the RMRR: one device moves, while each register write is followed
+/// by reads of all three.
 fn move_one(queue: bool, at_once: bool, old_levels: u8, new_levels: u8) -> (Rig, Vec<testkit::vtd::Probed>) {
     let rig = Rig::of(CAP, MODEL_ECAP, queue, at_once);
     let old = rig.table(old_levels, &[(RMRR, RMRR), (OWN, 0x1)]);
@@ -149,7 +150,8 @@ fn both_ways_of_replacing_write_the_same() {
     }
 }
 
-/// Somebody who reads an entry all the time, as hardware may, never sees one word of one entry with a word of another.
+/// Somebody who reads an entry all the time, as hardware may, never sees one word of one entry with a word of
+/// another.
 #[test]
 fn a_reader_never_sees_a_half_made_entry() {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -200,7 +202,8 @@ fn a_reader_never_sees_a_table_under_the_other_spaces_id() {
 
     for at_once in [true, false] {
         let rig = Rig::of(CAP, MODEL_ECAP, true, at_once);
-        // Nobody walks these tables; each move has one of its own, even numbers for space 0 and odd ones for space 1.
+        // Nobody walks these tables; each move has one of its own, even numbers for space 0 and odd ones for
+        // space 1.
         let table = |number: u64| DeviceRoot { root: Mfn::new(0x10_0000 + number), levels: 4 };
         for number in 0..2 {
             let devfn = [LIVES_IN_NEW, STAYS_IN_OLD][number as usize] as u8;

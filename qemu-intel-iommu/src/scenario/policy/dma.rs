@@ -30,7 +30,8 @@ impl World {
         self.edu(device)?.transfer(Direction::ToMemory, bus, LEN).map_err(text)
     }
 
-    /// As [`write`](Self::write), of a device that may not master the bus, so that it cannot tell when it is done.
+    /// As [`write`](Self::write), of a device that may not master the bus, so that it cannot tell when it is
+    /// done.
     pub fn write_silently(&mut self, device: Sbdf, bus: u64) -> Result<(), String> {
         self.edu(device)?.transfer_silently(Direction::ToMemory, bus, LEN).map_err(text)
     }

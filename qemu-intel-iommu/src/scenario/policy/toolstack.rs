@@ -70,8 +70,8 @@ pub fn assignable_add(world: &mut World) -> Outcome {
     ))
 }
 
-/// A note that names where isolation ends, or EPERM where it is required. The south bridge's functions have no
-/// region, so that nothing else links them.
+/// A note that names where isolation ends, or EPERM where it is required. The south bridge's functions have
+/// no region, so that nothing else links them.
 pub fn isolation(world: &mut World) -> Outcome {
     let [at, _, device] = SOUTH_BRIDGE;
     let device = if world.broken("isolation") { OWN } else { device };

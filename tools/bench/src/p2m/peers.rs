@@ -1,5 +1,5 @@
-//! Other crates' page tables, driven as their documentation says, over the same pool: long mode, four levels, mapped 1:1. They do not look before they
-//! map, and keep empty tables.
+//! Other crates' page tables, driven as their documentation says, over the same pool: long mode, four levels,
+//! mapped 1:1. They do not look before they map, and keep empty tables.
 #![allow(unsafe_code, reason = "their interfaces are unsafe")]
 
 use memory_addr::{PhysAddr, VirtAddr};

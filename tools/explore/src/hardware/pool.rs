@@ -13,11 +13,13 @@ use crate::memory::{Block, FRAMES};
 /// The machine frame number of the block's first frame.
 const FIRST: u64 = 0x10_0000;
 
-/// The frames of a machine. As a frame source it is the remapping unit's way to memory: looking changes nothing, and a free frame shows.
+/// The frames of a machine. As a frame source it is the remapping unit's way to memory: looking changes
+/// nothing, and a free frame shows.
 pub struct Pool {
     frames: &'static [TableFrame; FRAMES],
     allocated: Cell<u128>,
-    /// Frames that were looked at through the machine, and may have been written, since [`take_touched`](Self::take_touched).
+    /// Frames that were looked at through the machine, and may have been written, since
+    /// [`take_touched`](Self::take_touched).
     touched: Cell<u128>,
     /// Frames whose content has changed since [`take_changed`](Self::take_changed).
     changed: Cell<u128>,
@@ -125,7 +127,8 @@ unsafe impl FrameSource for Pool {
     }
 }
 
-// SAFETY: the lowest free frame is handed out, its bit set until it is freed, and it is zeroed; frames stay where they are.
+// SAFETY: the lowest free frame is handed out, its bit set until it is freed, and it is zeroed; frames stay
+// where they are.
 #[allow(unsafe_code, reason = "the frame source's promise")]
 unsafe impl FrameSource for &'static Machine {
     fn allocate(&self) -> Option<Mfn> {

@@ -11,7 +11,8 @@ use crate::machine::{PROBES, SOURCES};
 pub struct Reach {
     /// By what is in memory.
     pub now: Option<u64>,
-    /// By what is cached: with the context entry in memory by what is kept under its domain id, and with the cached one by its table and likewise.
+    /// By what is cached: with the context entry in memory by what is kept under its domain id, and with the
+    /// cached one by its table and likewise.
     others: [Option<Option<u64>>; 3],
     device_tlb: Option<u64>,
 }
@@ -45,7 +46,8 @@ pub struct Sight {
     pub contexts: [Option<ContextEntry>; SOURCES],
     /// By requester id: the frame of the top table that the context entry leads to, as an index.
     pub roots: [Option<usize>; SOURCES],
-    /// By requester id: what is cached of its context entry, where that is another: the frame of the table, or `None` for none.
+    /// By requester id: what is cached of its context entry, where that is another: the frame of the table,
+    /// or `None` for none.
     pub stale: [Option<Option<usize>>; SOURCES],
 }
 

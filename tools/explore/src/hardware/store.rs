@@ -1,4 +1,5 @@
-//! The unit's caches, in places of fixed size so that they live in the block; and memory as the unit sees it where it does not snoop.
+//! The unit's caches, in places of fixed size so that they live in the block; and memory as the unit sees it
+//! where it does not snoop.
 
 use std::sync::atomic::AtomicU64;
 
@@ -7,7 +8,8 @@ use testkit::vtd::{Context, Map, Page, Store};
 use crate::machine::{PROBES, SOURCES};
 use crate::memory::shadow;
 
-/// Domain ids, 0 and the one for entries that change included: three domains, a quarantine each, and some that linger after a failure.
+/// Domain ids, 0 and the one for entries that change included: three domains, a quarantine each, and some
+/// that linger after a failure.
 pub const IDS: usize = 16;
 
 /// Caches of fixed size.

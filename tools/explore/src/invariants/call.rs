@@ -114,7 +114,8 @@ impl World {
             "refused, but requesters were switched".into()
         })?;
         if after.view != before.keys.view {
-            // Large pages that were cut stay cut, see `AddressSpace::map_identity`; but they lead where they led.
+            // Large pages that were cut stay cut, see `AddressSpace::map_identity`; but they lead where they
+            // led.
             let now = self.meaning();
             self.back();
             let then = self.meaning();
@@ -126,9 +127,11 @@ impl World {
         broken(doubtful || after.doubt == before.keys.doubt, || {
             "refused, and caches are behind that were not".into()
         })?;
-        // The quarantine of a requester that has other devices stays once it is made, see `Policy::add_device`.
+        // The quarantine of a requester that has other devices stays once it is made, see
+        // `Policy::add_device`.
         let made = matches!(step.call, Call::Add(device) if self.has_others(before, usize::from(device)));
-        // So does that of one that hardware may still use; and what was kept for that reason may have come free.
+        // So does that of one that hardware may still use; and what was kept for that reason may have come
+        // free.
         let adds = matches!(step.call, Call::Add(_));
         let fits = after.frames == before.keys.frames
             || doubtful

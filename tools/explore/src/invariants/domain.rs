@@ -7,7 +7,8 @@ use crate::rules::Owners;
 use crate::world::{Own, World};
 
 impl World {
-    /// A domain's tables hold what its toolstack put there, the regions of the devices whose DMA goes there, and nothing else; and both hold the same.
+    /// A domain's tables hold what its toolstack put there, the regions of the devices whose DMA goes there,
+    /// and nothing else; and both hold the same.
     pub(super) fn judge_domain(&self, domain: usize, owners: &Owners) -> Result<(), Breach> {
         let Some([cpu, devices]) = self.roots(domain) else { return Ok(()) };
         let (board, own) = (self.board, self.known.own[domain]);

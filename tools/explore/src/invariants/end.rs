@@ -9,7 +9,8 @@ use crate::world::World;
 const QUEUE_FRAMES: u32 = 2;
 
 impl World {
-    /// Gives everything back, and judges that nothing is left: no frame, no mapping, no context entry. Changes the state.
+    /// Gives everything back, and judges that nothing is left: no frame, no mapping, no context entry.
+    /// Changes the state.
     ///
     /// # Errors
     /// What does not hold.

@@ -1,4 +1,5 @@
-//! Whether a call was to be refused, by the rules written down here once more, and whether it changed the owners that it is to change, and no others.
+//! Whether a call was to be refused, by the rules written down here once more, and whether it changed the
+//! owners that it is to change, and no others.
 
 use xen_iommu::pci::Role;
 
@@ -216,7 +217,8 @@ impl World {
         }
     }
 
-    /// Where a device belongs that appears: it waits while a guest has one of its group, or where all of the others wait.
+    /// Where a device belongs that appears: it waits while a guest has one of its group, or where all of the
+    /// others wait.
     fn place_of_new(&self, before: &Before, device: u8) -> Option<(Set, usize)> {
         let index = usize::from(device);
         if self.board.devices[index].is_bridge() {
@@ -247,7 +249,8 @@ impl World {
         Some((late, QUARANTINE))
     }
 
-    /// A toolstack is told of a device's regions, and of those of all that cannot be told from it, lowest first and none twice.
+    /// A toolstack is told of a device's regions, and of those of all that cannot be told from it, lowest
+    /// first and none twice.
     pub(super) fn judge_told(&self, owners: &Owners) -> Result<(), Breach> {
         for (index, device) in self.board.devices.iter().enumerate() {
             let mut told: Vec<(u64, u64)> = Vec::new();

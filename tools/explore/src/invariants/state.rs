@@ -25,7 +25,8 @@ impl World {
         Ok(())
     }
 
-    /// A group has one owner at most; each member is with it or waits. Nothing tears what hardware cannot tell or keep apart.
+    /// A group has one owner at most; each member is with it or waits. Nothing tears what hardware cannot
+    /// tell or keep apart.
     fn judge_owners(&self, owners: &Owners) -> Result<(), Breach> {
         for one in members(self.devices(owners)) {
             let (bound, group) = (self.bound(one, owners), self.group(one, owners));
@@ -62,7 +63,8 @@ impl World {
         Ok(())
     }
 
-    /// A physical function is a guest's only without its virtual ones, and those are a guest's only while it is the hardware domain's.
+    /// A physical function is a guest's only without its virtual ones, and those are a guest's only while it
+    /// is the hardware domain's.
     fn judge_functions(&self, owners: &Owners) -> Result<(), Breach> {
         let is_guest =
             |device: usize| matches!(owners[device], Some(domain) if (1..DOMAINS).contains(&domain));
@@ -137,7 +139,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether some guest has mapped a frame by itself. That is its toolstack's to take back before a device of the region waits.
+    /// Whether some guest has mapped a frame by itself. That is its toolstack's to take back before a device
+    /// of the region waits.
     pub(super) fn maps_itself(&self, frame: u64) -> bool {
         self.mapped_itself(&self.known, frame)
     }
@@ -150,7 +153,8 @@ impl World {
         })
     }
 
-    /// No region is reachable from two domains, nor by who waits while a guest has it; and each device reaches its own.
+    /// No region is reachable from two domains, nor by who waits while a guest has it; and each device
+    /// reaches its own.
     fn judge_reach(&self, owners: &Owners) -> Result<(), Breach> {
         let reached = self.reached();
         for (probe, frame) in self.board.probes.iter().enumerate() {

@@ -7,8 +7,8 @@ use rdm::machine::{Machine, Names, PciTree};
 
 use crate::machine::split;
 
-/// Takes the bytes for a table and a machine, and shows the table as text, JSON and a picture, with and without the machine; with the machine also with its
-/// checksum put right, as the policy works with no other.
+/// Takes the bytes for a table and a machine, and shows the table as text, JSON and a picture, with and
+/// without the machine; with the machine also with its checksum put right, as the policy works with no other.
 pub fn inspect(data: &[u8]) {
     show(&Report::new(data, None));
     let mut data = data.to_vec();
@@ -45,7 +45,8 @@ fn show(report: &Report<'_>) {
     }
 }
 
-/// Each device is in one group; devices that are there and share a region that is mapped, or whose regions overlap, are in one. Bridges are by themselves.
+/// Each device is in one group; devices that are there and share a region that is mapped, or whose regions
+/// overlap, are in one. Bridges are by themselves.
 fn check_groups(report: &Report<'_>) {
     let mut group_of = vec![None; report.devices.len()];
     for (number, group) in report.groups.iter().enumerate() {

@@ -1,7 +1,8 @@
 //! What fuzzing tries: each target is a function of any bytes that panics where something does not hold.
 //!
-//! They are a library of their own so that they build without a fuzzer: `cargo test -p fuzz-targets` runs the seeds and the past findings through them,
-//! and `cargo xtask fuzz` looks for new ones. The models that they check against are those of the crates' own tests.
+//! They are a library of their own so that they build without a fuzzer: `cargo test -p fuzz-targets` runs the
+//! seeds and the past findings through them, and `cargo xtask fuzz` looks for new ones. The models that they
+//! check against are those of the crates' own tests.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -19,8 +19,8 @@ pub(crate) struct Machine {
     last: Option<PciAddress>,
 }
 
-/// Takes the bytes for a table, up to the length in its header, and the records of a machine behind it. The signature is put right; `None` if there are
-/// too few bytes for a header.
+/// Takes the bytes for a table, up to the length in its header, and the records of a machine behind it. The
+/// signature is put right; `None` if there are too few bytes for a header.
 pub(crate) fn split(data: &mut [u8]) -> Option<(&[u8], Machine)> {
     let head = data.first_chunk_mut::<48>()?;
     head[..4].copy_from_slice(b"DMAR");
@@ -97,7 +97,8 @@ impl Machine {
         })
     }
 
-    /// What the map says of a page, by the rules' words: whether any byte of it is RAM, and whether any is known.
+    /// What the map says of a page, by the rules' words: whether any byte of it is RAM, and whether any is
+    /// known.
     fn page(&self, page: u64) -> (bool, bool) {
         let holds = |region: &&MemoryRegion| {
             region.start < region.end && region.start >> 12 <= page && page <= (region.end - 1) >> 12

@@ -2,7 +2,8 @@
 
 use crate::visit::visit;
 
-/// Reads the bytes as they are, and once more behind a right signature, length and checksum, which no fuzzer would find.
+/// Reads the bytes as they are, and once more behind a right signature, length and checksum, which no fuzzer
+/// would find.
 pub fn parse(data: &[u8]) {
     visit(data);
     if let Some(table) = corrected(data) {

@@ -1,4 +1,5 @@
-//! What fuzzing starts from: tables of the shapes that real machines have and of the errors that real tables have, with machines for them.
+//! What fuzzing starts from: tables of the shapes that real machines have and of the errors that real tables
+//! have, with machines for them.
 
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::{AtsrFlags, DmarFlags, DrhdFlags, SatcFlags, ScopeFlags};

@@ -85,7 +85,8 @@ fn backed(u: &mut Unstructured<'_>) -> Result<P2mType> {
     .copied()
 }
 
-/// How far machine frames lie above the guest frames, and where a range then ends: frames that are not aligned need small pages, not for gigabytes.
+/// How far machine frames lie above the guest frames, and where a range then ends: frames that are not
+/// aligned need small pages, not for gigabytes.
 fn delta(u: &mut Unstructured<'_>, start: u64, end: u64) -> Result<(u64, u64)> {
     let delta = *u.choose(&[0, 0, 0, 1 << 18, 5 << 9, 3])?;
     Ok((delta, if delta % 512 == 0 { end } else { end.min(start + 0x500) }))

@@ -1,7 +1,9 @@
-//! Any updates, one after the other, beside the model: with frames running out wherever they can, and with everything checked after each.
+//! Any updates, one after the other, beside the model: with frames running out wherever they can, and with
+//! everything checked after each.
 //!
-//! Hardware is taken to cache all that it can: what the tables said at any time since the last flush that covers it. So flushes are asked for, fail, are
-//! done late and out of order, and the tables must say each time what is still to be dropped, and keep the frames that a walk may still be in.
+//! Hardware is taken to cache all that it can: what the tables said at any time since the last flush that
+//! covers it. So flushes are asked for, fail, are done late and out of order, and the tables must say each
+//! time what is still to be dropped, and keep the frames that a walk may still be in.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -321,7 +323,8 @@ impl<P: Subject> Harness<'_, P> {
 
     fn update(&mut self, step: &Step) {
         let before = self.model.clone();
-        // Without frames it works or changes nothing; then with each number of frames that is too small, or some of them if they are many.
+        // Without frames it works or changes nothing; then with each number of frames that is too small, or
+        // some of them if they are many.
         self.frames.limit(0);
         let state = self.state();
         let owed = self.owed();
@@ -359,7 +362,8 @@ impl<P: Subject> Harness<'_, P> {
         self.check(&before);
     }
 
-    /// What is owed, by a token that is dropped; not to be known while tokens are kept, which that would make out of date.
+    /// What is owed, by a token that is dropped; not to be known while tokens are kept, which that would make
+    /// out of date.
     fn owed(&mut self) -> Option<(GfnRange, bool)> {
         if !self.tokens.is_empty() {
             return None;
@@ -458,8 +462,8 @@ fn rights(entry: Entry, walker: Walker) -> Rights {
     read.then_some((mfn, read, write, execute))
 }
 
-/// Makes the updates in `subject`, which is empty and has its frames from `frames`, and in a model, within `universe` frames from `base` on. Panics where
-/// the two differ, or where anything else does not hold.
+/// Makes the updates in `subject`, which is empty and has its frames from `frames`, and in a model, within
+/// `universe` frames from `base` on. Panics where the two differ, or where anything else does not hold.
 pub fn run<P: Subject>(frames: &Frames, subject: P, base: u64, universe: u64, steps: &[Step]) {
     let model = Model::new(subject.limit().raw());
     let (past, tokens) = (Vec::new(), Vec::new());

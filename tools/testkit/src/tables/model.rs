@@ -207,7 +207,8 @@ impl Model {
         runs
     }
 
-    /// Frames that differ between two models, at the ends of the stretches of both: enough to see any difference.
+    /// Frames that differ between two models, at the ends of the stretches of both: enough to see any
+    /// difference.
     #[must_use]
     pub fn points(&self, other: &Self) -> Vec<u64> {
         let keys = self.stretches.keys().chain(other.stretches.keys());
@@ -215,8 +216,8 @@ impl Model {
         around.chain([self.limit - 1]).filter(|gfn| *gfn < self.limit).collect()
     }
 
-    /// Tables that this takes in a table of `levels` levels with leaves up to level `largest`, the top one included: each one without which the stretches
-    /// in its span could not be told apart.
+    /// Tables that this takes in a table of `levels` levels with leaves up to level `largest`, the top one
+    /// included: each one without which the stretches in its span could not be told apart.
     #[must_use]
     pub fn tables(&self, levels: u32, largest: u32) -> u64 {
         let end = self.limit.min(1 << (9 * levels));

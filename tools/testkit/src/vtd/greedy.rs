@@ -1,4 +1,5 @@
-//! All that hardware may do, not what it would do: a unit may read an entry anew or use the one it kept, and may keep whatever it reads.
+//! All that hardware may do, not what it would do: a unit may read an entry anew or use the one it kept, and
+//! may keep whatever it reads.
 
 use std::iter;
 
@@ -23,14 +24,17 @@ pub struct Way {
 /// Pages of which a walk is remembered for the next requester.
 const WALKED: usize = 8;
 
-/// A context entry that a request may meet, and whether it is what memory holds; `None` where there is none, so that the request is blocked.
+/// A context entry that a request may meet, and whether it is what memory holds; `None` where there is none,
+/// so that the request is blocked.
 type Met = Option<(ContextEntry, bool)>;
 
 impl<F: FrameSource, S: Store> Model<F, S> {
-    /// Visits every way that the DMA of these requesters to these pages may take now, and has the unit keep all that it may: in caching mode that
-    /// something is not there, too. `None` is the way of a request that finds no context entry and is blocked.
+    /// Visits every way that the DMA of these requesters to these pages may take now, and has the unit keep
+    /// all that it may: in caching mode that something is not there, too. `None` is the way of a request that
+    /// finds no context entry and is blocked.
     ///
-    /// To be called after each write to a table or to a register, by a test that looks for a moment at which something is reached that should not be.
+    /// To be called after each write to a table or to a register, by a test that looks for a moment at which
+    /// something is reached that should not be.
     pub fn observe(&self, sources: &[u16], pages: &[u64], visit: &mut impl FnMut(u16, u64, Option<Way>)) {
         self.look(sources, pages, true, visit);
     }
@@ -95,8 +99,8 @@ impl<F: FrameSource, S: Store> Model<F, S> {
         }
     }
 
-    /// Whether what is kept under a domain id that one of these requesters has, in memory or kept, was read through this frame: then the frame may not
-    /// be used for anything else.
+    /// Whether what is kept under a domain id that one of these requesters has, in memory or kept, was read
+    /// through this frame: then the frame may not be used for anything else.
     pub fn is_kept_through(&self, sources: &[u16], pages: &[u64], frame: Mfn) -> bool {
         let state = self.state();
         sources.iter().any(|&source| {

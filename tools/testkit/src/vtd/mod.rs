@@ -1,9 +1,10 @@
-//! A software VT-d: registers, a walker of root, context and second-stage tables, caches that keep what nobody flushes, fault records, and ways to
-//! make it fail. Made from the specification, for tests of what drives it.
+//! A software VT-d: registers, a walker of root, context and second-stage tables, caches that keep what
+//! nobody flushes, fault records, and ways to make it fail. Made from the specification, for tests of what
+//! drives it.
 //!
-//! A [`Model`] is one unit. It does DMA when told ([`Model::dma`]) or behind each register write ([`Model::probe`]), or all at once that hardware may do
-//! ([`Model::observe`]). It takes down what the specification forbids ([`Model::violations`]), reserved bits in tables among it
-//! ([`Model::check_tables`]).
+//! A [`Model`] is one unit. It does DMA when told ([`Model::dma`]) or behind each register write
+//! ([`Model::probe`]), or all at once that hardware may do ([`Model::observe`]). It takes down what the
+//! specification forbids ([`Model::violations`]), reserved bits in tables among it ([`Model::check_tables`]).
 
 mod greedy;
 mod queue;
@@ -47,8 +48,8 @@ pub struct Trouble {
     pub queue: bool,
     /// So many descriptors are still carried out before one fails with these errors.
     pub queue_error: Option<(u32, FaultStatus)>,
-    /// The commands from the first of these numbers to before the second are never done; a command is what one write of the queue's tail adds, and they
-    /// are counted from now on.
+    /// The commands from the first of these numbers to before the second are never done; a command is what
+    /// one write of the queue's tail adds, and they are counted from now on.
     pub stalls: Option<(u32, u32)>,
     /// At the command of this number, the queue stops with these errors.
     pub error_at: Option<(u32, FaultStatus)>,
@@ -247,7 +248,8 @@ impl<F: FrameSource, S: Store> Model<F, S> {
         self.state().protected
     }
 
-    /// From now on, has these requesters read these addresses behind each register write; [`take_probed`](Self::take_probed) has the results.
+    /// From now on, has these requesters read these addresses behind each register write;
+    /// [`take_probed`](Self::take_probed) has the results.
     pub fn probe(&self, probes: &[(u16, u64)]) {
         self.state().probes = probes.to_vec();
     }

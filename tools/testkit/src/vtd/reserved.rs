@@ -7,8 +7,9 @@ use xen_iommu::vtd::tables::{ContextHigh, ContextLow};
 use super::{Model, State, Store};
 
 impl<F: FrameSource, S: Store> Model<F, S> {
-    /// Looks through the root table and all context tables, and takes down as [violations](Self::violations) what the specification forbids in them
-    /// (§9.1, §9.3). Entries that are not present may hold anything, and so may everything while translation is off.
+    /// Looks through the root table and all context tables, and takes down as [violations](Self::violations)
+    /// what the specification forbids in them (§9.1, §9.3). Entries that are not present may hold anything,
+    /// and so may everything while translation is off.
     pub fn check_tables(&self) {
         let mut state = self.state();
         if !state.status.contains(Global::TRANSLATION) {

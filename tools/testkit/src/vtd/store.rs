@@ -1,4 +1,5 @@
-//! Where a unit keeps what it has cached: in maps, or in memory that a test provides, which can be taken down and put back.
+//! Where a unit keeps what it has cached: in maps, or in memory that a test provides, which can be taken down
+//! and put back.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,8 @@ impl<K: Ord + Copy, V: Copy> Map<K, V> for BTreeMap<K, V> {
     }
 }
 
-/// The maps of a unit. None of them needs room for more than what a test's requesters, pages and domain ids make.
+/// The maps of a unit. None of them needs room for more than what a test's requesters, pages and domain ids
+/// make.
 pub trait Store {
     /// Context entries by source id.
     type Contexts: Map<u16, super::Context>;

@@ -66,7 +66,8 @@ impl<F: FrameSource, S: Store> Model<F, S> {
         result
     }
 
-    /// DMA of a device through its own TLB alone: where it arrives, if the page is in there and its context entry lets it through.
+    /// DMA of a device through its own TLB alone: where it arrives, if the page is in there and its context
+    /// entry lets it through.
     #[must_use]
     pub fn ats_dma(&self, source: u16, address: u64) -> Option<u64> {
         let mut state = self.state();

@@ -63,7 +63,8 @@ pub fn make(world: &World<'_>, call: &Call) -> Option<Errno> {
             None => Some(Errno::ENOMEM),
         },
         Call::Destroy(domain) => {
-            // Some devices may be in quarantine already when a later one fails, so a refusal may have changed something.
+            // Some devices may be in quarantine already when a later one fails, so a refusal may have changed
+            // something.
             let _ = world.destroy(*domain);
             None
         }
@@ -83,8 +84,8 @@ pub fn make(world: &World<'_>, call: &Call) -> Option<Errno> {
     }
 }
 
-/// Calls, each with its failure, on a new machine, with all checked after each; at last everything goes back to where it began. An assignment where
-/// nothing fails must end as [`Model`] says.
+/// Calls, each with its failure, on a new machine, with all checked after each; at last everything goes back
+/// to where it began. An assignment where nothing fails must end as [`Model`] says.
 ///
 /// # Panics
 /// Where something does not hold.

@@ -49,7 +49,8 @@ pub struct Snapshot {
     quiesced: BTreeSet<Sbdf>,
 }
 
-/// The next of two that the DMA of devices may share, and so on: all whose DMA cannot be told from a device's.
+/// The next of two that the DMA of devices may share, and so on: all whose DMA cannot be told from a
+/// device's.
 #[must_use]
 pub fn inseparable(functions: &[Function], from: &Function) -> Vec<Function> {
     let mut found = vec![*from];
@@ -150,7 +151,8 @@ impl World<'_> {
         probes.iter().copied().filter(|frame| self.walk(root, *frame) == Some(*frame)).collect()
     }
 
-    /// The frames that each requester id may reach: by the tables that it goes through, or by what their TLB still holds.
+    /// The frames that each requester id may reach: by the tables that it goes through, or by what their TLB
+    /// still holds.
     fn reach(&self) -> BTreeMap<Sbdf, BTreeSet<u64>> {
         let probes = self.probes();
         let told = self.told();
@@ -234,7 +236,8 @@ impl World<'_> {
         }
     }
 
-    /// No frame of a region is reachable from two domains; what a guest has, nothing reaches that waits in quarantine, unless that was said.
+    /// No frame of a region is reachable from two domains; what a guest has, nothing reaches that waits in
+    /// quarantine, unless that was said.
     fn check_memory(&self) {
         let (present, said) = (self.present(), self.said());
         let ever: Vec<Function> = self.functions.lock().unwrap().values().copied().collect();

@@ -1,4 +1,5 @@
-//! A machine with one of each: what regions, requester ids, virtual functions and want of isolation make of devices.
+//! A machine with one of each: what regions, requester ids, virtual functions and want of isolation make of
+//! devices.
 
 use xen_iommu::pci::{Function, RequesterIds, Role};
 use xen_iommu::region::verdict::Rejection;

@@ -1,15 +1,19 @@
 //! The rule of who may get what, written from its sentences and from nothing of the policy's:
 //!
-//! - Strict: a member is assigned if every other present member of its group is with that domain, in quarantine, or named too.
-//! - Relaxed: it succeeds unless a requester id would be split, or isolation be missing that the hypervisor requires.
-//! - Members are those that share a region, whose regions overlap, that share a requester id, or that nothing isolates where that is required; and so on.
-//!   Bridges never are, and are never assigned.
+//! - Strict: a member is assigned if every other present member of its group is with that domain, in
+//!   quarantine, or named too.
+//! - Relaxed: it succeeds unless a requester id would be split, or isolation be missing that the hypervisor
+//!   requires.
+//! - Members are those that share a region, whose regions overlap, that share a requester id, or that nothing
+//!   isolates where that is required; and so on. Bridges never are, and are never assigned.
 //! - `DOMID_IO` takes anything that no guest has, member by member.
-//! - A physical function goes to a guest only without virtual functions, and leaves the hardware domain only while no guest has one; a virtual function
-//!   goes to a guest only while its physical function is the hardware domain's.
-//! - Strict: a device whose region was rejected is refused; so is one whose requester has another such that waits and goes with it.
-//! - Strict: where a member that waits reaches what the guest is to get, or nothing isolates it from that where it must, and it cannot be switched off, that
-//!   is refused.
+//! - A physical function goes to a guest only without virtual functions, and leaves the hardware domain only
+//!   while no guest has one; a virtual function goes to a guest only while its physical function is the
+//!   hardware domain's.
+//! - Strict: a device whose region was rejected is refused; so is one whose requester has another such that
+//!   waits and goes with it.
+//! - Strict: where a member that waits reaches what the guest is to get, or nothing isolates it from that
+//!   where it must, and it cannot be switched off, that is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! `cargo xtask mutants`: changes the libraries in small ways, by cargo-mutants, and runs a quick suite of tests on each change: a mutant that
-//! no test notices survives, and says what is not tested.
+//! `cargo xtask mutants`: changes the libraries in small ways, by cargo-mutants, and runs a quick suite of
+//! tests on each change: a mutant that no test notices survives, and says what is not tested.
 //!
-//! [`list`] knows the mutants; [`suite`] says what is run on them; [`results`] keeps what became of them, by what it depends on; [`mod@run`] finds out
-//! the rest; [`survivors`] reads which may survive, and why.
+//! [`list`] knows the mutants; [`suite`] says what is run on them; [`results`] keeps what became of them, by
+//! what it depends on; [`mod@run`] finds out the rest; [`survivors`] reads which may survive, and why.
 
 mod list;
 mod results;
@@ -146,7 +146,8 @@ impl Shard {
         }
     }
 
-    /// Its files. Whole files, since results are kept by files; each to the part that has least so far, the largest first.
+    /// Its files. Whole files, since results are kept by files; each to the part that has least so far, the
+    /// largest first.
     fn files(self, all: &[Mutant]) -> BTreeSet<&str> {
         let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
         for mutant in all {

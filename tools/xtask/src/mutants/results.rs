@@ -1,5 +1,6 @@
-//! What became of mutants, kept by what it depends on: the source file, the tests, and how they are run. Of each such state there is a file, to
-//! which a line is added as soon as a mutant's fate is known, so that nothing is lost when a run is ended.
+//! What became of mutants, kept by what it depends on: the source file, the tests, and how they are run. Of
+//! each such state there is a file, to which a line is added as soon as a mutant's fate is known, so that
+//! nothing is lost when a run is ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, OpenOptions};

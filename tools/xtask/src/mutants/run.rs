@@ -1,5 +1,5 @@
-//! Finds out what becomes of mutants: cargo-mutants on copies of the checkout, some mutants of one file at a time, so that little is lost when it
-//! is ended and each copy builds only what changed.
+//! Finds out what becomes of mutants: cargo-mutants on copies of the checkout, some mutants of one file at a
+//! time, so that little is lost when it is ended and each copy builds only what changed.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::OsString;

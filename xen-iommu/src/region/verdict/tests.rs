@@ -158,7 +158,8 @@ fn unknown_memory_is_found_in_an_unsorted_map() {
     assert_eq!(frames.taken, vec![]);
 }
 
-/// A region of [`DEVICE`] in RAM, over `windows`, with a unit of so many bits; whether any frame was asked for.
+/// A region of [`DEVICE`] in RAM, over `windows`, with a unit of so many bits; whether any frame was asked
+/// for.
 fn in_ram(
     devices: &[Devices],
     (base, limit): (u64, u64),

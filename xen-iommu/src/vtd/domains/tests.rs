@@ -109,7 +109,8 @@ fn debts_go_with_the_id() {
     assert!(!domains.is_owed(id));
 }
 
-/// Who looks while ids come and go finds a space that has its id all the time, and never finds another space's.
+/// Who looks while ids come and go finds a space that has its id all the time, and never finds another
+/// space's.
 #[test]
 fn looking_needs_no_lock() {
     let mut slots = slots(9);
