@@ -30,13 +30,14 @@ const USAGE: Usage = Usage(
 Usage: cargo xtask mutants [OPTION]...
 
 Changes acpi-dmar, p2m, xen-abi and xen-iommu in small ways, one at a time, and runs a quick suite of tests on each (tools/mutants/suites.toml): a test
-has to fail. What became of each mutant is kept in target/mutants/results, by the source file it is in and the tests that were run; a later run does only
-what is not known. A mutant that survives is a failure, unless tools/mutants/survivors.toml names it with the reason.
+has to fail. What became of each mutant is kept in target/mutants/results, by the source it is in and, if it survived, by the tests that were run; a later
+run does only what is not known. A mutant that survives is a failure, unless tools/mutants/survivors.toml names it with the reason.
 
   --shard K/N      only the K-th of N parts, by files; the results of several machines may be put into one folder
   --changed        only in files that differ from the branch main
   --base REF       with --changed: from this instead of main
   --file PATH      only in this file
+  --package NAME   only in this crate
   --jobs N         so many at a time, each on a copy of its own (as many as there are CPUs)
   --list           name the mutants and what is known of them, and run nothing
   -h, --help       this text
@@ -50,6 +51,8 @@ struct Wanted {
     shard: Shard,
     /// Which files; none is all.
     files: Option<BTreeSet<String>>,
+    /// Which crate; none is all.
+    package: Option<String>,
     jobs: usize,
 }
 
@@ -105,14 +108,22 @@ impl Wanted {
                 Some(files) => files.intersection(&changed).cloned().collect(),
             });
         }
+        let package = words.value("--package").map(str::to_owned);
+        if let Some(package) = &package
+            && !LIBRARIES.contains(&&**package)
+        {
+            return Err(format!("--package {package}: the crates are {}", LIBRARIES.join(", ")));
+        }
         let cpus = std::thread::available_parallelism().map_or(1, Into::into);
-        Ok(Self { shard, files, jobs: words.number("--jobs").unwrap_or(cpus).max(1) })
+        Ok(Self { shard, files, package, jobs: words.number("--jobs").unwrap_or(cpus).max(1) })
     }
 
     fn choose<'m>(&self, all: &'m [Mutant]) -> Vec<&'m Mutant> {
         let ours = self.shard.files(all);
         let wanted = |file: &String| self.files.as_ref().is_none_or(|files| files.contains(file));
-        all.iter().filter(|mutant| ours.contains(&*mutant.file) && wanted(&mutant.file)).collect()
+        let of_package = |name: &String| self.package.as_ref().is_none_or(|package| package == name);
+        let chosen = all.iter().filter(|mutant| of_package(&mutant.package) && wanted(&mutant.file));
+        chosen.filter(|mutant| ours.contains(&*mutant.file)).collect()
     }
 }
 

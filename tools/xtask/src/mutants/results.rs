@@ -1,6 +1,7 @@
-//! What became of mutants, kept by what it depends on: the source file, the tests, and how they are run. Of
-//! each such state there is a file, to which a line is added as soon as a mutant's fate is known, so that
-//! nothing is lost when a run is ended.
+//! What became of mutants, kept by what it depends on: the source without its tests, and for those that
+//! survived the tests too, since more of them may catch it. (Who takes tests away removes target/mutants.) Of
+//! each state of a source there is a file, to which a line is added as soon as a mutant's fate is known, so
+//! that nothing is lost when a run is ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, OpenOptions};
@@ -44,11 +45,18 @@ impl Fate {
     }
 }
 
+/// What the fates of one source file's mutants depend on.
+struct Key {
+    /// The name of its file here, after what the source says.
+    source: String,
+    /// What the tests say.
+    tests: String,
+}
+
 /// All that is known.
 pub(crate) struct Results {
     folder: PathBuf,
-    /// The name of each source file's file here.
-    keys: BTreeMap<String, String>,
+    keys: BTreeMap<String, Key>,
     fates: HashMap<String, Fate>,
 }
 
@@ -71,17 +79,26 @@ impl Results {
                 fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
             let mut hash = Hash::new();
             hash.add(mutant.file.as_bytes());
-            hash.add(&source);
-            hash.add(&tests.get(package).copied().unwrap_or_default().to_le_bytes());
-            results.read(&mutant.file, format!("{:016x}", hash.0));
+            let (source, own_tests) = apart(&source);
+            hash.add(source);
+            let source = format!("{:016x}", hash.0);
+            let mut hash = Hash(tests.get(package).copied().unwrap_or_default());
+            hash.add(own_tests);
+            results.read(&mutant.file, Key { source, tests: format!("{:016x}", hash.0) });
         }
         Ok(results)
     }
 
-    fn read(&mut self, file: &str, key: String) {
-        let text = fs::read_to_string(self.path(&key)).unwrap_or_default();
-        let known = text.lines().filter_map(|line| line.split_once(' '));
-        self.fates.extend(known.filter_map(|(word, name)| Some((name.to_owned(), Fate::of_word(word)?))));
+    fn read(&mut self, file: &str, key: Key) {
+        let text = fs::read_to_string(self.path(&key.source)).unwrap_or_default();
+        let known = text.lines().filter_map(|line| {
+            let (word, name) = line.split_once(' ')?;
+            let fate = Fate::of_word(word)?;
+            let name =
+                if fate == Fate::Survived { name.strip_prefix(&*key.tests)?.trim_start() } else { name };
+            Some((name.to_owned(), fate))
+        });
+        self.fates.extend(known);
         self.keys.insert(file.to_owned(), key);
     }
 
@@ -97,8 +114,11 @@ impl Results {
     /// Adds to what is known.
     pub(crate) fn add(&mut self, mutant: &Mutant, fate: Fate) -> Result<(), String> {
         let key = self.keys.get(&mutant.file).ok_or_else(|| format!("{} was not listed", mutant.name))?;
-        let path = self.path(key);
-        let mut line = format!("{} {}\n", fate.word(), mutant.name);
+        let path = self.path(&key.source);
+        let mut line = match fate {
+            Fate::Survived => format!("{} {} {}\n", fate.word(), key.tests, mutant.name),
+            _ => format!("{} {}\n", fate.word(), mutant.name),
+        };
         if !path.exists() {
             // For whoever looks into the folder; no word for a fate begins so.
             line = format!("# {}\n{line}", mutant.file);
@@ -143,6 +163,13 @@ fn gather(folder: &Path, all: bool, files: &mut BTreeSet<PathBuf>) {
     }
 }
 
+/// A source up to its module of tests, and that.
+fn apart(source: &[u8]) -> (&[u8], &[u8]) {
+    let mark = b"\n#[cfg(test)]\nmod tests {";
+    let at = source.windows(mark.len()).position(|window| window == mark).unwrap_or(source.len());
+    source.split_at_checked(at).unwrap_or((source, &[]))
+}
+
 /// FNV-1a, with the length of each part.
 struct Hash(u64);
 
@@ -169,12 +196,13 @@ mod tests {
     #[test]
     fn what_is_added_is_there_the_next_time() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |key: &str| {
+        let with_tests = |source: &str, tests: &str| {
             let (keys, fates) = (BTreeMap::new(), HashMap::new());
             let mut results = Results { folder: folder.path().to_owned(), keys, fates };
-            results.read("a.rs", key.to_owned());
+            results.read("a.rs", Key { source: source.to_owned(), tests: tests.to_owned() });
             results
         };
+        let open = |source: &str| with_tests(source, "some");
         let mut results = open("one");
         assert_eq!(results.fate(&example("a.rs", 1)), None);
         results.add(&example("a.rs", 1), Fate::Caught).unwrap();
@@ -186,6 +214,10 @@ mod tests {
         assert_eq!(results.fate(&example("a.rs", 2)), Some(Fate::Survived));
         assert_eq!(results.fate(&example("a.rs", 3)), None);
         assert_eq!(open("two").fate(&example("a.rs", 1)), None);
+        // More tests may catch what survived.
+        let results = with_tests("one", "more");
+        assert_eq!(results.fate(&example("a.rs", 1)), Some(Fate::Caught));
+        assert_eq!(results.fate(&example("a.rs", 2)), None);
         // A line that was cut off when the run was ended.
         fs::write(folder.path().join("three.txt"), "# a.rs\ncaught a.rs:1:9: replace + with - in toast\ncau")
             .unwrap();
@@ -208,6 +240,13 @@ mod tests {
         );
         gather(place.path(), true, &mut files);
         assert_eq!(files.len(), 5);
+    }
+
+    #[test]
+    fn a_source_ends_where_its_tests_begin() {
+        let source = b"fn f() {}\n\n#[cfg(test)]\nmod tests {\n}\n";
+        assert_eq!(apart(source), (&b"fn f() {}\n"[..], &b"\n#[cfg(test)]\nmod tests {\n}\n"[..]));
+        assert_eq!(apart(b"fn f() {}"), (&b"fn f() {}"[..], &[][..]));
     }
 
     #[test]
