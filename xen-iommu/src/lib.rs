@@ -55,7 +55,7 @@ pub use error::{AddError, AssignError, DomainError, Holder, Together};
 pub use group::{Isolation, Link};
 pub use note::Note;
 pub use owner::Owner;
-pub use ownership::{Capacity, Inseparable, LateScope, Mode, Policy, Setup};
+pub use ownership::{Capacity, Inseparable, Mode, Policy, ScopeOutcome, Setup};
 pub use pci::class::{DeviceClass, RelaxError};
 pub use platform::{DomId, HardwareError, RemappingHardware, RequesterId, Sbdf, SpaceId};
 pub use region::record::RegionName;

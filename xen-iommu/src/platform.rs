@@ -153,26 +153,31 @@ impl fmt::Display for RequesterId {
 }
 
 /// Why remapping hardware did not do as told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HardwareError {
     /// No unit translates this requester's DMA.
+    #[error("no remapping unit translates the DMA of {requester}")]
     NoUnit {
         /// The requester.
-        source: Sbdf,
+        requester: Sbdf,
     },
     /// Translation is off in the requester's unit, so that its DMA reaches everything.
+    #[error("the remapping unit at {unit:#x} does not translate")]
     NotTranslating {
         /// The unit's register base.
         unit: u64,
     },
     /// No frame was left for a root or context table.
+    #[error("no frame is left for the remapping tables")]
     NoFrames,
     /// The unit has no domain id left.
+    #[error("the remapping unit at {unit:#x} has no domain id left")]
     NoDomainId {
         /// The unit's register base.
         unit: u64,
     },
     /// The unit cannot walk a table of so many levels.
+    #[error("the remapping unit at {unit:#x} cannot walk {levels}-level tables")]
     Levels {
         /// The unit's register base.
         unit: u64,
@@ -180,6 +185,7 @@ pub enum HardwareError {
         levels: u8,
     },
     /// The unit did not answer in time.
+    #[error("the remapping unit at {unit:#x} did not finish: {operation}")]
     TimedOut {
         /// The unit's register base.
         unit: u64,
@@ -187,6 +193,7 @@ pub enum HardwareError {
         operation: &'static str,
     },
     /// The unit reported an error of its invalidation queue.
+    #[error("the remapping unit at {unit:#x} reports an invalidation error (status {status:#x})")]
     QueueError {
         /// The unit's register base.
         unit: u64,
@@ -194,31 +201,6 @@ pub enum HardwareError {
         status: u32,
     },
 }
-
-impl fmt::Display for HardwareError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoUnit { source } => write!(f, "no remapping unit translates the DMA of {source}"),
-            Self::NotTranslating { unit } => write!(f, "the remapping unit at {unit:#x} does not translate"),
-            Self::NoFrames => f.write_str("no frame is left for the remapping tables"),
-            Self::NoDomainId { unit } => write!(f, "the remapping unit at {unit:#x} has no domain id left"),
-            Self::Levels { unit, levels } => {
-                write!(f, "the remapping unit at {unit:#x} cannot walk {levels}-level tables")
-            }
-            Self::TimedOut { unit, operation } => {
-                write!(f, "the remapping unit at {unit:#x} did not finish: {operation}")
-            }
-            Self::QueueError { unit, status } => {
-                write!(
-                    f,
-                    "the remapping unit at {unit:#x} reports an invalidation error (status {status:#x})"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for HardwareError {}
 
 /// DMA remapping hardware as the policy uses it.
 ///

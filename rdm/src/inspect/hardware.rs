@@ -55,7 +55,7 @@ pub(super) struct Hardware<'m>(pub(super) Vec<Unit<'m, NoRegisters>>);
 impl Hardware<'_> {
     fn check(&self, requester: RequesterId) -> Result<(), HardwareError> {
         let covered = self.0.iter().any(|unit| unit.covers(requester.unit_of));
-        covered.then_some(()).ok_or(HardwareError::NoUnit { source: requester.id })
+        covered.then_some(()).ok_or(HardwareError::NoUnit { requester: requester.id })
     }
 }
 

@@ -46,7 +46,7 @@ impl Hardware<'_> {
                     !is_interrupts && found.is_ok_and(|found| found.covers(function))
                 })
         });
-        if covers { Ok(()) } else { Err(HardwareError::NoUnit { source: requester.id }) }
+        if covers { Ok(()) } else { Err(HardwareError::NoUnit { requester: requester.id }) }
     }
 }
 

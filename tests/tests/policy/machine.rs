@@ -67,7 +67,7 @@ fn what_no_unit_covers_is_the_hardware_domains_and_stays() {
         assert!(notes.contains(&Note::NotTranslated(P)), "{notes:?}");
         for (domain, mode) in [(GUEST, Mode::Strict), (GUEST, Mode::Relaxed), (DomId::IO, Mode::Relaxed)] {
             let refused = world.assign(&[P], domain, mode);
-            let error = HardwareError::NoUnit { source: P };
+            let error = HardwareError::NoUnit { requester: P };
             assert_eq!(refused, Err(AssignError::Hardware { device: P, error }));
         }
         assert!(PHANTOMS.iter().all(|id| world.told().root(*id).is_none()));

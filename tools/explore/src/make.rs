@@ -2,7 +2,7 @@
 
 use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType};
 use xen_iommu::{
-    AddError, AssignError, DomId, DomainError, HardwareError, LateScope, Mode, Note, RegionName,
+    AddError, AssignError, DomId, DomainError, HardwareError, Mode, Note, RegionName, ScopeOutcome,
 };
 
 use crate::calls::{Call, Step};
@@ -231,7 +231,7 @@ impl World {
                 let (dmar, pci) = (dmar(board), Buses { has_bridge: true });
                 let mut failed = Vec::new();
                 let report = &mut |scope| {
-                    if let LateScope::Unprovided { device, error, region } = scope {
+                    if let ScopeOutcome::Unprovided { device, error, region } = scope {
                         failed.push((device, region, error));
                     }
                 };

@@ -172,7 +172,7 @@ impl RemappingHardware for Hardware {
     fn attach(&self, requester: RequesterId, space: SpaceId, root: DeviceRoot) -> Result<(), HardwareError> {
         let mut told = self.0.lock().unwrap();
         if told.uncovered.contains(&requester.unit_of) {
-            return Err(HardwareError::NoUnit { source: requester.id });
+            return Err(HardwareError::NoUnit { requester: requester.id });
         }
         told.unit_of.insert(requester.id, requester.unit_of);
         if told.is_dead() {
@@ -187,7 +187,7 @@ impl RemappingHardware for Hardware {
     fn detach(&self, requester: RequesterId) -> Result<(), HardwareError> {
         let mut told = self.0.lock().unwrap();
         if told.uncovered.contains(&requester.unit_of) {
-            return Err(HardwareError::NoUnit { source: requester.id });
+            return Err(HardwareError::NoUnit { requester: requester.id });
         }
         told.call(HardwareError::TimedOut { unit: 0, operation: "invalidate the context cache" })?;
         told.attached.remove(&requester.id);
@@ -217,7 +217,7 @@ impl RemappingHardware for Hardware {
     fn check_translating(&self, requester: RequesterId) -> Result<(), HardwareError> {
         let told = self.0.lock().unwrap();
         if told.uncovered.contains(&requester.unit_of) {
-            return Err(HardwareError::NoUnit { source: requester.id });
+            return Err(HardwareError::NoUnit { requester: requester.id });
         }
         if told.untranslated.contains(&requester.unit_of) {
             return Err(HardwareError::NotTranslating { unit: 0xfed9_0000 });

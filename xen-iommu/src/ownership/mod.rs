@@ -32,19 +32,19 @@
 mod assign;
 mod domains;
 mod hardware;
-mod late;
 mod lookup;
 mod presence;
 mod provide;
 mod release;
 mod rule;
 mod suspect;
+mod unresolved;
 mod waiting;
 
 use p2m::{AddressSpace, Run};
 
-pub use late::LateScope;
 pub use lookup::Inseparable;
+pub use unresolved::ScopeOutcome;
 
 use crate::arena::{Arena, OutOfMemory};
 use crate::control::DeviceControl;

@@ -66,7 +66,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         }
         let Some(requester) = requester.filter(|requester| !requester.is_contested()) else { return Ok(()) };
         if !requester.is_translated() || device.is_without_unit() {
-            let error = HardwareError::NoUnit { source: sbdf };
+            let error = HardwareError::NoUnit { requester: sbdf };
             return Err(AssignError::Hardware { device: sbdf, error });
         }
         if self.guest().is_some() {

@@ -13,7 +13,7 @@ use acpi_dmar::pci_types::ConfigRegionAccess;
 use crate::pci::alias_quirks::{Carries, quirk};
 use crate::pci::buses::Bridge;
 use crate::pci::config::{CAPABILITY_PCI_X, Space};
-use crate::pci::functions::{FurtherIds, phantom_functions};
+use crate::pci::functions::{FunctionIds, phantom_functions};
 use crate::pci::port::PortType;
 use crate::platform::Sbdf;
 
@@ -100,7 +100,7 @@ impl RequesterIds {
     /// Adds those that `function` itself may carry: its phantom functions', where they are switched on, and
     /// what it is known to carry by mistake.
     pub(crate) fn add_of_function(&mut self, function: Sbdf, pci: &impl ConfigRegionAccess) {
-        for id in phantom_functions(function, pci).into_iter().flat_map(FurtherIds::iter) {
+        for id in phantom_functions(function, pci).into_iter().flat_map(FunctionIds::iter) {
             self.add(id);
         }
         match quirk(&Space::new(function, pci)) {

@@ -11,7 +11,7 @@ use crate::platform::Sbdf;
 
 /// Requester ids at equal distances from that of a function, in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FurtherIds {
+pub struct FunctionIds {
     /// The function that they belong to.
     pub function: Sbdf,
     /// From its id to the first of them.
@@ -22,7 +22,7 @@ pub struct FurtherIds {
     pub count: u16,
 }
 
-impl FurtherIds {
+impl FunctionIds {
     /// The phantom functions of `function`, whose distance is `stride`: 1, 2 or 4. `None` where that leaves
     /// none: another stride, or a function number that is one of the phantoms' own.
     #[must_use]
@@ -68,7 +68,7 @@ impl FurtherIds {
 /// The phantom functions that `function` has switched on (PCI Express base specification 5.0, 7.5.3.3 and
 /// 7.5.3.4).
 #[must_use]
-pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
+pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FunctionIds> {
     let space = Space::new(function, pci);
     let express = space.capability(CAPABILITY_EXPRESS)?;
     let enabled = space.read(express.checked_add(8)?) & 1 << 9 != 0;
@@ -77,14 +77,14 @@ pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
     if !enabled || bits == 0 {
         return None;
     }
-    FurtherIds::phantom(function, 8_u8.checked_shr(bits)?)
+    FunctionIds::phantom(function, 8_u8.checked_shr(bits)?)
 }
 
 /// The virtual functions that `function` may have: all of its `TotalVFs`, at the offset and stride that it
 /// has now. These may change when the number of virtual functions, or ARI, is set (PCI Express base
 /// specification 5.0, 9.3.3.9 and 9.3.3.10).
 #[must_use]
-pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
+pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FunctionIds> {
     let space = Space::new(function, pci);
     let sr_iov = space.extended_capability(EXTENDED_SR_IOV)?;
     let total = (space.read(sr_iov.checked_add(0xc)?) >> 16) as u16;
@@ -94,7 +94,7 @@ pub fn virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
 /// The virtual functions that are there: `NumVFs` of them where VF Enable is set (same, 9.3.3.3.1 and
 /// 9.3.3.7).
 #[must_use]
-pub fn enabled_virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FurtherIds> {
+pub fn enabled_virtual_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<FunctionIds> {
     let space = Space::new(function, pci);
     let sr_iov = space.extended_capability(EXTENDED_SR_IOV)?;
     let enabled = space.read(sr_iov.checked_add(8)?) & 1 != 0;
@@ -108,12 +108,12 @@ fn of_sr_iov<A: ConfigRegionAccess>(
     space: &Space<'_, A>,
     sr_iov: u16,
     count: u16,
-) -> Option<FurtherIds> {
+) -> Option<FunctionIds> {
     let place = space.read(sr_iov.checked_add(0x14)?);
     let (offset, stride) = (place as u16, (place >> 16) as u16);
     // More would be where others are already: ids are 16-bit numbers.
     let most = u16::MAX.checked_div(stride).unwrap_or(u16::MAX).saturating_add(1);
-    let ids = FurtherIds { function, offset, stride, count: count.min(most) };
+    let ids = FunctionIds { function, offset, stride, count: count.min(most) };
     // Without a stride there is room for one; without an offset it would be the function itself.
     (count > 0 && offset != 0 && (stride != 0 || count == 1)).then_some(ids)
 }

@@ -22,7 +22,7 @@ pub use acs::{Controls, Enabled, PchPeers};
 pub use alias::RequesterIds;
 pub use buses::{Bridge, BusRange};
 pub use class::{DeviceClass, RelaxError};
-pub use functions::{FurtherIds, enabled_virtual_functions, phantom_functions, virtual_functions};
+pub use functions::{FunctionIds, enabled_virtual_functions, phantom_functions, virtual_functions};
 pub use port::PortType;
 pub use role::Role;
 pub use walk::{Function, Topology};

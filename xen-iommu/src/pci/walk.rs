@@ -10,7 +10,7 @@ use crate::pci::alias::RequesterIds;
 use crate::pci::buses::{Bridge, Bus, BusRange, Buses, Upstream};
 use crate::pci::class::DeviceClass;
 use crate::pci::config::Space;
-use crate::pci::functions::{FurtherIds, enabled_virtual_functions};
+use crate::pci::functions::{FunctionIds, enabled_virtual_functions};
 use crate::pci::isolation::{Neighbours, Way};
 use crate::pci::role::Role;
 use crate::platform::Sbdf;
@@ -142,7 +142,7 @@ impl<'m> Topology<'m> {
                 Role::Physical => enabled_virtual_functions(sbdf, pci),
                 _ => None,
             };
-            for id in virtuals.into_iter().flat_map(FurtherIds::iter) {
+            for id in virtuals.into_iter().flat_map(FunctionIds::iter) {
                 if self.may_be_virtual(buses, id, sbdf, pci)
                     && !earlier.have(id, || physical_of(buses, id, pci) != Some(sbdf))
                 {
@@ -255,13 +255,13 @@ fn physical_of(buses: &Buses<'_>, id: Sbdf, pci: &impl ConfigRegionAccess) -> Op
 /// The virtual functions of the functions that were visited before on a bus, as far as there is room.
 #[derive(Default)]
 struct Earlier {
-    claims: [Option<FurtherIds>; 8],
+    claims: [Option<FunctionIds>; 8],
     count: usize,
     more: bool,
 }
 
 impl Earlier {
-    fn add(&mut self, ids: Option<FurtherIds>) {
+    fn add(&mut self, ids: Option<FunctionIds>) {
         if ids.is_none() {
             return;
         }

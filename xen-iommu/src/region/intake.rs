@@ -198,7 +198,7 @@ impl<A: ConfigRegionAccess, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Ho
         }
         let region = builder.register(arena, record, verdict)?;
         for scope in awaited {
-            builder.add_late(arena, region, scope.offset)?;
+            builder.add_unresolved(arena, region, scope.offset)?;
         }
         Ok(region)
     }

@@ -30,7 +30,7 @@ pub struct RegistryBuilder<'m> {
     /// The last one first.
     regions: SinglyLinkedList<Regions<'m>>,
     count: u32,
-    pub(super) late: SinglyLinkedList<unresolved::Lates<'m>>,
+    pub(super) unresolved: SinglyLinkedList<unresolved::UnresolvedScopes<'m>>,
     iommu: IommuState,
 }
 
@@ -39,7 +39,7 @@ impl Default for RegistryBuilder<'_> {
         Self {
             regions: SinglyLinkedList::new(Regions::new()),
             count: 0,
-            late: SinglyLinkedList::new(unresolved::Lates::new()),
+            unresolved: SinglyLinkedList::new(unresolved::UnresolvedScopes::new()),
             iommu: IommuState::Active,
         }
     }
@@ -115,8 +115,8 @@ impl<'m> RegistryBuilder<'m> {
                 index.insert(claim.function, number);
             }
         }
-        let (late, iommu) = (self.late, self.iommu);
-        Ok(Registry { all, by_start, starts, by_function, index, intervals, late, clusters, iommu })
+        let (unresolved, iommu) = (self.unresolved, self.iommu);
+        Ok(Registry { all, by_start, starts, by_function, index, intervals, unresolved, clusters, iommu })
     }
 
     /// All regions in order, each with its place.
@@ -184,7 +184,7 @@ pub struct Registry<'m> {
     /// Where the claims of a function begin.
     pub(super) index: Index<'m>,
     pub(super) intervals: search::Intervals<'m>,
-    pub(super) late: SinglyLinkedList<unresolved::Lates<'m>>,
+    pub(super) unresolved: SinglyLinkedList<unresolved::UnresolvedScopes<'m>>,
     pub(super) clusters: &'m [Cluster<'m>],
     iommu: IommuState,
 }

@@ -40,7 +40,7 @@ impl<'m> Registry<'m> {
             from.first().filter(|claim| claim.function == device).map(|_| from)
         });
         let intervals = self.intervals.up_to(device);
-        let is_plain = intervals.is_empty() && self.late.is_empty();
+        let is_plain = intervals.is_empty() && self.unresolved.is_empty();
         let claims = claims.unwrap_or_default();
         RegionsOf { registry: self, device, from: 0, is_plain, claims, intervals }
     }
@@ -270,9 +270,10 @@ impl<'m> RegionsOf<'_, 'm> {
             }
         }
         // Nearly every machine has its bridges at boot.
-        if !self.registry.late.is_empty() {
-            let late = unresolved::regions_of(self.registry, self.device);
-            late.filter(|region| region.rank() >= self.from)
+        if !self.registry.unresolved.is_empty() {
+            let unresolved = unresolved::regions_of(self.registry, self.device);
+            unresolved
+                .filter(|region| region.rank() >= self.from)
                 .for_each(|region| take(Some((region.rank(), region))));
         }
         let (rank, region) = next?;

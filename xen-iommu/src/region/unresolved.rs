@@ -14,7 +14,7 @@ use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
 
 /// A scope of an RMRR of which it is open what it means.
-pub(crate) struct Late<'m> {
+pub(crate) struct UnresolvedScope<'m> {
     link: SinglyLinkedListAtomicLink,
     pub(crate) region: &'m Region<'m>,
     /// Where the scope is, in bytes from the table's start.
@@ -23,7 +23,7 @@ pub(crate) struct Late<'m> {
     place: AtomicU64,
 }
 
-intrusive_adapter!(pub(super) Lates<'m> = &'m Late<'m>: Late<'m> { link => SinglyLinkedListAtomicLink });
+intrusive_adapter!(pub(super) UnresolvedScopes<'m> = &'m UnresolvedScope<'m>: UnresolvedScope<'m> { link => SinglyLinkedListAtomicLink });
 
 const KNOWN: u64 = 1 << 63;
 const BELOW: u64 = 1 << 62;
@@ -39,7 +39,7 @@ fn encode(devices: Devices) -> u64 {
     }
 }
 
-impl Late<'_> {
+impl UnresolvedScope<'_> {
     /// What it means, once that is known.
     pub(crate) fn devices(&self) -> Option<Devices> {
         let place = self.place.load(Ordering::Acquire);
@@ -63,14 +63,19 @@ impl Late<'_> {
 impl<'m> RegistryBuilder<'m> {
     /// Keeps the scope at `offset` of the table with the region, to be looked at again when a bridge has
     /// appeared.
-    pub(crate) fn add_late(
+    pub(crate) fn add_unresolved(
         &mut self,
         arena: &mut Arena<'m>,
         region: &'m Region<'m>,
         offset: u32,
     ) -> Result<(), OutOfMemory> {
         let link = SinglyLinkedListAtomicLink::new();
-        self.late.push_front(arena.object(Late { link, region, offset, place: AtomicU64::new(0) })?);
+        self.unresolved.push_front(arena.object(UnresolvedScope {
+            link,
+            region,
+            offset,
+            place: AtomicU64::new(0),
+        })?);
         Ok(())
     }
 }
@@ -78,17 +83,17 @@ impl<'m> RegistryBuilder<'m> {
 impl<'m> Registry<'m> {
     /// The scope at `scope` of the RMRR at `structure`, both in bytes from the table's start, if it is open
     /// still.
-    pub(crate) fn open(&self, structure: u32, scope: u32) -> Option<&Late<'m>> {
+    pub(crate) fn open(&self, structure: u32, scope: u32) -> Option<&UnresolvedScope<'m>> {
         let origin = Origin::Dmar { offset: structure };
-        self.late
+        self.unresolved
             .iter()
-            .find(|late| late.offset == scope && late.region.origin() == origin && late.devices().is_none())
+            .find(|kept| kept.offset == scope && kept.region.origin() == origin && kept.devices().is_none())
     }
 
     /// Which devices a region belongs to: [`Region::devices`], and those that have been found since.
     pub fn devices_of<'r>(&'r self, region: &'r Region<'_>) -> impl Iterator<Item = Devices> + Clone + 'r {
-        let late = self.late.iter().filter(move |late| core::ptr::eq(late.region, region));
-        region.devices().iter().copied().chain(late.filter_map(Late::devices))
+        let scopes = self.unresolved.iter().filter(move |scope| core::ptr::eq(scope.region, region));
+        region.devices().iter().copied().chain(scopes.filter_map(UnresolvedScope::devices))
     }
 }
 
@@ -98,7 +103,8 @@ pub(super) fn regions_of<'t, 'm>(
     registry: &'t Registry<'m>,
     device: Sbdf,
 ) -> impl Iterator<Item = &'m Region<'m>> + 't {
-    let late = registry.late.iter();
-    late.filter(move |late| late.devices().is_some_and(|devices| devices.covers(device)))
-        .map(|late| late.region)
+    let scopes = registry.unresolved.iter();
+    scopes
+        .filter(move |scope| scope.devices().is_some_and(|devices| devices.covers(device)))
+        .map(|scope| scope.region)
 }

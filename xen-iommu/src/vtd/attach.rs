@@ -21,7 +21,7 @@ impl<R: Registers> Locked<'_, '_, R> {
     ) -> Result<(), HardwareError> {
         let unit = self.unit.base;
         let device_tlb = self.device_tlb(source).is_some();
-        let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { source }) };
+        let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { requester: source }) };
         let levels = HardwareError::Levels { unit, levels: root.levels };
         if !walks(live.capability, root.levels) {
             return Err(levels);
@@ -46,7 +46,7 @@ impl<R: Registers> Locked<'_, '_, R> {
     /// [`RemappingHardware::detach`](crate::RemappingHardware::detach) for a requester of this unit.
     pub(super) fn detach(&mut self, frames: &impl FrameSource, source: Sbdf) -> Result<(), HardwareError> {
         if self.state.live.is_none() {
-            return Err(HardwareError::NoUnit { source });
+            return Err(HardwareError::NoUnit { requester: source });
         }
         match self.slot(frames, source) {
             Some(slot) if slot.read().low.present() => {
@@ -120,7 +120,7 @@ impl<R: Registers> Locked<'_, '_, R> {
         if let Some(slot) = self.slot(frames, source) {
             return Ok(slot);
         }
-        let live = self.state.live.as_ref().ok_or(HardwareError::NoUnit { source })?;
+        let live = self.state.live.as_ref().ok_or(HardwareError::NoUnit { requester: source })?;
         let root = frames.table(live.root).ok_or(HardwareError::NoFrames)?;
         let word = root_word(root, source.bus()).ok_or(HardwareError::NoFrames)?;
         let frame = frames.allocate().ok_or(HardwareError::NoFrames)?;
@@ -192,7 +192,7 @@ impl<R: Registers> Locked<'_, '_, R> {
         from: ContextEntry,
         to: ContextEntry,
     ) -> Result<(), HardwareError> {
-        let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { source }) };
+        let Some(live) = &self.state.live else { return Err(HardwareError::NoUnit { requester: source }) };
         let transit = live.transit;
         // The device may have been cut off since the entry was made.
         let to = if self.device_tlb(source).is_some() { to } else { to.without_device_tlb() };

@@ -78,7 +78,7 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
     }
 
     fn unit(&self, requester: RequesterId) -> Result<&'m Unit<'m, R>, HardwareError> {
-        self.unit_of(requester).ok_or(HardwareError::NoUnit { source: requester.id })
+        self.unit_of(requester).ok_or(HardwareError::NoUnit { requester: requester.id })
     }
 
     fn started(&self) -> impl Iterator<Item = &Unit<'m, R>> {

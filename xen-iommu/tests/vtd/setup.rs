@@ -126,7 +126,7 @@ fn stopping_gives_all_frames_back() {
         assert_eq!(rig.arena.used(), 4, "the table of this test");
         assert_eq!(
             rig.vtd.attach(device(0, 8).into(), SpaceId(1), table),
-            Err(HardwareError::NoUnit { source: device(0, 8) })
+            Err(HardwareError::NoUnit { requester: device(0, 8) })
         );
         // And again.
         rig.vtd.start(&mut |_, error| panic!("{error}"));
@@ -193,8 +193,8 @@ fn a_unit_that_does_not_start_keeps_its_devices_to_itself() {
     assert_eq!(failed[0].0, 0xfed9_0000);
     vtd.enable().unwrap();
     let table = arena.table_of(3);
-    assert_eq!(vtd.attach(igd.into(), SpaceId(1), table), Err(HardwareError::NoUnit { source: igd }));
-    assert_eq!(vtd.detach(igd.into()), Err(HardwareError::NoUnit { source: igd }));
+    assert_eq!(vtd.attach(igd.into(), SpaceId(1), table), Err(HardwareError::NoUnit { requester: igd }));
+    assert_eq!(vtd.detach(igd.into()), Err(HardwareError::NoUnit { requester: igd }));
     assert_eq!(vtd.use_device_tlb(igd.into(), 0), Ok(false));
     vtd.attach(device(0, 8).into(), SpaceId(1), table).unwrap();
     // What all can do is what the live one can do.
@@ -274,7 +274,7 @@ fn a_virtual_function_has_the_unit_of_its_physical_function() {
         assert!(models[1].dma(id.source_id(), 0x1000, true).is_err());
     }
     let elsewhere = RequesterId { id: physical, unit_of: Sbdf::new(7, 0, 0, 0) };
-    assert_eq!(vtd.attach(elsewhere, SpaceId(1), table), Err(HardwareError::NoUnit { source: physical }));
+    assert_eq!(vtd.attach(elsewhere, SpaceId(1), table), Err(HardwareError::NoUnit { requester: physical }));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_unit_that_does_not_translate_is_told() {
     models[2].trouble(Trouble { global: true, ..Trouble::default() });
     assert!(matches!(vtd.enable(), Err(HardwareError::TimedOut { .. })));
     assert_eq!((check(0), check(1), check(2)), (Ok(()), off(1), off(2)));
-    assert_eq!(check(3), Err(HardwareError::NoUnit { source: device(3, 8) }));
+    assert_eq!(check(3), Err(HardwareError::NoUnit { requester: device(3, 8) }));
     vtd.disable().unwrap();
     assert_eq!(check(0), off(0));
 }

@@ -60,20 +60,20 @@ proptest! {
         let mut arena = Arena::new(&mut memory);
         let mut builder = RegistryBuilder::default();
         let mut all = Vec::new();
-        for (start, len, devices, late) in &regions {
+        for (start, len, devices, unresolved) in &regions {
             let end = start + len;
             let record = Record::identity(start << 12, end << 12, Origin::Hypervisor, devices);
             let region = builder.add(&mut arena, &record, verdict(*start, end)).unwrap();
-            if late.is_some() {
-                builder.add_late(&mut arena, region, 0).unwrap();
+            if unresolved.is_some() {
+                builder.add_unresolved(&mut arena, region, 0).unwrap();
             }
             all.push(region);
         }
         let registry = builder.freeze(&mut arena).unwrap();
-        for (region, (.., late)) in all.iter().zip(&regions) {
-            if let Some(late) = late {
-                let open = registry.late.iter().find(|open| core::ptr::eq(open.region, *region)).unwrap();
-                open.settle(*late);
+        for (region, (.., unresolved)) in all.iter().zip(&regions) {
+            if let Some(unresolved) = unresolved {
+                let open = registry.unresolved.iter().find(|open| core::ptr::eq(open.region, *region)).unwrap();
+                open.settle(*unresolved);
             }
         }
         let accepted = || all.iter().filter(|region| region.rejection().is_none());

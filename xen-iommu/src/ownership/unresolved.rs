@@ -17,7 +17,7 @@ use crate::region::resolved::place;
 
 /// What became of a scope that led nowhere at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LateScope {
+pub enum ScopeOutcome {
     /// It means these devices, and its region is theirs from now on.
     Found {
         /// The region.
@@ -51,7 +51,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         dmar: &Dmar<'_>,
         pci: &impl ConfigRegionAccess,
         mut new_space: impl FnMut() -> Option<S>,
-        report: &mut dyn FnMut(LateScope),
+        report: &mut dyn FnMut(ScopeOutcome),
         notes: &mut dyn FnMut(Note),
     ) {
         let mut control = self.ownership.lock();
@@ -63,7 +63,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 let Ok(place) = place(rmrr.segment(), &scope, dmar, pci) else { continue };
                 let (region, devices) = (late.region, place.devices);
                 late.settle(devices);
-                report(LateScope::Found { region: region.name(), devices });
+                report(ScopeOutcome::Found { region: region.name(), devices });
                 let mut from = Some(Sbdf::from_raw(0));
                 while let Some(first) = from {
                     let last = Sbdf::from_raw(u32::MAX);
@@ -74,7 +74,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                         self.give_late(&mut control, &presence, (device, region), &mut new_space, notes);
                     if let Err(error) = given {
                         let (region, device) = (region.name(), device.sbdf());
-                        report(LateScope::Unprovided { region, device, error });
+                        report(ScopeOutcome::Unprovided { region, device, error });
                     }
                 }
             }

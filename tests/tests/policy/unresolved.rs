@@ -16,7 +16,7 @@ use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
 use xen_iommu::region::record::Devices;
 use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::region::resolved::ResolvedScopes;
-use xen_iommu::{AddError, Arena, AssignError, DomId, Holder, LateScope, Mode, Note, Owner, Sbdf};
+use xen_iommu::{AddError, Arena, AssignError, DomId, Holder, Mode, Note, Owner, Sbdf, ScopeOutcome};
 
 const BRIDGE: Sbdf = Sbdf::new(0, 0, 0x1c, 0);
 const ROOT: Sbdf = Sbdf::new(0, 0, 3, 0);
@@ -55,7 +55,7 @@ impl ConfigRegionAccess for Pci {
 
 /// The machine at boot, with [`ROOT`] alone and two guests. The function that is handed over resolves scopes
 /// once the bridge has come, and says what became of them, and the notes.
-fn with_late(test: impl FnOnce(&World<'_>, &dyn Fn() -> (Vec<LateScope>, Vec<Note>))) {
+fn with_late(test: impl FnOnce(&World<'_>, &dyn Fn() -> (Vec<ScopeOutcome>, Vec<Note>))) {
     let scope = |path: &[(u8, u8)]| ScopeBuilder::endpoint(0, path);
     let bytes = TableBuilder::new()
         .host_address_width(39)
@@ -120,10 +120,10 @@ fn with_late(test: impl FnOnce(&World<'_>, &dyn Fn() -> (Vec<LateScope>, Vec<Not
     assert_eq!(again, (vec![], vec![]), "nothing is open any more");
 }
 
-fn is_found(late: &[LateScope]) {
+fn is_found(late: &[ScopeOutcome]) {
     let found: Vec<Devices> = late
         .iter()
-        .filter_map(|late| if let LateScope::Found { devices, .. } = late { Some(*devices) } else { None })
+        .filter_map(|late| if let ScopeOutcome::Found { devices, .. } = late { Some(*devices) } else { None })
         .collect();
     let below = Devices::Below { bridge: BRIDGE, first_bus: 5, last_bus: 5 };
     assert_eq!(found, [Devices::Function(BELOW), below]);
@@ -251,8 +251,8 @@ fn without_memory_it_is_recorded_all_the_same() {
         let (found, _) = resolve();
         world.frames.limit(None);
         is_found(&found);
-        let unprovided = |late: &&LateScope| {
-            matches!(late, LateScope::Unprovided { device: BELOW, error: AddError::NoSpace, .. })
+        let unprovided = |late: &&ScopeOutcome| {
+            matches!(late, ScopeOutcome::Unprovided { device: BELOW, error: AddError::NoSpace, .. })
         };
         assert_eq!(found.iter().filter(unprovided).count(), 2, "{found:?}");
         assert!(world.policy.is_quiesced(BELOW));
