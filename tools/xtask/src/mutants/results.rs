@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::root;
 
 use super::list::Mutant;
-use super::suite::Suites;
+use super::suite::{Suite, Suites};
 
 /// What became of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,9 @@ impl Results {
             if results.keys.contains_key(&mutant.file) {
                 continue;
             }
-            let package = &*mutant.package;
-            if !tests.contains_key(package) {
-                tests.insert(package, tests_of(package, suites)?);
+            let (folder, suite) = suites.of(&mutant.file)?;
+            if !tests.contains_key(folder) {
+                tests.insert(folder, tests_of(&mutant.package, suite)?);
             }
             let path = root().join(&mutant.file);
             let source =
@@ -82,7 +82,7 @@ impl Results {
             let (source, own_tests) = apart(&source);
             hash.add(source);
             let source = format!("{:016x}", hash.0);
-            let mut hash = Hash(tests.get(package).copied().unwrap_or_default());
+            let mut hash = Hash(tests.get(folder).copied().unwrap_or_default());
             hash.add(own_tests);
             results.read(&mutant.file, Key { source, tests: format!("{:016x}", hash.0) });
         }
@@ -131,9 +131,8 @@ impl Results {
     }
 }
 
-/// All that a package's mutants are tried with.
-fn tests_of(package: &str, suites: &Suites) -> Result<u64, String> {
-    let suite = suites.of(package)?;
+/// All that the mutants of a folder are tried with.
+fn tests_of(package: &str, suite: &Suite) -> Result<u64, String> {
     let mut files = BTreeSet::new();
     let own = [format!("{package}/tests"), format!("{package}/src")];
     for (folder, all) in

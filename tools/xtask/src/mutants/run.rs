@@ -84,23 +84,23 @@ fn work(number: usize, jobs: usize, suites: &Suites, shared: &Mutex<Shared<'_, '
     let mut limits: HashMap<String, Duration> = HashMap::new();
     loop {
         let Some(batch) = next(shared) else { return Ok(()) };
-        let Some(package) = batch.first().map(|mutant| mutant.package.clone()) else { continue };
-        let suite = suites.of(&package)?;
+        let Some(file) = batch.first().map(|mutant| &*mutant.file) else { continue };
+        let (folder, suite) = suites.of(file)?;
         let bench = match &mut bench {
             Some(bench) => bench,
             none => none.insert(Bench::set_up(number, jobs)?),
         };
-        let limit = match limits.get(&package) {
+        let limit = match limits.get(folder) {
             Some(limit) => *limit,
             None => {
-                let time = bench.unchanged(&package, suite, suites)?;
+                let time = bench.unchanged(folder, suite, suites)?;
                 let slow = if time > QUICK { "; more than it should" } else { "" };
                 let seconds = time.as_secs_f64();
                 lock(shared)
                     .progress
-                    .say(&quiet(&format!("{package}: the quick suite takes {seconds:.1} s{slow}")));
+                    .say(&quiet(&format!("{folder}: the quick suite takes {seconds:.1} s{slow}")));
                 let limit = time.saturating_mul(5).max(LEAST_TIME);
-                limits.insert(package, limit);
+                limits.insert(folder.to_owned(), limit);
                 limit
             }
         };
@@ -145,7 +145,7 @@ impl Bench {
     }
 
     /// Runs the suite on the code as it is, which has to hold; how long it takes.
-    fn unchanged(&self, package: &str, suite: &Suite, suites: &Suites) -> Result<Duration, String> {
+    fn unchanged(&self, folder: &str, suite: &Suite, suites: &Suites) -> Result<Duration, String> {
         let mut time = Duration::ZERO;
         for build in [true, false] {
             let mut command = self.cargo(suites);
@@ -164,9 +164,7 @@ impl Bench {
             if !output.status.success() {
                 let text = [output.stdout, output.stderr].concat();
                 let text = String::from_utf8_lossy(&text).into_owned();
-                return Err(format!(
-                    "the quick suite of {package} fails without a mutant: {spelled}\n{text}"
-                ));
+                return Err(format!("the quick suite of {folder} fails without a mutant: {spelled}\n{text}"));
             }
         }
         Ok(time)

@@ -1,4 +1,4 @@
-//! What is run on each mutant: the quick tests of its package, as `tools/mutants/suites.toml` says.
+//! What is run on each mutant: the quick tests of its folder, as `tools/mutants/suites.toml` says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,16 +6,17 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-/// The suites of all packages.
+/// The suites of all folders.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Suites {
     /// For all: names and values of environment variables.
     environment: BTreeMap<String, String>,
+    /// By crate, or by folder or file in one.
     suite: BTreeMap<String, Suite>,
 }
 
-/// The quick tests for one package's mutants.
+/// The quick tests for the mutants of one folder.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Suite {
@@ -42,10 +43,12 @@ impl Suites {
         toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// The suite for a package's mutants.
-    pub(crate) fn of(&self, package: &str) -> Result<&Suite, String> {
-        let suite = self.suite.get(package);
-        suite.ok_or_else(|| format!("tools/mutants/suites.toml has no suite for {package}"))
+    /// The suite for the mutants of a source file, and the folder that it is for: the innermost that has one.
+    pub(crate) fn of(&self, file: &str) -> Result<(&str, &Suite), String> {
+        let folders = Path::new(file).ancestors().filter_map(Path::to_str);
+        let mut suites = folders.filter_map(|folder| self.suite.get_key_value(folder));
+        let found = suites.next().map(|(folder, suite)| (&**folder, suite));
+        found.ok_or_else(|| format!("tools/mutants/suites.toml has no suite for {file}"))
     }
 
     /// What the tests find in their environment.
@@ -78,5 +81,26 @@ impl Suite {
     /// All that decides what is run.
     pub(crate) fn spelled(&self) -> String {
         format!("{:?} {:?} {:?}", self.packages, self.arguments, self.skip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // A test that fails ends in a panic.
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_innermost_folder_decides() {
+        let suite = |name| format!("[suite.\"{name}\"]\npackages = [\"{name}\"]\narguments = []\n");
+        let text = ["a", "a/src/b", "a/src/b/c.rs"].map(suite).concat();
+        let suites: Suites = toml::from_str(&format!("[environment]\n{text}")).unwrap();
+        let of = |file| suites.of(file).map(|(name, _)| name);
+        assert_eq!(of("a/src/lib.rs"), Ok("a"));
+        assert_eq!(of("a/src/bc.rs"), Ok("a"));
+        assert_eq!(of("a/src/b/d.rs"), Ok("a/src/b"));
+        assert_eq!(of("a/src/b/c.rs"), Ok("a/src/b/c.rs"));
+        assert!(of("b/src/lib.rs").unwrap_err().contains("b/src/lib.rs"));
     }
 }
