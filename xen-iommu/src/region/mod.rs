@@ -2,9 +2,11 @@
 //! for which.
 
 pub mod choice;
+pub mod devices;
 pub mod forbidden;
 pub mod intake;
 pub mod memory;
+mod pages;
 pub mod record;
 pub mod registry;
 pub mod resolved;

@@ -8,7 +8,8 @@
 use intrusive_collections::SinglyLinkedList;
 use p2m::{Mfn, MfnRange};
 
-use super::record::{Devices, Record, Region, Regions};
+use super::devices::Devices;
+use super::record::{Record, Region, Regions};
 use super::told::IommuState;
 use super::verdict::Verdict;
 use super::{search, unresolved};

@@ -4,7 +4,8 @@ use core::slice;
 
 use p2m::{Mfn, MfnRange};
 
-use super::record::{Devices, Region};
+use super::devices::Devices;
+use super::record::Region;
 use super::registry::{Registry, runs_of, without_repeats};
 use super::unresolved;
 use crate::arena::{Arena, OutOfMemory};

@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use intrusive_collections::{SinglyLinkedListAtomicLink, intrusive_adapter};
 
-use super::record::{Devices, Origin, Region};
+use super::devices::Devices;
+use super::record::{Origin, Region};
 use super::registry::{Registry, RegistryBuilder};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
