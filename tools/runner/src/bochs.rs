@@ -45,7 +45,7 @@ pub enum NotReady {
     },
 }
 
-/// What the image finds behind the last byte of an address space of 32 bits: where the processor starts.
+/// What the image finds after the last byte of an address space of 32 bits: where the processor starts.
 const END: u64 = 1 << 32;
 /// The last 64 KiB, which the processor's first instructions can reach.
 const BOOT: usize = 0x1_0000;
@@ -230,7 +230,7 @@ fn boot(start: u32, size: usize, entry: u32) -> [u8; BOOT] {
     );
     put(at::GDT, &GDT.map(u64::to_le_bytes).each_ref().map(<[u8; 8]>::as_slice));
     put(at::GDT_POINTER, &[&word(size_of_val(&GDT) - 1), &long(address(at::GDT))]);
-    // jmp REAL, from behind the three bytes of the jump.
+    // jmp REAL, from after the three bytes of the jump.
     put(at::RESET, &[&[0xe9], &word(at::REAL + BOOT - at::RESET - 3)]);
 
     let ram = u64::from(layout::RAM_MIB) << 20;
@@ -289,7 +289,7 @@ mod tests {
         let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
         file.resize(16, 0);
         for (value, size) in [
-            // Executable, x86-64, version; entry, program headers behind the header, no sections.
+            // Executable, x86-64, version; entry, program headers after the header, no sections.
             (2_u64, 2),
             (62, 2),
             (1, 4),
