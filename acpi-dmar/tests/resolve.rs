@@ -109,6 +109,33 @@ fn bridges_cover_the_buses_below() {
 }
 
 #[test]
+fn an_endpoint_covers_itself() {
+    let endpoint = Resolved::Endpoint { address: at(0, 2, 0), present: true };
+    assert!(endpoint.covers(at(0, 2, 0)));
+    assert!(!endpoint.covers(at(0, 2, 1)) && !endpoint.covers(at(1, 2, 0)));
+    assert!(Resolved::IoApic { id: 1, address: at(0xf0, 0x1f, 0) }.covers(at(0xf0, 0x1f, 0)));
+}
+
+#[test]
+fn a_bridge_may_have_one_bus_below_it_or_the_last() {
+    for (secondary, subordinate) in [(3, 3), (1, 0xff), (0xff, 0xff)] {
+        let bus = Bus::default().with(0, 0, 1, 0, Function::Bridge { secondary, subordinate });
+        let below = Buses { secondary, subordinate };
+        assert_eq!(
+            resolved(0, ScopeBuilder::bridge(0, &[(1, 0)]), &bus),
+            Ok((Some(at(0, 1, 0)), Some(below)))
+        );
+    }
+}
+
+#[test]
+fn a_bridge_that_goes_while_it_is_read_is_absent() {
+    let bus = Bus::default().with(0, 0, 1, 0, Function::Leaving);
+    let absent = Err(ResolveError::NotPresent(at(0, 1, 0)));
+    assert_eq!(resolved(0, ScopeBuilder::bridge(0, &[(1, 0)]), &bus), absent);
+}
+
+#[test]
 fn what_stands_in_the_way_is_named() {
     let bus = Bus::default()
         .with(0, 0, 1, 0, Function::Endpoint)
@@ -149,7 +176,14 @@ fn what_stands_in_the_way_is_named() {
         Ok(endpoint),
         "a bridge scope ends at an endpoint"
     );
-    assert_eq!(bridge(&[(4, 0)]), Ok((Some(at(0, 4, 0)), None)), "non-transparent bridges end there");
+    let bytes = table(0, ScopeBuilder::bridge(0, &[(4, 0)]));
+    let dmar = Dmar::parse(&bytes).unwrap();
+    let itself = Resolved::Endpoint { address: at(0, 4, 0), present: true };
+    assert_eq!(
+        resolve(0, &first_scope(&dmar), &dmar, &bus),
+        Ok(itself),
+        "a bridge scope means a non-transparent bridge"
+    );
     assert_eq!(bridge(&[(9, 0)]), Err(ResolveError::NotPresent(at(0, 9, 0))));
     assert_eq!(bridge(&[(5, 0)]), Err(not_set_up));
     assert_eq!(through(&[(2, 0)]), Ok((Some(at(0, 2, 0)), None)), "the bridge's own function");
