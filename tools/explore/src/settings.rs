@@ -122,7 +122,10 @@ impl Bounds {
     }
 }
 
-/// Explores all settings, so many at a time. `hear` returns whether to go on with those that were not begun.
+/// The number of the next setting when there is to be none, whatever each thread adds to it.
+const STOPPED: usize = usize::MAX / 2;
+
+/// Explores all settings, so many at a time. `hear` returns whether to go on.
 pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Event) -> bool) {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
@@ -136,8 +139,11 @@ pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Even
                     if !setting.name.contains(bounds.only) {
                         continue;
                     }
-                    // Nobody may listen any more.
-                    let mut tell = |count: &Count| drop(send.send((index, Event::Progress(*count))));
+                    let mut tell = |count: &Count| {
+                        // Nobody may listen any more.
+                        drop(send.send((index, Event::Progress(*count))));
+                        next.load(Ordering::Relaxed) < STOPPED
+                    };
                     let explored = explore(setting, bounds.of(&setting), &mut tell);
                     drop(send.send((index, Event::Done(Box::new(explored)))));
                 }
@@ -146,7 +152,7 @@ pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Even
         drop(send);
         for (index, event) in receive {
             if !hear(index, event) {
-                next.store(SETTINGS.len(), Ordering::Relaxed);
+                next.store(STOPPED, Ordering::Relaxed);
             }
         }
     });
