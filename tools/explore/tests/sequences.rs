@@ -1,4 +1,5 @@
 //! Sequences of calls that a search came upon late, each judged as the search judges.
+#![allow(clippy::expect_used, reason = "a test that fails ends in a panic")]
 
 use explore::calls::{Call, Step};
 use explore::hardware::Failure;
