@@ -29,7 +29,7 @@ pub fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
 }
 
 fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
-    let mut bounds = Bounds { states: 1_050_000, depth: u32::MAX, failures: 3, only: "" };
+    let mut bounds = Bounds { states: 1_000_000, depth: u32::MAX, failures: 3, only: "" };
     let mut jobs = std::thread::available_parallelism().map_or(1, Into::into);
     while let Some(word) = parser.next()? {
         match word {

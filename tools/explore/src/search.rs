@@ -118,11 +118,12 @@ struct Search<'p> {
     origins: Vec<(u32, Option<Step>)>,
     queue: VecDeque<(u32, u32, Saved)>,
     count: Count,
-    progress: &'p mut dyn FnMut(&Count),
+    progress: &'p mut dyn FnMut(&Count) -> bool,
 }
 
-/// Explores one setting, with bounds that are its own.
-pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count)) -> Explored {
+/// Explores one setting, with bounds that are its own. `progress` is told how far it has got, and returns
+/// whether to go on.
+pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count) -> bool) -> Explored {
     let start = std::time::Instant::now();
     let (mut world, mut replay) = (World::new(setting), World::new(setting));
     let boot = [world.save(), replay.save()];
@@ -139,7 +140,7 @@ pub fn explore(setting: Setting, bounds: Bounds, progress: &mut dyn FnMut(&Count
         progress,
     };
     let found = search.run().err();
-    (search.progress)(&search.count);
+    let _ = (search.progress)(&search.count);
     Explored { count: search.count, time: start.elapsed(), found }
 }
 
@@ -160,8 +161,9 @@ impl Search<'_> {
                 self.try_call(number, depth, *call, &before)?;
             }
             self.count.queue = self.queue.len();
-            if number.is_multiple_of(64) {
-                (self.progress)(&self.count);
+            if number.is_multiple_of(64) && !(self.progress)(&self.count) {
+                self.count.complete = false;
+                break;
             }
         }
         Ok(())

@@ -27,14 +27,19 @@ const fn of(name: &'static str, board: &'static Board, separate: bool) -> Settin
         guests: 2,
         calls: ALL,
         failures: None,
-        ends: false,
+        share: 5,
     }
+}
+
+/// The largest machine; groups are moved whole on others.
+const fn five(name: &'static str, board: &'static Board, separate: bool) -> Setting {
+    Setting { calls: Calls { groups: false, ..ALL }, share: 1, ..of(name, board, separate) }
 }
 
 const SMALL: Setting = Setting {
     calls: Calls { toolstack: false, ..ALL },
     failures: Some(0),
-    ends: true,
+    share: 0,
     ..of("two devices share a region, a third is alone", &boards::PAIR, false)
 };
 
@@ -66,15 +71,15 @@ pub const SETTINGS: [Setting; 16] = [
         ..SMALL
     },
     Setting { name: "a unit that is not switched on", translates: false, guests: 1, ..SMALL },
-    of("five devices, small regions, shared tables", &boards::PAGES, false),
-    of("five devices, small regions, separate tables", &boards::PAGES, true),
-    of("five devices, 2 MiB pages, one cut, shared tables", &boards::CUT, false),
-    of("five devices, 2 MiB pages, one cut, separate tables", &boards::CUT, true),
+    five("five devices, small regions, shared tables", &boards::PAGES, false),
+    five("five devices, small regions, separate tables", &boards::PAGES, true),
+    five("five devices, 2 MiB pages, one cut, shared tables", &boards::CUT, false),
+    five("five devices, 2 MiB pages, one cut, separate tables", &boards::CUT, true),
     Setting { calls: STRICT, ..of("a late scope and a rejected region, strict", &boards::LATE, false) },
     of("a late scope and a rejected region, separate tables", &boards::LATE, true),
     Setting {
         isolation: Isolation::Require,
-        ends: true,
+        share: 0,
         ..of("devices that are not isolated stay together", &boards::TOGETHER, false)
     },
     Setting {
@@ -83,7 +88,7 @@ pub const SETTINGS: [Setting; 16] = [
     },
     Setting {
         unit: Kind { incoherent: true, by_words: true, ..COHERENT },
-        ends: true,
+        share: 0,
         ..of("a unit that does not snoop, entries replaced by words", &boards::PAIR, false)
     },
 ];
@@ -104,9 +109,10 @@ impl Bounds {
     /// others share the states.
     fn of(self, setting: &Setting) -> Self {
         let is_meant = |setting: &&Setting| setting.name.contains(self.only);
-        let sharing = SETTINGS.iter().filter(is_meant).filter(|setting| !setting.ends).count();
-        let to_the_end = setting.ends && self.states >= ENOUGH;
-        let states = if to_the_end { usize::MAX } else { self.states.div_ceil(sharing.max(1)) };
+        let shares: usize = SETTINGS.iter().filter(is_meant).map(|setting| setting.share).sum();
+        let to_the_end = setting.share == 0 && self.states >= ENOUGH;
+        let share = (self.states * setting.share.max(1)).div_ceil(shares.max(1));
+        let states = if to_the_end { usize::MAX } else { share };
         let failures = match setting.failures {
             Some(failures) if to_the_end => failures,
             Some(failures) => failures.min(self.failures),
@@ -116,7 +122,10 @@ impl Bounds {
     }
 }
 
-/// Explores all settings, so many at a time. `hear` returns whether to go on with those that were not begun.
+/// The number of the next setting when there is to be none, whatever each thread adds to it.
+const STOPPED: usize = usize::MAX / 2;
+
+/// Explores all settings, so many at a time. `hear` returns whether to go on.
 pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Event) -> bool) {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
@@ -130,8 +139,11 @@ pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Even
                     if !setting.name.contains(bounds.only) {
                         continue;
                     }
-                    // Nobody may listen any more.
-                    let mut tell = |count: &Count| drop(send.send((index, Event::Progress(*count))));
+                    let mut tell = |count: &Count| {
+                        // Nobody may listen any more.
+                        drop(send.send((index, Event::Progress(*count))));
+                        next.load(Ordering::Relaxed) < STOPPED
+                    };
                     let explored = explore(setting, bounds.of(&setting), &mut tell);
                     drop(send.send((index, Event::Done(Box::new(explored)))));
                 }
@@ -140,7 +152,7 @@ pub fn explore_all(bounds: Bounds, jobs: usize, hear: &mut dyn FnMut(usize, Even
         drop(send);
         for (index, event) in receive {
             if !hear(index, event) {
-                next.store(SETTINGS.len(), Ordering::Relaxed);
+                next.store(STOPPED, Ordering::Relaxed);
             }
         }
     });

@@ -56,8 +56,8 @@ pub struct Setting {
     pub calls: Calls,
     /// Calls fail in states of fewer calls than these; as the command line says if `None`.
     pub failures: Option<u32>,
-    /// It comes to an end, so that it is explored without a limit.
-    pub ends: bool,
+    /// Its share of the states; 0 for one that comes to an end, so that it is explored without a limit.
+    pub share: usize,
 }
 
 impl std::fmt::Display for Setting {

@@ -23,12 +23,12 @@ fn run(bounds: Bounds) -> Vec<(usize, u64, u32)> {
 #[test]
 fn all_holds() {
     // So many that one is reached anew from boot.
-    let figures = run(Bounds { states: 110 * 9, depth: u32::MAX, failures: 1, only: "" });
+    let figures = run(Bounds { states: 110 * 19, depth: u32::MAX, failures: 1, only: "" });
     assert!(figures.iter().all(|(states, calls, _)| *states > 50 && *calls > 1000), "{figures:?}");
 }
 
 #[test]
 fn the_figures_are_the_same_each_time() {
-    let bounds = Bounds { states: 200, depth: 2, failures: 1, only: "" };
+    let bounds = Bounds { states: 400, depth: 2, failures: 1, only: "" };
     assert_eq!(run(bounds), run(bounds));
 }

@@ -3,7 +3,7 @@
 use super::rule::Together;
 use super::{Breach, broken};
 use crate::calls::{Call, Step, name};
-use crate::hardware::bit;
+use crate::hardware::{bit, frames_of};
 use crate::machine::{DEVICES, DOMAINS, REGIONS, SOURCES, Set};
 use crate::make::Outcome;
 use crate::rules::Owners;
@@ -34,6 +34,10 @@ pub struct Before {
     attached: [u128; SOURCES],
     /// Something cached was in doubt, or a requester locked away.
     in_doubt: bool,
+    /// The frames that were in use.
+    allocated: u128,
+    /// Those of them that a domain's tables, or a context entry, led to.
+    led_to: u128,
 }
 
 impl World {
@@ -51,7 +55,19 @@ impl World {
             roots: [0, 1, 2].map(|domain| self.root_bit(domain)),
             attached: self.all_attached(),
             in_doubt: self.is_in_doubt(),
+            allocated: self.pool.allocated(),
+            led_to: self.led_to(),
         }
+    }
+
+    /// The frames of all tables that a domain has or a context entry leads to.
+    fn led_to(&self) -> u128 {
+        let domains = self.all_roots().into_iter().flatten().flatten();
+        let attached = (0..self.board.sources.len()).filter_map(|source| {
+            let levels = u32::from(self.sight.contexts[source]?.high.width()) + 2;
+            Some((self.sight.roots[source]?, levels))
+        });
+        domains.chain(attached).fold(0, |all, (root, levels)| all | frames_of(self.pool, root, levels))
     }
 
     /// Something cached may be wrong, or a requester is locked away.
@@ -127,22 +143,26 @@ impl World {
         broken(doubtful || after.doubt == before.keys.doubt, || {
             "refused, and caches are behind that were not".into()
         })?;
-        // The quarantine of a requester that has other devices stays once it is made, see
-        // `Policy::add_device`.
-        let made = matches!(step.call, Call::Add(device) if self.has_others(before, usize::from(device)));
-        // So does that of one that hardware may still use; and what was kept for that reason may have come
-        // free.
-        let adds = matches!(step.call, Call::Add(_));
-        let fits = after.frames == before.keys.frames
-            || doubtful
-            || made && after.frames > before.keys.frames
-            || adds && after.frames < before.keys.frames;
+        let fits = after.frames == before.keys.frames || doubtful || self.may_keep(before, step.call, after);
         broken(fits, || {
             format!("refused, but {} frames are in use, and {} were", after.frames, before.keys.frames)
         })?;
         // What an earlier flush that failed kept back may have come free.
         let fewer = after.held.iter().zip(&before.keys.held).all(|(after, before)| after <= before);
         broken(doubtful || seen_failure(outcome) || fewer, || "refused, and frames wait for a flush".into())
+    }
+
+    /// Whether a call that was refused may leave another number of frames in use. Adding a device may: its
+    /// requester's quarantine stays once it is made where the requester has other devices, see
+    /// `Policy::add_device`; and where hardware had not let the requester go when its last device went, what
+    /// was kept for that reason, to which nothing led, comes free as soon as hardware does.
+    fn may_keep(&self, before: &Before, call: Call, after: &Keys) -> bool {
+        let Call::Add(added) = call else { return false };
+        if self.has_others(before, usize::from(added)) {
+            return after.frames >= before.keys.frames;
+        }
+        let gone = before.allocated & !self.pool.allocated();
+        after.frames <= before.keys.frames && gone & before.led_to == 0
     }
 
     /// Whether other devices that cannot be told from it were there.
