@@ -2,8 +2,10 @@
 //! tests on each change: a mutant that no test notices survives, and says what is not tested.
 //!
 //! [`list`] knows the mutants; [`suite`] says what is run on them; [`results`] keeps what became of them, by
-//! what it depends on; [`mod@run`] finds out the rest; [`survivors`] reads which may survive, and why.
+//! what it depends on, and [`known`] what became of them elsewhere; [`mod@run`] finds out the rest;
+//! [`survivors`] reads which may survive, and why.
 
+mod known;
 mod list;
 mod results;
 mod run;
@@ -20,6 +22,7 @@ use crate::tools::{GIT, have_cargo_verb};
 use crate::words::{Usage, Words};
 use crate::{cargo, root};
 
+use known::{Known, Tried};
 use list::Mutant;
 use results::{Fate, Results};
 use suite::Suites;
@@ -39,6 +42,8 @@ run does only what is not known. A mutant that survives is a failure, unless too
   --file PATH      only in this file
   --package NAME   only in this crate
   --jobs N         so many at a time, each on a copy of its own (as many as there are CPUs)
+  --keep           afterwards, write what became of those of whole sources into tools/mutants/known.toml, for other checkouts
+  --again          try those, too, of which known.toml says what became of them
   --list           name the mutants and what is known of them, and run nothing
   -h, --help       this text
 
@@ -70,6 +75,11 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
 
     let all = list::of_packages(&LIBRARIES)?;
     let mut results = Results::open(root().join("target/mutants/results"), &all, &suites)?;
+    let known_file = root().join("tools/mutants/known.toml");
+    let known = Known::read(&known_file)?;
+    if !words.has("--again") {
+        results.trust(&known, &all, &accepted);
+    }
     let chosen = wanted.choose(&all);
     if chosen.is_empty() {
         eprintln!("there are no mutants in the files that were asked for");
@@ -83,13 +93,16 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, String> {
     }
     let open = chosen.iter().filter(|mutant| results.fate(mutant).is_none());
     let open: Vec<&Mutant> = open.copied().collect();
-    let known = chosen.len().saturating_sub(open.len());
+    let found = chosen.len().saturating_sub(open.len());
     eprintln!(
         "{}",
-        quiet(&format!("{} mutants, of {known} of which it is known what becomes of them", chosen.len()))
+        quiet(&format!("{} mutants, of {found} of which it is known what becomes of them", chosen.len()))
     );
     if !open.is_empty() {
         run::all(&open, &suites, &mut results, &accepted, wanted.jobs)?;
+    }
+    if words.has("--keep") {
+        keep(&all, &results, &accepted, &known).write(&known_file)?;
     }
     Ok(verdict(&all, &chosen, &results, &accepted))
 }
@@ -178,6 +191,27 @@ impl Shard {
     }
 }
 
+/// The sources of which all mutants were tried, and none survives but those in the list.
+fn keep(all: &[Mutant], results: &Results, accepted: &Survivors, known: &Known) -> Known {
+    let mut kept = Known::default();
+    for mutants in all.chunk_by(|one, other| one.file == other.file) {
+        let Some(Mutant { file, .. }) = mutants.first() else { continue };
+        let Some(source) = results.source(file) else { continue };
+        let mut sums = Sums::default();
+        for mutant in mutants {
+            sums.count(results.fate(mutant), accepted.reason(mutant).is_some());
+        }
+        let Sums { caught, timed_out, unviable, accepted, survivors, not_run, known: elsewhere, .. } = sums;
+        let tried = Tried { source: source.to_owned(), caught, timed_out, unviable, accepted };
+        if elsewhere > 0 {
+            kept.0.extend(known.0.get_key_value(file).map(|(file, tried)| (file.clone(), tried.clone())));
+        } else if survivors == 0 && not_run == 0 {
+            kept.0.insert(file.clone(), tried);
+        }
+    }
+    kept
+}
+
 /// What one crate's mutants came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
@@ -187,6 +221,7 @@ struct Sums {
     unviable: usize,
     accepted: usize,
     survivors: usize,
+    known: usize,
     not_run: usize,
 }
 
@@ -198,6 +233,7 @@ impl Sums {
             Some(Fate::Unviable) => &mut self.unviable,
             Some(Fate::Survived) if accepted => &mut self.accepted,
             Some(Fate::Survived) => &mut self.survivors,
+            Some(Fate::Known) => &mut self.known,
             None => &mut self.not_run,
         };
         *sum = sum.saturating_add(1);
@@ -208,8 +244,8 @@ impl Sums {
 /// Shows the table, the survivors, and what is wrong with the list of them.
 fn verdict(all: &[Mutant], chosen: &[&Mutant], results: &Results, accepted: &Survivors) -> ExitCode {
     println!(
-        "\n{:<10} {:>8} {:>8} {:>10} {:>9} {:>9} {:>10} {:>8}",
-        "crate", "mutants", "caught", "timed out", "unviable", "accepted", "survivors", "not run"
+        "\n{:<10} {:>8} {:>8} {:>10} {:>9} {:>9} {:>10} {:>8} {:>8}",
+        "crate", "mutants", "caught", "timed out", "unviable", "accepted", "survivors", "known", "not run"
     );
     for package in LIBRARIES {
         let mut sums = Sums::default();
@@ -217,9 +253,9 @@ fn verdict(all: &[Mutant], chosen: &[&Mutant], results: &Results, accepted: &Sur
             sums.count(results.fate(mutant), accepted.reason(mutant).is_some());
         }
         if sums.mutants > 0 {
-            let Sums { mutants, caught, timed_out, unviable, accepted, survivors, not_run } = sums;
+            let Sums { mutants, caught, timed_out, unviable, accepted, survivors, known, not_run } = sums;
             println!(
-                "{package:<10} {mutants:>8} {caught:>8} {timed_out:>10} {unviable:>9} {accepted:>9} {survivors:>10} {not_run:>8}"
+                "{package:<10} {mutants:>8} {caught:>8} {timed_out:>10} {unviable:>9} {accepted:>9} {survivors:>10} {known:>8} {not_run:>8}"
             );
         }
     }

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use crate::root;
 
+use super::known::Known;
 use super::list::Mutant;
 use super::suite::{Suite, Suites};
+use super::survivors::Survivors;
 
 /// What became of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(crate) enum Fate {
     Unviable,
     /// No test noticed.
     Survived,
+    /// It is one of a source whose mutants were all tried elsewhere, and was noticed or does not build.
+    Known,
 }
 
 impl Fate {
@@ -37,7 +41,7 @@ impl Fate {
 
     /// As it is written.
     pub(crate) fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(fate, ..)| *fate == self).map_or("", |(_, word, _)| *word)
+        Self::ALL.iter().find(|(fate, ..)| *fate == self).map_or("known", |(_, word, _)| *word)
     }
 
     fn of_word(word: &str) -> Option<Self> {
@@ -104,6 +108,22 @@ impl Results {
 
     fn path(&self, key: &str) -> PathBuf {
         self.folder.join(format!("{key}.txt"))
+    }
+
+    /// The hash of a source that has mutants.
+    pub(crate) fn source(&self, file: &str) -> Option<&str> {
+        self.keys.get(file).map(|key| &*key.source)
+    }
+
+    /// Takes what is known of these sources' mutants for granted where nothing is known here.
+    pub(crate) fn trust(&mut self, known: &Known, mutants: &[Mutant], accepted: &Survivors) {
+        for mutant in mutants {
+            if self.source(&mutant.file).is_some_and(|source| known.has(&mutant.file, source)) {
+                let survives = accepted.reason(mutant).is_some();
+                let fate = if survives { Fate::Survived } else { Fate::Known };
+                self.fates.entry(mutant.name.clone()).or_insert(fate);
+            }
+        }
     }
 
     /// What is known of a mutant.
