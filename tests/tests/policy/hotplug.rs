@@ -21,10 +21,7 @@ fn remove(world: &World<'_>, devices: &[Sbdf]) {
 
 /// A device comes: whom it belongs to, and the notes.
 fn add(world: &World<'_>, device: Sbdf) -> (Owner, Vec<Note>) {
-    let (added, notes) = world.noted(|world, hear| {
-        let space = || testkit::world::space(world.frames);
-        world.policy.add_device(&function(device), space, hear)
-    });
+    let (added, notes) = world.add_noted(&function(device));
     world.check(Rules::STRICT);
     (added.unwrap(), notes)
 }

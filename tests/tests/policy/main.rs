@@ -10,6 +10,7 @@
 )]
 
 mod assignable;
+mod company;
 mod failures;
 mod hotplug;
 mod isolation;

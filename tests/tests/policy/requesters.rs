@@ -323,18 +323,6 @@ fn a_newcomer_with_ids_of_two_is_cut_off_and_stays_so() {
 }
 
 #[test]
-#[ignore = "requesters are not put together yet: such a device waits, blocked"]
-fn a_newcomer_with_ids_of_two_that_are_in_one_place_joins_both() {
-    with_world(machine(), |world| {
-        let own = Sbdf::new(0, 12, 0, 0);
-        assert_eq!(world.add(&with_ids(own, &[A, G])), Ok(Owner::Domain(HARDWARE_DOMAIN)));
-        assert!(are_alike(world, &[own, A, G]));
-        world.check(Rules::STRICT);
-        assert!(matches!(world.assign(&[A], GUEST, Mode::Relaxed), Err(AssignError::Group(_))));
-    });
-}
-
-#[test]
 fn what_failed_to_appear_leaves_no_id_behind() {
     with_world(machine(), |world| {
         let newcomer = with_ids(Sbdf::new(0, 1, 3, 0), &[SECONDARY, BRIDGE, Sbdf::new(0, 1, 4, 0)]);

@@ -36,6 +36,7 @@ mod lookup;
 mod presence;
 mod provide;
 mod release;
+mod removal;
 mod rule;
 mod suspect;
 mod unresolved;

@@ -5,6 +5,7 @@ use acpi_dmar::{Dmar, Structure};
 use p2m::AddressSpace;
 
 use super::hardware::attach;
+use super::presence::Newcomer;
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::AddError;
@@ -91,14 +92,15 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     ) -> Result<(), AddError> {
         let sbdf = device.sbdf();
         self.grouping(presence).join(device);
+        let newcomer = Newcomer::of(presence, device).ok_or(AddError::NoPlace)?;
         if device.owner() == Owner::Quarantine
             && let (_, Some((other, holder))) = self.owner_for(presence, device)
         {
             notes(Note::Newcomer { device: sbdf, other, holder });
-            self.cut_off(control, presence, device, notes);
-            self.keep_cut_off(presence, device);
+            self.cut_off(control, presence, newcomer, notes);
+            self.keep_cut_off(presence, newcomer);
         }
-        let filled = self.fill_quarantine(presence, device, new_space);
+        let filled = self.fill_quarantine(presence, newcomer, new_space);
         match device.owner() {
             Owner::Quarantine => filled.and_then(|()| self.attach_again(presence, device)),
             Owner::Domain(domain) if domain != self.hardware_domain => {
@@ -110,7 +112,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             Owner::Domain(domain) => match self.owner_for(presence, device) {
                 (_, Some((other, holder))) => {
                     notes(Note::Newcomer { device: sbdf, other, holder });
-                    self.cut_off(control, presence, device, notes);
+                    self.cut_off(control, presence, newcomer, notes);
                     let moved = self
                         .transfer(control, presence, Owner::Quarantine, Mode::Relaxed)
                         .and_then(|transfer| transfer.evict(sbdf, notes));
@@ -121,7 +123,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                             control.resume(sbdf);
                         }
                     }
-                    self.keep_cut_off(presence, device);
+                    self.keep_cut_off(presence, newcomer);
                     filled
                 }
                 _ => filled.and_then(|()| self.map_where_owned(presence, device, self.domain(domain), notes)),
