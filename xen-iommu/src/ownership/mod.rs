@@ -150,7 +150,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.isolation
     }
 
-    /// Works on the control of devices under the ownership lock.
+    /// Works on the control of devices under the ownership lock: no owner changes meanwhile, and no device
+    /// comes or goes. What only looks may be called within.
     pub fn with_control<T>(&self, work: impl FnOnce(&mut C) -> T) -> T {
         work(&mut self.ownership.lock())
     }
