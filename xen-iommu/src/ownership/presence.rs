@@ -40,6 +40,10 @@ impl<'m> Newcomer<'m> {
         Some(Self { device, requester, joining: Joining::default() })
     }
 
+    pub(super) fn requester(&self) -> &'m Requester {
+        self.requester
+    }
+
     /// Whether it is the device itself, or one of those that its requester is to be joined with.
     fn comes(&self, device: &Device) -> bool {
         device.number == self.device.number || self.joining.has(device.requester.get())
@@ -386,8 +390,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 requester.set_certain();
                 requester.set_translated(true);
             }
-            Err(error @ HardwareError::NoUnit { .. }) if joining.iter().next().is_none() => {
-                let _ = error;
+            Err(HardwareError::NoUnit { .. }) if joining.iter().next().is_none() => {
                 notes(Note::NotTranslated(device.sbdf()));
                 if requester.count() == 1 {
                     requester.set_translated(false);
@@ -424,7 +427,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
 
     /// A newcomer that waits is translated as a domain's device from now on: its regions are mapped there, as
     /// those of one that goes along with a move would be.
-    fn accompany<'s>(
+    pub(super) fn accompany<'s>(
         &'s self,
         control: &'s mut C,
         presence: &'s Presence<'m, S>,

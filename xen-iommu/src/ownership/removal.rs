@@ -35,10 +35,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             // elsewhere.
             left = self.domain(self.hardware_domain).map(|domain| domain.number);
             was_alone = false;
-        } else if users > 0 || bridges > 0 {
-            if let Some(gone) = Newcomer::of(&presence, place) {
-                self.empty_quarantine(&presence, gone, notes);
-            }
+        } else if (users > 0 || bridges > 0)
+            && let Some(gone) = Newcomer::of(&presence, place)
+        {
+            self.empty_quarantine(&presence, gone, notes);
         }
         self.grouping(&presence).leave(place);
         if users == 0 {

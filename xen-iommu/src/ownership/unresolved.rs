@@ -4,6 +4,7 @@ use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::{Dmar, Structure};
 use p2m::AddressSpace;
 
+use super::domains::Domain;
 use super::hardware::attach;
 use super::presence::Newcomer;
 use super::{Mode, Policy};
@@ -102,7 +103,16 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         }
         let filled = self.fill_quarantine(presence, newcomer, new_space);
         match device.owner() {
-            Owner::Quarantine => filled.and_then(|()| self.attach_again(presence, device)),
+            Owner::Quarantine => {
+                filled?;
+                let holder = self.domain_at(newcomer.requester().holder()).and_then(Domain::id);
+                match holder {
+                    Some(id) => {
+                        self.accompany(control, presence, (device, id), notes).map(|mut all| all.keep())
+                    }
+                    None => self.attach_again(presence, device),
+                }
+            }
             Owner::Domain(domain) if domain != self.hardware_domain => {
                 if region.owner() != Some(domain) {
                     notes(Note::Unprovided { device: sbdf, region: region.name(), domain });
