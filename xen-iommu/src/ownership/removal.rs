@@ -73,9 +73,14 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let Some(requester) = requesters.of(device) else { return Ok(()) };
         let sbdf = device.sbdf();
         let own = || requesters.ids_of_one(requester, device.number);
+        // With the last also those that a device has left behind which failed to come.
+        let is_last = users == 0 && bridges == 0;
         // A bridge that has one of the ids goes on with it.
         let to = self.domain(self.hardware_domain).filter(|_| users == 0 && bridges > 0);
-        let blocked = detach(&self.hardware, &mut own());
+        let blocked = match is_last {
+            true => detach(&self.hardware, &mut requesters.ids(requester)),
+            false => detach(&self.hardware, &mut own()),
+        };
         requesters.hide_ids(requester, device.number, true);
         let hardware = |error| AssignError::Hardware { device: sbdf, error };
         let sent = blocked.map_err(hardware).and_then(|()| match to {
