@@ -456,3 +456,77 @@ fn a_device_without_its_place_changes_nothing() {
         world.check(Rules::STRICT);
     });
 }
+
+#[test]
+fn a_newcomer_that_no_unit_translates_holds_up_nobody_of_its_requester() {
+    let shared = Sbdf::new(0, 9, 0, 0);
+    let devices = vec![with_ids(A, &[shared])];
+    with_world(Machine::new(devices, vec![Reserved::of(0x1000, 0x1001, &[A])]), |world| {
+        world.assign(&[A], GUEST, Mode::Strict).unwrap();
+        world.told().uncovered = [NEW].into();
+        let (_, notes) = add(world, &with_ids(NEW, &[shared]));
+        assert!(notes.contains(&Note::NotTranslated(NEW)), "{notes:?}");
+        assert_eq!(ids_of(world, A), [A, shared]);
+        world.deassign(&[A], GUEST).unwrap();
+        world.assign(&[A], GUEST, Mode::Relaxed).unwrap();
+        // Nothing is left attached when both have gone, so that tables can be freed.
+        world.remove(A).unwrap();
+        world.remove(NEW).unwrap();
+        world.destroy(GUEST).unwrap();
+        assert!(world.told().attached.is_empty());
+    });
+}
+
+#[test]
+fn a_block_ends_with_the_device_that_it_was_for() {
+    // The bridge goes on with the id, and what comes below it later is not blocked.
+    let below = |sbdf| with_ids(sbdf, &[BRIDGE]);
+    let bridge = Function { role: Role::Bridge, ..Function::endpoint(BRIDGE) };
+    let regions = vec![Reserved::of(0x1000, 0x1001, &[A, E]), Reserved::of(0x2000, 0x2001, &[F])];
+    with_world(Machine::new(vec![Function::endpoint(A), bridge], regions), |world| {
+        world.assign(&[A], GUEST, Mode::Strict).unwrap();
+        world.controlled().stubborn = [E].into();
+        let (_, notes) = add(world, &below(E));
+        assert!(
+            notes.iter().any(|note| matches!(note, Note::NotQuiesced { blocked: true, .. })),
+            "{notes:?}"
+        );
+        assert_eq!(world.told().root(BRIDGE), None);
+        world.remove(E).unwrap();
+        assert!(world.told().root(BRIDGE).is_some());
+        add(world, &below(F));
+        world.make_assignable(&[F]);
+        assert_eq!(world.dma(F, 0x2000), Some(0x2000));
+        world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn what_has_gone_leaves_nothing_to_those_that_have_its_id_later() {
+    let bridge = Function { role: Role::Bridge, ..Function::endpoint(BRIDGE) };
+    let below = |sbdf| with_ids(sbdf, &[BRIDGE]);
+    let regions = vec![Reserved::of(0x1000, 0x1001, &[A, E])];
+    // By way of a bridge that goes on with the id.
+    with_world(Machine::new(vec![Function::endpoint(A), bridge, below(E)], regions.clone()), |world| {
+        world.remove(E).unwrap();
+        add(world, &below(F));
+        world.make_assignable(&[F]);
+        world.assign(&[A], GUEST, Mode::Strict).unwrap();
+        assert_eq!(world.dma(F, 0x1000), None);
+        world.check(Rules::STRICT);
+    });
+    // By a device that failed to come, at any call of the hardware.
+    for calls in 0..8 {
+        with_world(Machine::new(vec![Function::endpoint(A), bridge, below(F)], regions.clone()), |world| {
+            world.fail_after(calls);
+            let failed = world.add(&below(E)).is_err();
+            if world.recover() || !failed {
+                return;
+            }
+            world.make_assignable(&[F]);
+            world.assign(&[A], GUEST, Mode::Strict).unwrap();
+            assert_eq!(world.dma(F, 0x1000), None);
+            world.check(Rules::STRICT);
+        });
+    }
+}

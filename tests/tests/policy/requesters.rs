@@ -342,3 +342,45 @@ fn what_failed_to_appear_leaves_no_id_behind() {
         assert!(failed >= 2);
     });
 }
+
+#[test]
+fn a_virtual_function_counts_also_where_another_had_its_id_first() {
+    let other = Sbdf::new(0, 3, 1, 0);
+    let of = |sbdf, role, more: &[Sbdf]| Function { role, ..with_ids(sbdf, more) };
+    let devices = vec![
+        of(PF, Role::Physical, &[]),
+        of(other, Role::Endpoint, &[VF1]),
+        of(VF1, Role::Virtual { physical: PF }, &[]),
+    ];
+    with_world(Machine::new(devices, vec![]), |world| {
+        let refused = world.assign(&[PF], GUEST, Mode::Strict);
+        assert!(
+            matches!(refused, Err(AssignError::VirtualFunction { device: PF, function: VF1, .. })),
+            "{refused:?}"
+        );
+        world.assign(&[VF1, other], GUEST, Mode::Strict).unwrap();
+        world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn a_virtual_function_that_shares_with_its_physical_one_cannot_go_and_that_is_said() {
+    let of = |sbdf, role| Function { role, ..Function::endpoint(sbdf) };
+    let devices = vec![of(PF, Role::Physical), of(VF1, Role::Virtual { physical: PF })];
+    with_world(Machine::new(devices, vec![Reserved::of(0x1000, 0x1001, &[PF, VF1])]), |world| {
+        let error = world.assign(&[VF1], GUEST, Mode::Strict).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                AssignError::WithPhysical { device: VF1, physical: PF, link: Link::SharedRegion(_) }
+            ),
+            "{error}"
+        );
+        assert_eq!(Errno::from(&error), Errno::EPERM);
+        // What the sentence for others advises does not help here.
+        assert!(error.to_string().ends_with("cannot go alone"), "{error}");
+        world.make_assignable(&[PF]);
+        let refused = world.assign(&[VF1], GUEST, Mode::Strict);
+        assert!(matches!(refused, Err(AssignError::PhysicalFunction { .. })), "{refused:?}");
+    });
+}

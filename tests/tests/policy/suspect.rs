@@ -146,3 +146,23 @@ fn an_addition_that_times_out_is_told_and_can_be_made_again() {
         world.check(Rules::STRICT);
     });
 }
+
+#[test]
+fn additions_that_fail_use_up_no_places() {
+    with_world(machine(), |world| {
+        world.remove(A).unwrap();
+        let free = world.frames.free_count();
+        for _ in 0..100 {
+            world.die_after(2);
+            assert_eq!(world.add(&function(A)), Err(AddError::Hardware(TIMED_OUT)));
+            world.recover();
+        }
+        // One that fails when hardware answers again lets go of all of it.
+        world.fail_after(1);
+        world.add(&function(A)).unwrap_err();
+        world.recover();
+        assert_eq!(world.frames.free_count(), free);
+        world.add(&function(A)).unwrap();
+        world.check(Rules::STRICT);
+    });
+}

@@ -368,21 +368,27 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let all_move = holder != before.holder;
         let mut come =
             self.company(presence, newcomer).filter(|mate| all_move || mate.number == device.number);
-        if device.is_bridge() {
+        let mapped = if device.is_bridge() {
             self.map_where_owned(presence, device, owned, notes)
         } else {
             come.try_for_each(|mate| self.map_where_owned(presence, mate, owned, notes))
-        }?;
-        let waits = owned.is_none() && !device.is_bridge();
-        let mut company = match domain.and_then(Domain::id).filter(|_| waits) {
-            Some(id) => Some(self.accompany(control, presence, (device, id), notes)?),
-            None => None,
         };
-        let joins = all_move || holder.is_none();
-        let attached = attach(&self.hardware, &presence.requesters, requester, domain).and_then(|()| {
-            joining.iter().filter(|_| joins).try_for_each(|other| {
-                let mut ids = presence.requesters.ids(other);
-                attach_ids(&self.hardware, &presence.requesters, (requester, &mut ids), domain)
+        let waits = owned.is_none() && !device.is_bridge();
+        let mut company = None;
+        let mapped = mapped.and_then(|()| {
+            if let Some(id) = domain.and_then(Domain::id).filter(|_| waits) {
+                company = Some(self.accompany(control, presence, (device, id), notes)?);
+            }
+            Ok(())
+        });
+        let joined = || joining.iter().filter(|_| all_move || holder.is_none());
+        let attached = mapped.and_then(|()| {
+            let requesters = &presence.requesters;
+            attach(&self.hardware, requesters, requester, domain).map_err(AddError::Hardware)?;
+            joined().try_for_each(|other| {
+                let mut ids = requesters.ids(other);
+                attach_ids(&self.hardware, requesters, (requester, &mut ids), domain)
+                    .map_err(AddError::Hardware)
             })
         });
         match attached {
@@ -390,7 +396,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 requester.set_certain();
                 requester.set_translated(true);
             }
-            Err(HardwareError::NoUnit { .. }) if joining.iter().next().is_none() => {
+            Err(AddError::Hardware(HardwareError::NoUnit { .. })) if joining.iter().next().is_none() => {
                 notes(Note::NotTranslated(device.sbdf()));
                 if requester.count() == 1 {
                     requester.set_translated(false);
@@ -409,9 +415,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                     company.undo(notes);
                 }
                 requester.set_blocked(before.is_blocked);
-                let joined = joining.iter().filter(|_| joins);
-                self.send_back(presence, newcomer, (holder, before.holder), joined, notes);
-                return Err(AddError::Hardware(error));
+                self.send_back(presence, newcomer, (holder, before.holder), joined(), notes);
+                return Err(error);
             }
         }
         if let Some(company) = &mut company {
