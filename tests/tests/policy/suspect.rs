@@ -3,7 +3,7 @@
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{A, E, F, J, OF_F, P, function, machine};
-use testkit::world::{GUEST, HARDWARE_DOMAIN, OTHER, TIMED_OUT, with_world};
+use testkit::world::{GUEST, HARDWARE_DOMAIN, Machine, OTHER, Reserved, TIMED_OUT, with_world};
 use xen_iommu::{AddError, AssignError, DomainError, Mode, Note, Owner};
 
 #[test]
@@ -164,5 +164,29 @@ fn additions_that_fail_use_up_no_places() {
         assert_eq!(world.frames.free_count(), free);
         world.add(&function(A)).unwrap();
         world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn what_failed_to_come_while_all_failed_is_let_go_when_it_comes_again() {
+    let regions = vec![Reserved::of(0x1000, 0x1001, &[P, A])];
+    with_world(Machine::new([P, A].map(function).to_vec(), regions), |world| {
+        world.remove(P).unwrap();
+        world.remove(A).unwrap();
+        let free = world.frames.free_count();
+        world.add(&function(A)).unwrap();
+        world.die_after(0);
+        let _ = world.deassign(&[A], HARDWARE_DOMAIN);
+        world.recover();
+        world.die_after(0);
+        world.add(&function(P)).unwrap_err();
+        world.recover();
+        world.remove(A).unwrap();
+        // Nothing of it is left when hardware has let it go.
+        world.add(&function(P)).unwrap();
+        world.remove(P).unwrap();
+        assert!(world.told().attached.is_empty());
+        world.policy.flush_domain(HARDWARE_DOMAIN).unwrap();
+        assert_eq!(world.frames.free_count(), free);
     });
 }

@@ -76,7 +76,8 @@ pub enum Mode {
 pub struct Capacity {
     /// Present functions, bridges included.
     pub devices: usize,
-    /// Requester ids of present functions: one each, and those of phantom functions and bridges.
+    /// Requester ids of present functions: one each, and those of phantom functions and bridges, counted for
+    /// each function that shows them ([`Function::ids`](crate::pci::Function::ids)).
     pub requester_ids: usize,
     /// Domains, the hardware domain included.
     pub domains: usize,

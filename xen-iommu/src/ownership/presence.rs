@@ -106,7 +106,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                 Ok(owner)
             }
             Err(error) => {
-                for mate in self.company(&presence, newcomer).filter(|mate| mate.is_quiesced_now()) {
+                for mate in grouping.bound(device).filter(|mate| mate.is_quiesced_now()) {
                     mate.set_quiesced(false);
                     control.resume(mate.sbdf());
                 }
@@ -234,7 +234,9 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 
     /// Switches the DMA of a newcomer off or, where that fails, has it blocked; and that of those that wait
-    /// and cannot be told from it, as they reach what it reaches. They are marked as switched off just now.
+    /// and cannot be told from it, as they reach what it reaches. So it does that of those that wait and
+    /// reach a guest's device beside the unit by way of it, which nothing blocks. They are marked as switched
+    /// off just now.
     pub(super) fn cut_off(
         &self,
         control: &mut C,
@@ -243,17 +245,23 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         notes: &mut dyn FnMut(Note),
     ) {
         let Newcomer { device, requester, .. } = newcomer;
+        let bound = || self.grouping(presence).bound(device);
+        let is_guests =
+            |mate: &'m Device| matches!(mate.owner(), Owner::Domain(id) if id != self.hardware_domain);
+        let is_with_guest = bound().any(is_guests);
         let waits = |mate: &&'m Device| mate.number == device.number || mate.owner() == Owner::Quarantine;
         let all_wait = self.company(presence, newcomer).all(|mate| waits(&mate));
-        for mate in self.company(presence, newcomer).filter(waits).filter(|mate| !mate.is_quiesced()) {
+        let reaches = |mate: &&'m Device| is_with_guest || newcomer.is_alike(mate);
+        for mate in bound().filter(waits).filter(reaches).filter(|mate| !mate.is_quiesced()) {
             match control.quiesce(mate.sbdf()) {
                 Ok(()) => mate.set_quiesced(true),
                 Err(why) => {
-                    // A contested one's other ids are not its to block.
-                    let blocked = all_wait && !requester.is_contested();
-                    if all_wait {
+                    let is_its = all_wait && newcomer.is_alike(mate);
+                    if is_its {
                         requester.set_blocked(true);
                     }
+                    // A contested one's other ids are not its to block.
+                    let blocked = is_its && !requester.is_contested();
                     notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked });
                 }
             }
@@ -274,8 +282,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
 
     /// What [`cut_off`](Self::cut_off) has switched off stays so.
     pub(super) fn keep_cut_off(&self, presence: &Presence<'m, S>, newcomer: Newcomer<'m>) {
-        let company = self.company(presence, newcomer);
-        company.filter(|mate| mate.is_quiesced_now()).for_each(Device::keep_quiesced);
+        let bound = self.grouping(presence).bound(newcomer.device);
+        bound.filter(|mate| mate.is_quiesced_now()).for_each(Device::keep_quiesced);
     }
 
     /// Maps the regions of the devices that come in their requester's quarantine.
