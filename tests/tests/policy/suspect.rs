@@ -170,7 +170,10 @@ fn additions_that_fail_use_up_no_places() {
 #[test]
 fn what_failed_to_come_while_all_failed_is_let_go_when_it_comes_again() {
     let regions = vec![Reserved::of(0x1000, 0x1001, &[P, A])];
-    with_world(Machine::new([P, A].map(function).to_vec(), regions), |world| {
+    let mut machine = Machine::new([P, A].map(function).to_vec(), regions);
+    // No more than is needed.
+    machine.capacity.requester_ids = 1 + function(P).ids.len();
+    with_world(machine, |world| {
         world.remove(P).unwrap();
         world.remove(A).unwrap();
         let free = world.frames.free_count();

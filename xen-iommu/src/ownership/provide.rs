@@ -29,16 +29,16 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             self.tell_isolation(device, id, notes);
         }
         // A region that any device wants strictly is provided so.
-        let strict = self.selected().filter(|device| self.mode_of(device) == Mode::Strict);
-        let relaxed = self.selected().filter(|device| self.mode_of(device) == Mode::Relaxed);
-        for device in strict.chain(relaxed) {
+        for wanted in [Mode::Strict, Mode::Relaxed] {
             // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the
             // same frame, so it stays.
-            let relaxed = is_hardware_domain || self.mode_of(device) == Mode::Relaxed;
-            let on_conflict = if relaxed { OnConflict::Skip } else { OnConflict::Refuse };
-            for region in self.policy.registry.regions_of(device.sbdf()) {
-                if region.stage() == Stage::Idle && !self.goes_without(device, region, notes) {
-                    self.provide_region(device, region, (domain, id), on_conflict, notes)?;
+            let skips = is_hardware_domain || wanted == Mode::Relaxed;
+            let on_conflict = if skips { OnConflict::Skip } else { OnConflict::Refuse };
+            for device in self.selected().filter(|device| self.mode_of(device) == wanted) {
+                for region in self.policy.registry.regions_of(device.sbdf()) {
+                    if region.stage() == Stage::Idle && !self.goes_without((device, wanted), region, notes) {
+                        self.provide_region(device, region, (domain, id), on_conflict, notes)?;
+                    }
                 }
             }
         }
@@ -78,13 +78,18 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
     }
 
     /// Whether a device does not get this region, which is said. Strict moves have been refused for it.
-    fn goes_without(&self, device: &'m Device, region: &'m Region<'m>, notes: &mut dyn FnMut(Note)) -> bool {
+    fn goes_without(
+        &self,
+        (device, mode): (&'m Device, Mode),
+        region: &'m Region<'m>,
+        notes: &mut dyn FnMut(Note),
+    ) -> bool {
         let name = region.name();
         if let Some(why) = region.rejection() {
             notes(Note::WithoutRejected { region: name, why });
             return true;
         }
-        if self.guest().is_none() || self.mode_of(device) == Mode::Strict {
+        if self.guest().is_none() || mode == Mode::Strict {
             return false;
         }
         match self.unfit(device, region, self.limit(device)) {

@@ -273,12 +273,17 @@ impl<'m, S> Requesters<'m, S> {
         self.places.get(device.requester.get() as usize)
     }
 
+    /// The place that stands for an id, and its number.
+    fn place_of(&self, id: Sbdf) -> Option<(u32, &'m Id)> {
+        self.index.find(id, |number| {
+            let place = self.ids.get(number as usize).filter(|place| place.sbdf() == id)?;
+            Some((number, place))
+        })
+    }
+
     /// The requester that `id` belongs to.
     pub(crate) fn find(&self, id: Sbdf, devices: &Devices<'m>) -> Option<&'m Requester> {
-        let number = self.index.find(id, |number| {
-            self.ids.get(number as usize).filter(|place| place.sbdf() == id).map(|_| number)
-        })?;
-        let place = self.ids.get(number as usize)?;
+        let (number, place) = self.place_of(id)?;
         if !place.is_orphan() {
             return self.of(devices.at(place.device.get() & !HIDDEN)?);
         }
@@ -379,9 +384,11 @@ impl<'m, S> Requesters<'m, S> {
         Some(requester)
     }
 
-    /// Whether there are places for all ids of a function.
+    /// Whether there are places for all ids of a function, but for those that it has left behind when it
+    /// failed to come.
     pub(crate) fn has_room(&self, ids: &RequesterIds) -> bool {
-        ids.len() <= self.ids_left as usize
+        let is_new = |id: &Sbdf| !self.place_of(*id).is_some_and(|(_, place)| place.is_orphan());
+        ids.iter().filter(is_new).count() <= self.ids_left as usize
     }
 
     /// Adds the ids of a function as those of a device, but for those that another requester has.
