@@ -75,10 +75,10 @@ pub(crate) struct Guard<'l, T> {
     _held: Held,
 }
 
-/// A lock that many may hold to read, with its place in the order. Who writes does so for a few instructions,
-/// and is not kept waiting by readers that come after it. So nobody who reads may read again meanwhile, unless
-/// it holds what writers need first: a writer between the two would wait for the first reading, and the second
-/// for the writer.
+/// A lock that many may hold to read, with its place in the order. Who writes does so for a few
+/// instructions, and is not kept waiting by readers that come after it. So nobody who reads may read again
+/// meanwhile, unless it holds what writers need first: a writer between the two would wait for the first
+/// reading, and the second for the writer.
 pub(crate) struct SharedLock<T> {
     rank: Rank,
     lock: RwLock<T, Wait>,
@@ -216,7 +216,7 @@ mod checked {
         /// Of a look at what this thread may be reading already.
         pub(super) fn check_look(rank: Rank) {
             let held = HELD.get();
-            let keeps_writers_out = held & (bit(rank) - 1) != 0;
+            let keeps_writers_out = held.trailing_zeros() < bit(rank).trailing_zeros();
             assert!(
                 held & bit(rank) == 0 || keeps_writers_out,
                 "lock order: {rank:?} looked at while it is read"

@@ -14,6 +14,7 @@ mod company;
 mod failures;
 mod hotplug;
 mod isolation;
+mod joining;
 mod machine;
 mod relax;
 mod requesters;

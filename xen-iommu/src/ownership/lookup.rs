@@ -25,10 +25,11 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.presence.peek(|presence| presence.devices.find(device).is_some_and(Device::is_quiesced))
     }
 
-    /// Visits the present functions, bridges too, lowest first. None comes or goes meanwhile, and each has the
-    /// owner that it has at that moment: a move of several devices that is made beside it may be seen half
-    /// done, since it changes one owner after the other and a reader waits for no move. Whoever needs all
-    /// owners of one moment calls this within [`with_control`](Self::with_control), which waits for moves.
+    /// Visits the present functions, bridges too, lowest first. None comes or goes meanwhile, and each has
+    /// the owner that it has at that moment: a move of several devices that is made beside it may be seen
+    /// half done, since it changes one owner after the other and a reader waits for no move. Whoever needs
+    /// all owners of one moment calls this within [`with_control`](Self::with_control), which waits for
+    /// moves.
     ///
     /// `visit` must not call the policy, unless within [`with_control`](Self::with_control): who adds or
     /// removes a device waits for the visit, and further looks wait for that.

@@ -35,6 +35,7 @@ mod hardware;
 mod lookup;
 mod presence;
 mod provide;
+mod quarantine;
 mod release;
 mod removal;
 mod rule;

@@ -5,7 +5,6 @@ use p2m::{AddressSpace, OnConflict, Seen};
 use super::assign::Transfer;
 use super::domains::Domain;
 use super::hardware::{attach, attach_ids, detach, flush};
-use super::release::unmap_but;
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::{AddError, Holder};
@@ -14,7 +13,6 @@ use crate::owner::Owner;
 use crate::pci::Function;
 use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
 use crate::present::{Device, Joining, Presence, Requester, Taken, requester_ids};
-use crate::region::record::Region;
 
 /// A device that has come, or got a region.
 #[derive(Clone, Copy)]
@@ -40,12 +38,16 @@ impl<'m> Newcomer<'m> {
         Some(Self { device, requester, joining: Joining::default() })
     }
 
+    pub(super) fn device(&self) -> &'m Device {
+        self.device
+    }
+
     pub(super) fn requester(&self) -> &'m Requester {
         self.requester
     }
 
     /// Whether it is the device itself, or one of those that its requester is to be joined with.
-    fn comes(&self, device: &Device) -> bool {
+    pub(super) fn comes(&self, device: &Device) -> bool {
         device.number == self.device.number || self.joining.has(device.requester.get())
     }
 
@@ -62,8 +64,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     /// requester ids are those of devices in two places, it waits cut off: who has something keeps it, and
     /// the newcomer can be assigned when the rules permit. Devices in one place whose ids it has both of are
     /// one requester from then on. Where it cannot be told from what a guest has, it is translated as that,
-    /// with its regions mapped there as far as nothing is in the way. `new_space` makes an empty address space for its
-    /// quarantine; it is called for the first of its requester that has a region.
+    /// with its regions mapped there as far as nothing is in the way. `new_space` makes an empty address
+    /// space for its quarantine; it is called for the first of its requester that has a region.
     ///
     /// # Errors
     /// [`AddError`]; nothing has changed then, but for [`AddError::Hardware`] after a time-out.
@@ -196,7 +198,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 
     /// The devices that nothing can tell from a newcomer once it is there, itself among them.
-    fn company<'s>(
+    pub(super) fn company<'s>(
         &'s self,
         presence: &'s Presence<'m, S>,
         newcomer: Newcomer<'m>,
@@ -284,76 +286,6 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     pub(super) fn keep_cut_off(&self, presence: &Presence<'m, S>, newcomer: Newcomer<'m>) {
         let bound = self.grouping(presence).bound(newcomer.device);
         bound.filter(|mate| mate.is_quiesced_now()).for_each(Device::keep_quiesced);
-    }
-
-    /// Maps the regions of the devices that come in their requester's quarantine.
-    pub(super) fn fill_quarantine(
-        &self,
-        presence: &Presence<'m, S>,
-        newcomer: Newcomer<'m>,
-        new_space: impl FnOnce() -> Option<S>,
-    ) -> Result<(), AddError> {
-        let coming = || self.company(presence, newcomer).filter(|mate| newcomer.comes(mate));
-        let regions = || coming().flat_map(|device| self.accepted_regions_of(device.sbdf()));
-        if newcomer.device.is_bridge() || regions().next().is_none() {
-            return Ok(());
-        }
-        let requester = newcomer.requester;
-        let mut quarantine = presence.requesters.quarantine(requester).ok_or(AddError::NoPlace)?.lock();
-        let space = match &mut *quarantine {
-            Some(space) => space,
-            none => none.insert(new_space().ok_or(AddError::NoSpace)?),
-        };
-        for region in regions() {
-            // What else this quarantine holds is for other devices of the requester.
-            space
-                .map_identity(region.range(), region.access(), OnConflict::Refuse, &mut |_| {})
-                .map_err(|error| AddError::Map { region: region.name(), error })?;
-        }
-        if let Some(owed) = space.take_flush() {
-            self.hardware.flush(requester.space_id(), &owed).map_err(AddError::Hardware)?;
-            space.confirm_flush(owed);
-        }
-        Ok(())
-    }
-
-    fn accepted_regions_of(&self, device: Sbdf) -> impl Iterator<Item = &'m Region<'m>> + '_ {
-        self.registry.regions_of(device).filter(|region| region.rejection().is_none())
-    }
-
-    /// Unmaps what devices that come, or one that goes, have in a requester's quarantine: who stays and
-    /// cannot be told from them would reach it there, while a guest may have it. What those that stay have
-    /// there is left.
-    pub(super) fn empty_quarantine(
-        &self,
-        presence: &Presence<'m, S>,
-        newcomer: Newcomer<'m>,
-        notes: &mut dyn FnMut(Note),
-    ) {
-        let Newcomer { device, requester, .. } = newcomer;
-        if device.is_bridge() {
-            return;
-        }
-        let Some(quarantine) = presence.requesters.quarantine(requester) else { return };
-        let mut quarantine = quarantine.lock();
-        let Some(space) = quarantine.as_mut() else { return };
-        let stays = |user: &'m Device| user.requester.get() == requester.number && !newcomer.comes(user);
-        let is_kept = |region: &&'m Region<'m>| self.devices_of(presence, region).any(stays);
-        for gone in self.company(presence, newcomer).filter(|mate| newcomer.comes(mate)) {
-            for region in self.accepted_regions_of(gone.sbdf()).filter(|region| !is_kept(region)) {
-                // In pieces that end where regions do that were mapped there, so that it takes no frame.
-                let _ = unmap_but(&self.registry, region, space, is_kept);
-            }
-        }
-        let Some(owed) = space.take_flush() else { return };
-        match self.hardware.flush(requester.space_id(), &owed) {
-            Ok(()) => space.confirm_flush(owed),
-            Err(error) => {
-                // Those that stay may reach what they should not, until they are attached anew.
-                requester.set_suspect(None);
-                notes(Note::Suspect { source_id: device.sbdf(), error });
-            }
-        }
     }
 
     /// Maps the device's regions where its DMA goes, and sends its requester there.
