@@ -75,7 +75,10 @@ pub(crate) struct Guard<'l, T> {
     _held: Held,
 }
 
-/// A lock that many may hold to read, with its place in the order. Who writes does so for a few instructions.
+/// A lock that many may hold to read, with its place in the order. Who writes does so for a few
+/// instructions, and is not kept waiting by readers that come after it. So nobody who reads may read again
+/// meanwhile, unless it holds what writers need first: a writer between the two would wait for the first
+/// reading, and the second for the writer.
 pub(crate) struct SharedLock<T> {
     rank: Rank,
     lock: RwLock<T, Wait>,
@@ -86,7 +89,7 @@ impl<T> SharedLock<T> {
         Self { rank, lock: RwLock::new(value) }
     }
 
-    /// Waits for a writer, never for readers.
+    /// Waits for writers, never for readers.
     pub(crate) fn read(&self) -> ReadGuard<'_, T> {
         let held = Held::take(self.rank);
         ReadGuard { value: self.lock.read(), _held: held }
@@ -94,13 +97,14 @@ impl<T> SharedLock<T> {
 
     /// Reads outside the order, for one look that takes no other lock.
     pub(crate) fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        Held::check_look(self.rank);
         look(&self.lock.read())
     }
 
-    /// Waits until nobody else has it.
+    /// Waits until nobody else has it; who comes to read meanwhile waits for this.
     pub(crate) fn write(&self) -> WriteGuard<'_, T> {
         let held = Held::take(self.rank);
-        WriteGuard { value: self.lock.write(), _held: held }
+        WriteGuard { value: self.lock.upgradeable_read().upgrade(), _held: held }
     }
 }
 
@@ -167,6 +171,8 @@ mod unchecked {
         pub(super) const fn take_free(_: super::Rank) -> Self {
             Self
         }
+
+        pub(super) const fn check_look(_: super::Rank) {}
     }
 }
 
@@ -179,35 +185,48 @@ mod checked {
     use super::Rank;
 
     std::thread_local! {
-        /// The highest lock that this thread holds.
-        static HIGHEST: Cell<Option<Rank>> = const { Cell::new(None) };
+        /// The locks that this thread holds: a bit for each rank.
+        static HELD: Cell<u8> = const { Cell::new(0) };
     }
 
     /// That this thread holds a lock.
     pub(super) struct Held {
-        before: Option<Rank>,
+        before: u8,
+    }
+
+    const fn bit(rank: Rank) -> u8 {
+        1 << rank as u8
     }
 
     impl Held {
         pub(super) fn take(rank: Rank) -> Self {
-            let before = HIGHEST.get();
-            assert!(before < Some(rank), "lock order: {rank:?} taken while {before:?} is held");
-            HIGHEST.set(Some(rank));
-            Self { before }
+            let before = HELD.get();
+            assert!(before < bit(rank), "lock order: {rank:?} taken while {before:#b} are held");
+            Self::take_free(rank)
         }
 
         /// Of a lock that was not waited for. What is waited for while it is held comes after it all the
         /// same.
         pub(super) fn take_free(rank: Rank) -> Self {
-            let before = HIGHEST.get();
-            HIGHEST.set(before.max(Some(rank)));
+            let before = HELD.get();
+            HELD.set(before | bit(rank));
             Self { before }
+        }
+
+        /// Of a look at what this thread may be reading already.
+        pub(super) fn check_look(rank: Rank) {
+            let held = HELD.get();
+            let keeps_writers_out = held.trailing_zeros() < bit(rank).trailing_zeros();
+            assert!(
+                held & bit(rank) == 0 || keeps_writers_out,
+                "lock order: {rank:?} looked at while it is read"
+            );
         }
     }
 
     impl Drop for Held {
         fn drop(&mut self) {
-            HIGHEST.set(self.before);
+            HELD.set(self.before);
         }
     }
 }
@@ -216,7 +235,7 @@ mod checked {
 mod tests {
     use std::panic::catch_unwind;
 
-    use super::{Lock, Rank};
+    use super::{Lock, Rank, SharedLock};
 
     #[test]
     fn a_broken_order_is_told() {
@@ -245,5 +264,37 @@ mod tests {
         assert!(catch_unwind(core::panic::AssertUnwindSafe(|| drop(tables.lock()))).is_err());
         drop((tried, held));
         drop((tables.lock(), unit.try_lock().unwrap()));
+    }
+
+    #[test]
+    fn who_comes_to_read_does_not_keep_a_writer_waiting() {
+        let lock = SharedLock::new(Rank::Presence, 1_u8);
+        std::thread::scope(|scope| {
+            let reading = lock.read();
+            let writer = scope.spawn(|| *lock.write() = 2);
+            // From some moment on nobody gets in any more, though somebody reads.
+            let is_kept_out = || lock.lock.try_read().is_none();
+            let kept_out = (0..10_000_000).any(|_| {
+                super::relax();
+                is_kept_out()
+            });
+            assert_eq!(*reading, 1);
+            drop(reading);
+            writer.join().unwrap();
+            assert!(kept_out, "readers came in before the writer");
+        });
+        assert_eq!(lock.peek(|value| *value), 2);
+    }
+
+    #[test]
+    fn a_look_while_reading_is_told_unless_writers_are_kept_out() {
+        let lock = SharedLock::new(Rank::Presence, 1_u8);
+        let ownership = Lock::new(Rank::Ownership, ());
+        let reading = lock.read();
+        assert!(catch_unwind(core::panic::AssertUnwindSafe(|| lock.peek(|value| *value))).is_err());
+        drop(reading);
+        let _ownership = ownership.lock();
+        let _reading = lock.read();
+        assert_eq!(lock.peek(|value| *value), 1);
     }
 }

@@ -76,7 +76,7 @@ pub enum Note {
         at: Sbdf,
     },
     /// The device waits in quarantine, but hardware cannot tell it from one that the domain has: it is
-    /// translated as that one, its regions mapped there, but for those of a newcomer, which is cut off.
+    /// translated as that one, its regions mapped there.
     #[error(
         "{device} waits in quarantine but is translated as {domain}'s: hardware cannot tell it from {with}"
     )]
@@ -85,6 +85,29 @@ pub enum Note {
         device: Sbdf,
         /// The device that the domain has.
         with: Sbdf,
+        /// The domain.
+        domain: DomId,
+    },
+    /// A newcomer waits in quarantine, translated as one that the domain has, and this region of its could not
+    /// be mapped there.
+    #[error("{device} waits, translated as {domain}'s, without a region of its: {error}")]
+    WaitsWithout {
+        /// The newcomer.
+        device: Sbdf,
+        /// The domain.
+        domain: DomId,
+        /// Why.
+        #[source]
+        error: AssignError,
+    },
+    /// A physical function has gone, and the domain keeps a virtual one of its, which nobody looks after any
+    /// more.
+    #[error("{domain} keeps {device}, a virtual function of {physical}, which has gone: take it back")]
+    WithoutPhysical {
+        /// The virtual function.
+        device: Sbdf,
+        /// The physical one.
+        physical: Sbdf,
         /// The domain.
         domain: DomId,
     },

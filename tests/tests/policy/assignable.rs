@@ -228,3 +228,37 @@ fn test_assign_is_xens_and_the_full_check_has_a_name_of_its_own() {
         assert_eq!(world.snapshot(), before);
     });
 }
+
+#[test]
+fn a_member_is_not_given_back_home_while_a_guest_has_another_of_its_group() {
+    with_world(machine(), |world| {
+        world.make_assignable(&[B, C, D]);
+        world.assign(&[B], GUEST, Mode::Strict).unwrap();
+        // As xl pci-assignable-remove does: the group would have two owners.
+        let before = world.snapshot();
+        let error = world.deassign(&[C], DomId::IO).unwrap_err();
+        assert_eq!(Errno::from(&error), Errno::EPERM);
+        assert!(error.to_string().ends_with("take it from d1 first"), "{error}");
+        assert_eq!(world.snapshot(), before);
+        world.deassign(&[B], GUEST).unwrap();
+        world.deassign(&[C], DomId::IO).unwrap();
+        world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn a_group_is_brought_along_also_by_a_member_that_is_there_already() {
+    with_world(machine(), |world| {
+        world.make_assignable(&[B, C, D]);
+        world.assign(&[B], GUEST, Mode::Strict).unwrap();
+        let (done, notes) =
+            world.noted(|world, hear| world.policy.assign_group(B, GUEST, Mode::Strict, hear));
+        done.unwrap();
+        assert!(notes.contains(&Note::MovedAlong(C)) && notes.contains(&Note::MovedAlong(D)), "{notes:?}");
+        assert!([B, C, D].iter().all(|member| world.owner(*member) == Some(Owner::Domain(GUEST))));
+        world.check(Rules::STRICT);
+        // A bridge has no group, and stays.
+        world.policy.assign_group(BRIDGE, HARDWARE_DOMAIN, Mode::Strict, &mut |_| {}).unwrap();
+        assert!(world.policy.assign_group(BRIDGE, GUEST, Mode::Strict, &mut |_| {}).is_err());
+    });
+}

@@ -210,3 +210,17 @@ fn what_a_failed_move_undid_is_flushed_or_owed() {
         assert_eq!(world.frames.free_count(), free);
     });
 }
+
+#[test]
+fn what_is_there_already_asks_nothing_of_the_hardware() {
+    with_world(machine(), |world| {
+        world.assign(&[A], GUEST, Mode::Strict).unwrap();
+        // A flush that is owed for another reason is not its matter.
+        put(world, GUEST, ram(0x5000));
+        let calls = world.told().calls;
+        world.fail_after(0);
+        world.assign(&[A], GUEST, Mode::Strict).unwrap();
+        assert!(world.recover());
+        assert_eq!(world.told().calls, calls);
+    });
+}

@@ -21,10 +21,7 @@ fn remove(world: &World<'_>, devices: &[Sbdf]) {
 
 /// A device comes: whom it belongs to, and the notes.
 fn add(world: &World<'_>, device: Sbdf) -> (Owner, Vec<Note>) {
-    let (added, notes) = world.noted(|world, hear| {
-        let space = || testkit::world::space(world.frames);
-        world.policy.add_device(&function(device), space, hear)
-    });
+    let (added, notes) = world.add_noted(&function(device));
     world.check(Rules::STRICT);
     (added.unwrap(), notes)
 }
@@ -278,5 +275,24 @@ fn what_the_hardware_domain_has_for_a_bridge_goes_when_a_newcomer_takes_it_to_a_
         assert!(world.maps(GUEST, 0x1000));
         world.check(Rules::STRICT);
         assert!(!world.maps(HARDWARE_DOMAIN, OF_B.0));
+    });
+}
+
+#[test]
+fn a_region_of_an_absent_device_links_nobody() {
+    // Its ends reach into the regions of two that are there.
+    let regions = vec![
+        Reserved::of(0x1000, 0x1010, &[A]),
+        Reserved::of(0x1008, 0x1020, &[C]),
+        Reserved::of(0x1018, 0x1030, &[B]),
+    ];
+    with_world(Machine::new([A, B].map(Function::endpoint).to_vec(), regions), |world| {
+        assert_eq!((group(world, A), group(world, B)), (vec![A], vec![B]));
+        world.assign(&[A], GUEST, Mode::Strict).unwrap();
+        world.remove(B).unwrap();
+        assert_eq!(add(world, B), (HOME, vec![]));
+        // Until it comes.
+        assert_eq!(add(world, C).0, Owner::Quarantine);
+        assert_eq!(group(world, B), [A, B, C]);
     });
 }

@@ -10,9 +10,11 @@
 )]
 
 mod assignable;
+mod company;
 mod failures;
 mod hotplug;
 mod isolation;
+mod joining;
 mod machine;
 mod relax;
 mod requesters;

@@ -3,14 +3,18 @@
 
 use p2m::{Access, Entry, Gfn, GfnRange, Mfn, P2m, P2mType};
 use testkit::world::check::Rules;
-use testkit::world::devices::{A, B, C, D, E, H, OF_A, function, machine};
+use testkit::world::devices::{A, B, C, D, E, F, H, J, OF_A, OF_B, OF_E, function, machine};
 use testkit::world::{GUEST, HARDWARE_DOMAIN, World, with_world};
 use xen_iommu::pci::{DeviceClass, RelaxError};
 use xen_iommu::{AssignError, Mode, Note, Owner};
 
 /// Puts RAM of the guest's where [`OF_A`] is.
 fn occupy(world: &World<'_>) {
-    let gfns = GfnRange::with_len(Gfn::new(OF_A.0 + 1), 1).unwrap();
+    occupy_at(world, OF_A.0 + 1);
+}
+
+fn occupy_at(world: &World<'_>, frame: u64) {
+    let gfns = GfnRange::with_len(Gfn::new(frame), 1).unwrap();
     world
         .policy
         .with_space(GUEST, |space| {
@@ -96,5 +100,26 @@ fn graphics_and_what_nobody_knows_are_never_relaxed_by_class() {
         assert_eq!(relax(DeviceClass::of(0x0c, 0x03)), Ok(()));
         world.policy.remove_device(A, &mut |_| {}).unwrap();
         assert_eq!(relax(DeviceClass::Usb), Err(RelaxError::UnknownDevice(A)));
+    });
+}
+
+#[test]
+fn a_region_that_any_of_them_wants_whole_is_whole_or_refused() {
+    // Named in any order, or with the relaxable one waiting.
+    for order in [[B, C], [C, B]] {
+        with_world(machine(), |world| {
+            world.remove(D).unwrap();
+            world.policy.relax(C, DeviceClass::Usb).unwrap();
+            occupy_at(world, OF_B.0);
+            let refused = world.assign(&order, GUEST, Mode::Strict);
+            assert!(matches!(refused, Err(AssignError::Map { device: B, .. })), "{refused:?}");
+        });
+    }
+    with_world(machine(), |world| {
+        world.policy.relax(F, DeviceClass::Usb).unwrap();
+        occupy_at(world, OF_E.0);
+        world.make_assignable(&[E, F, J]);
+        let refused = world.assign(&[E], GUEST, Mode::Strict);
+        assert!(matches!(refused, Err(AssignError::Map { device: E, .. })), "{refused:?}");
     });
 }

@@ -323,18 +323,6 @@ fn a_newcomer_with_ids_of_two_is_cut_off_and_stays_so() {
 }
 
 #[test]
-#[ignore = "requesters are not put together yet: such a device waits, blocked"]
-fn a_newcomer_with_ids_of_two_that_are_in_one_place_joins_both() {
-    with_world(machine(), |world| {
-        let own = Sbdf::new(0, 12, 0, 0);
-        assert_eq!(world.add(&with_ids(own, &[A, G])), Ok(Owner::Domain(HARDWARE_DOMAIN)));
-        assert!(are_alike(world, &[own, A, G]));
-        world.check(Rules::STRICT);
-        assert!(matches!(world.assign(&[A], GUEST, Mode::Relaxed), Err(AssignError::Group(_))));
-    });
-}
-
-#[test]
 fn what_failed_to_appear_leaves_no_id_behind() {
     with_world(machine(), |world| {
         let newcomer = with_ids(Sbdf::new(0, 1, 3, 0), &[SECONDARY, BRIDGE, Sbdf::new(0, 1, 4, 0)]);
@@ -352,5 +340,47 @@ fn what_failed_to_appear_leaves_no_id_behind() {
             assert_eq!(world.snapshot(), before, "after {calls} calls");
         }
         assert!(failed >= 2);
+    });
+}
+
+#[test]
+fn a_virtual_function_counts_also_where_another_had_its_id_first() {
+    let other = Sbdf::new(0, 3, 1, 0);
+    let of = |sbdf, role, more: &[Sbdf]| Function { role, ..with_ids(sbdf, more) };
+    let devices = vec![
+        of(PF, Role::Physical, &[]),
+        of(other, Role::Endpoint, &[VF1]),
+        of(VF1, Role::Virtual { physical: PF }, &[]),
+    ];
+    with_world(Machine::new(devices, vec![]), |world| {
+        let refused = world.assign(&[PF], GUEST, Mode::Strict);
+        assert!(
+            matches!(refused, Err(AssignError::VirtualFunction { device: PF, function: VF1, .. })),
+            "{refused:?}"
+        );
+        world.assign(&[VF1, other], GUEST, Mode::Strict).unwrap();
+        world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn a_virtual_function_that_shares_with_its_physical_one_cannot_go_and_that_is_said() {
+    let of = |sbdf, role| Function { role, ..Function::endpoint(sbdf) };
+    let devices = vec![of(PF, Role::Physical), of(VF1, Role::Virtual { physical: PF })];
+    with_world(Machine::new(devices, vec![Reserved::of(0x1000, 0x1001, &[PF, VF1])]), |world| {
+        let error = world.assign(&[VF1], GUEST, Mode::Strict).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                AssignError::WithPhysical { device: VF1, physical: PF, link: Link::SharedRegion(_) }
+            ),
+            "{error}"
+        );
+        assert_eq!(Errno::from(&error), Errno::EPERM);
+        // What the sentence for others advises does not help here.
+        assert!(error.to_string().ends_with("cannot go alone"), "{error}");
+        world.make_assignable(&[PF]);
+        let refused = world.assign(&[VF1], GUEST, Mode::Strict);
+        assert!(matches!(refused, Err(AssignError::PhysicalFunction { .. })), "{refused:?}");
     });
 }

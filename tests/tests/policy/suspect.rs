@@ -3,7 +3,7 @@
 
 use testkit::world::check::Rules;
 use testkit::world::devices::{A, E, F, J, OF_F, P, function, machine};
-use testkit::world::{GUEST, HARDWARE_DOMAIN, OTHER, TIMED_OUT, with_world};
+use testkit::world::{GUEST, HARDWARE_DOMAIN, Machine, OTHER, Reserved, TIMED_OUT, with_world};
 use xen_iommu::{AddError, AssignError, DomainError, Mode, Note, Owner};
 
 #[test]
@@ -144,5 +144,52 @@ fn an_addition_that_times_out_is_told_and_can_be_made_again() {
         world.assign(&[E, F, J], GUEST, Mode::Strict).unwrap();
         assert!(!world.policy.is_suspect(E));
         world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn additions_that_fail_use_up_no_places() {
+    with_world(machine(), |world| {
+        world.remove(A).unwrap();
+        let free = world.frames.free_count();
+        for _ in 0..100 {
+            world.die_after(2);
+            assert_eq!(world.add(&function(A)), Err(AddError::Hardware(TIMED_OUT)));
+            world.recover();
+        }
+        // One that fails when hardware answers again lets go of all of it.
+        world.fail_after(1);
+        world.add(&function(A)).unwrap_err();
+        world.recover();
+        assert_eq!(world.frames.free_count(), free);
+        world.add(&function(A)).unwrap();
+        world.check(Rules::STRICT);
+    });
+}
+
+#[test]
+fn what_failed_to_come_while_all_failed_is_let_go_when_it_comes_again() {
+    let regions = vec![Reserved::of(0x1000, 0x1001, &[P, A])];
+    let mut machine = Machine::new([P, A].map(function).to_vec(), regions);
+    // No more than is needed.
+    machine.capacity.requester_ids = 1 + function(P).ids.len();
+    with_world(machine, |world| {
+        world.remove(P).unwrap();
+        world.remove(A).unwrap();
+        let free = world.frames.free_count();
+        world.add(&function(A)).unwrap();
+        world.die_after(0);
+        let _ = world.deassign(&[A], HARDWARE_DOMAIN);
+        world.recover();
+        world.die_after(0);
+        world.add(&function(P)).unwrap_err();
+        world.recover();
+        world.remove(A).unwrap();
+        // Nothing of it is left when hardware has let it go.
+        world.add(&function(P)).unwrap();
+        world.remove(P).unwrap();
+        assert!(world.told().attached.is_empty());
+        world.policy.flush_domain(HARDWARE_DOMAIN).unwrap();
+        assert_eq!(world.frames.free_count(), free);
     });
 }

@@ -1,9 +1,11 @@
 //! A member that waits in quarantine does no DMA into what a guest holds.
 
 use testkit::world::check::Rules;
-use testkit::world::devices::{A, B, C, D, E, F, J, OF_D, OF_F, function, machine};
-use testkit::world::{GUEST, HARDWARE_DOMAIN, World, with_world};
+use testkit::world::devices::{A, B, C, D, E, F, J, OF_B, OF_D, OF_F, function, machine};
+use testkit::world::{GUEST, HARDWARE_DOMAIN, Machine, Reserved, World, with_world};
 use xen_iommu::abi::Errno;
+use xen_iommu::pci::{Function, RequesterIds};
+use xen_iommu::region::forbidden::Bar;
 use xen_iommu::{AssignError, DomId, HardwareError, Mode, NotQuiesced, Note, Owner, Sbdf};
 
 fn off(world: &World<'_>) -> Vec<Sbdf> {
@@ -222,5 +224,50 @@ fn a_block_that_fails_is_told() {
         let goes_on = Note::NotQuiesced { device: D, why: NotQuiesced::StaysOn, blocked: false };
         assert!(notes.contains(&goes_on), "{notes:?}");
         assert!(world.policy.is_suspect(D));
+    });
+}
+
+#[test]
+fn nobody_is_switched_off_for_a_region_that_the_guest_does_not_get() {
+    // It stays with the hardware domain's device: who waits goes on.
+    with_world(machine(), |world| {
+        world.make_assignable(&[C]);
+        let (done, notes) = world.noted(|world, hear| world.policy.assign(&[B], GUEST, Mode::Relaxed, hear));
+        done.unwrap();
+        assert!(matches!(notes[..], [Note::LeftWith { domain: HARDWARE_DOMAIN, .. }]), "{notes:?}");
+        assert_eq!(off(world), []);
+        world.check(Rules::RELAXED);
+    });
+    // Nor for one that lies over what no guest may reach.
+    with_world(machine(), |world| {
+        world.make_assignable(&[B, C, D]);
+        let base = OF_B.0 << 12;
+        world.controlled().bars = vec![Bar { device: A, base, limit: base + 0xfff }];
+        let (done, notes) = world.noted(|world, hear| world.policy.assign(&[B], GUEST, Mode::Relaxed, hear));
+        done.unwrap();
+        assert!(matches!(notes[..], [Note::WithoutForbidden { .. }]), "{notes:?}");
+        assert_eq!(off(world), []);
+        world.check(Rules::RELAXED);
+    });
+}
+
+#[test]
+fn who_waits_with_a_mate_at_home_is_not_said_to_be_blocked() {
+    let (one, other, shared) = (Sbdf::new(0, 9, 0, 0), Sbdf::new(0, 9, 1, 0), Sbdf::new(0, 9, 2, 0));
+    let with = |sbdf| {
+        let mut ids = RequesterIds::one(sbdf);
+        assert!(ids.add(shared));
+        Function { ids, ..Function::endpoint(sbdf) }
+    };
+    // One waits, and shares a region with A; the other is at home, and with it both.
+    let devices = vec![Function::endpoint(A), with(one), with(other)];
+    with_world(Machine::new(devices, vec![Reserved::of(0x1000, 0x1001, &[A, one])]), |world| {
+        world.make_assignable(&[one]);
+        stubborn(world, &[one]);
+        let (done, notes) = world.noted(|world, hear| world.policy.assign(&[A], GUEST, Mode::Relaxed, hear));
+        done.unwrap();
+        assert!(matches!(notes[..], [Note::LeftWith { domain: HARDWARE_DOMAIN, .. }]), "{notes:?}");
+        assert!(world.told().root(one).is_some());
+        world.check(Rules::RELAXED);
     });
 }

@@ -351,7 +351,7 @@ fn policy(
         isolation: setting.isolation,
         capacity: Capacity {
             devices: setting.board.devices.len(),
-            requester_ids: setting.board.sources.len(),
+            requester_ids: setting.board.devices.iter().map(|one| one.function().ids.len()).sum(),
             domains: 1 + usize::from(setting.guests),
         },
     };

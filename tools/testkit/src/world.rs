@@ -386,6 +386,15 @@ impl<'f> World<'f> {
         self.policy.add_device(function, || space(self.frames), &mut |note| self.hear(note))
     }
 
+    /// Adds a function; the notes of it, too.
+    ///
+    /// # Errors
+    /// As the policy.
+    pub fn add_noted(&self, function: &Function) -> (Result<Owner, AddError>, Vec<Note>) {
+        self.functions.lock().unwrap().insert(function.sbdf, *function);
+        self.noted(|world, hear| world.policy.add_device(function, || space(world.frames), hear))
+    }
+
     /// Removes a device.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ mod link;
 pub use link::Link;
 
 use crate::platform::Sbdf;
-use crate::present::{Device, Presence, ring};
+use crate::present::{Device, Presence, Requester, ring};
 use crate::region::record::{NONE, Region};
 use crate::region::registry::Registry;
 
@@ -35,7 +35,7 @@ pub(crate) struct Grouping<'g, 'm, S> {
     pub(crate) isolation: Isolation,
 }
 
-impl<'m, S> Grouping<'_, 'm, S> {
+impl<'g, 'm, S> Grouping<'g, 'm, S> {
     /// Puts a device, alone until now, together with those it belongs to.
     pub(crate) fn join(&self, device: &'m Device) {
         self.join_but(device, device);
@@ -70,6 +70,13 @@ impl<'m, S> Grouping<'_, 'm, S> {
             for other in users.filter_map(|overlapping| devices.at(overlapping.first_user())) {
                 ring::unite(devices, device, other);
             }
+        }
+    }
+
+    /// Puts a device together with those of a requester that is to become one with its own.
+    pub(crate) fn join_with(&self, device: &'m Device, requester: &Requester) {
+        if let Some(other) = self.presence.devices.at(requester.first_user.get()) {
+            self.bind(device, other);
         }
     }
 
@@ -117,12 +124,13 @@ impl<'m, S> Grouping<'_, 'm, S> {
     }
 
     /// The members of a device's group, itself first.
-    pub(crate) fn members(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
-        ring::members(&self.presence.devices, device)
+    pub(crate) fn members(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'g, 'm, S> {
+        let presence: &'g Presence<'m, S> = self.presence;
+        ring::members(&presence.devices, device)
     }
 
     /// Those that can never be elsewhere than the device, itself first.
-    pub(crate) fn bound(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
+    pub(crate) fn bound(&self, device: &'m Device) -> impl Iterator<Item = &'m Device> + use<'g, 'm, S> {
         self.members(device).filter(move |member| member.bound.get() == device.bound.get())
     }
 
@@ -130,7 +138,7 @@ impl<'m, S> Grouping<'_, 'm, S> {
     pub(crate) fn of_requester(
         &self,
         device: &'m Device,
-    ) -> impl Iterator<Item = &'m Device> + use<'_, 'm, S> {
+    ) -> impl Iterator<Item = &'m Device> + use<'g, 'm, S> {
         // Groups may be large, and most devices have their requester to themselves.
         let users = self.presence.requesters.of(device).map_or(1, |requester| requester.users.get());
         let most = usize::try_from(users.max(1)).unwrap_or(usize::MAX);
@@ -144,15 +152,18 @@ impl<'m, S> Grouping<'_, 'm, S> {
         if let Some(link) = self.link(device, other) {
             return Some((None, link));
         }
-        let others = self.members(device).filter(|via| via.number != other.number);
-        others.into_iter().find_map(|via| Some((Some(via.sbdf()), self.link(via, other)?)))
+        let mut others = self.members(device).filter(|via| via.number != other.number);
+        let found = others.find_map(|via| Some((Some(via.sbdf()), self.link(via, other)?)));
+        // What linked them has gone, and they stay one requester until they go.
+        found.or_else(|| are_alike(device, other).then(|| (None, Link::RequesterId(other.sbdf()))))
     }
 
     /// Why two devices belong together by themselves, not by way of a third.
     pub(crate) fn link(&self, one: &Device, other: &Device) -> Option<Link> {
-        if one.requester.get() == other.requester.get() {
-            let requester = self.presence.requesters.of(one)?;
-            let shared = self.presence.requesters.shared_id(requester, one.sbdf(), other.sbdf());
+        let requester = self.presence.requesters.of(one).filter(|_| are_alike(one, other));
+        if let Some(shared) =
+            requester.and_then(|requester| self.presence.requesters.shared_id(requester, one, other))
+        {
             return Some(Link::RequesterId(shared));
         }
         if self.isolation == Isolation::Require && one.isolation() == other.isolation() {
@@ -180,4 +191,9 @@ impl<'m, S> Grouping<'_, 'm, S> {
     fn accepted_regions_of(&self, device: Sbdf) -> impl Iterator<Item = &'m Region<'m>> + '_ {
         self.registry.regions_of(device).filter(|region| region.rejection().is_none())
     }
+}
+
+/// Whether they have one requester.
+fn are_alike(one: &Device, other: &Device) -> bool {
+    one.requester.get() == other.requester.get()
 }

@@ -4,12 +4,13 @@
 use p2m::AddressSpace;
 
 use super::domains::Domain;
+use super::hardware::flush;
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::AssignError;
 use crate::note::Note;
 use crate::owner::Owner;
-use crate::platform::{DomId, RemappingHardware, Sbdf};
+use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
 use crate::present::{Device, Part, Presence, Requester};
 use crate::region::record::{NONE, Region, Stage};
 
@@ -111,13 +112,12 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         let hardware_domain = Owner::Domain(self.policy.hardware_domain);
         for sbdf in devices {
             let device = self.presence.devices.find(*sbdf).ok_or(AssignError::UnknownDevice(*sbdf))?;
-            if device.owner() == self.target {
-                continue;
+            if device.owner() != self.target {
+                if device.is_bridge() {
+                    return Err(AssignError::Bridge(*sbdf));
+                }
+                mark(device, Part::Moves, &mut self.first);
             }
-            if device.is_bridge() {
-                return Err(AssignError::Bridge(*sbdf));
-            }
-            mark(device, Part::Moves, &mut self.first);
             if whole_groups {
                 let grouping = self.policy.grouping(self.presence);
                 let comes = |member: &&'m Device| {
@@ -177,8 +177,9 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
         let is_relaxed = |device: &Device| device.is_relaxable();
         let relaxed = if device.part() == Part::Accompanies {
             let grouping = self.policy.grouping(self.presence);
-            let mut moving = grouping.of_requester(device).filter(|mate| mate.part() == Part::Moves);
-            moving.all(is_relaxed)
+            let mut moving =
+                grouping.of_requester(device).filter(|mate| mate.part() == Part::Moves).peekable();
+            moving.peek().is_some() && moving.all(is_relaxed)
         } else {
             is_relaxed(device)
         };
@@ -186,7 +187,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
     }
 
     /// Takes every mark away, after `last` has seen each region.
-    fn unmark(&mut self, last: impl Fn(&Region<'_>)) {
+    pub(super) fn unmark(&mut self, last: impl Fn(&Region<'_>)) {
         for device in self.selected() {
             device.set_part(Part::Idle);
             // Only what is mapped in a target has stages.
@@ -206,6 +207,7 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
     fn commit(&mut self, named: &[Sbdf], notes: &mut dyn FnMut(Note)) {
         for device in self.moving() {
             self.presence.devices.set_owner(device, self.target);
+            device.set_relaxed(self.mode == Mode::Relaxed);
             if !named.contains(&device.sbdf()) {
                 notes(Note::MovedAlong(device.sbdf()));
             }
@@ -229,6 +231,11 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
                 self.policy.release(self.presence, (device.sbdf(), device.is_alone()), left, notes);
             }
         }
+        self.own_mapped();
+    }
+
+    /// What was mapped in the target is the target's; takes every mark away.
+    fn own_mapped(&mut self) {
         let owner = match self.target {
             Owner::Domain(id) => Some(id),
             Owner::Quarantine => None,
@@ -238,6 +245,36 @@ impl<'s, 'm, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'
                 region.set_owner(owner);
             }
         });
+    }
+
+    /// A device that waits is translated as one of the target's from now on: maps its regions there, as far
+    /// as nothing is in the way, which is said. To be [kept](Self::keep) or [undone](Self::undo).
+    pub(super) fn bring(
+        &mut self,
+        device: &'m Device,
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<(), HardwareError> {
+        let Some(domain) = self.domain else { return Ok(()) };
+        mark(device, Part::Accompanies, &mut self.first);
+        self.map_brought(device, domain, notes);
+        let flushed = flush(&self.policy.hardware, domain);
+        if flushed.is_err() {
+            self.undo(notes);
+        }
+        flushed
+    }
+
+    /// What was [brought](Self::bring) stays.
+    pub(super) fn keep(&mut self) {
+        self.keep_quiesced();
+        self.own_mapped();
+    }
+
+    /// What was [brought](Self::bring) goes again.
+    pub(super) fn undo(&mut self, notes: &mut dyn FnMut(Note)) {
+        self.withdraw(notes);
+        self.resume_quiesced(notes);
+        self.unmark(|_| {});
     }
 }
 

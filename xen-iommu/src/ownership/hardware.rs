@@ -66,14 +66,14 @@ pub(super) fn attach<S: AddressSpace>(
     requester: &Requester,
     domain: Option<&Domain<S>>,
 ) -> Result<(), HardwareError> {
-    attach_older(hardware, requesters, (requester, 0), domain)
+    attach_ids(hardware, requesters, (requester, &mut requesters.ids(requester)), domain)
 }
 
-/// As [`attach`], without so many of its ids that came last.
-pub(super) fn attach_older<S: AddressSpace>(
+/// As [`attach`], these ids alone, which need not be the requester's.
+pub(super) fn attach_ids<S: AddressSpace>(
     hardware: &impl RemappingHardware,
     requesters: &Requesters<'_, S>,
-    (requester, without): (&Requester, usize),
+    (requester, ids): (&Requester, &mut dyn Iterator<Item = RequesterId>),
     domain: Option<&Domain<S>>,
 ) -> Result<(), HardwareError> {
     let (space, root) = match domain {
@@ -84,10 +84,9 @@ pub(super) fn attach_older<S: AddressSpace>(
             (requester.space_id(), root)
         }
     };
-    let mut ids = requesters.ids(requester).skip(without);
     match root {
-        Some(root) => each(&mut ids, |id| hardware.attach(id, space, root)),
-        None => each(&mut ids, |id| hardware.detach(id)),
+        Some(root) => each(ids, |id| hardware.attach(id, space, root)),
+        None => each(ids, |id| hardware.detach(id)),
     }
 }
 
@@ -106,13 +105,12 @@ fn each(
     without_unit
 }
 
-/// Blocks a requester. An id that no unit translates is as it was.
-pub(super) fn detach<S>(
+/// Blocks these ids. One that no unit translates is as it was.
+pub(super) fn detach(
     hardware: &impl RemappingHardware,
-    requesters: &Requesters<'_, S>,
-    requester: &Requester,
+    ids: &mut dyn Iterator<Item = RequesterId>,
 ) -> Result<(), HardwareError> {
-    match each(&mut requesters.ids(requester), |id| hardware.detach(id)) {
+    match each(ids, |id| hardware.detach(id)) {
         Err(HardwareError::NoUnit { .. }) => Ok(()),
         done => done,
     }

@@ -25,14 +25,21 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.presence.peek(|presence| presence.devices.find(device).is_some_and(Device::is_quiesced))
     }
 
-    /// Visits the present functions, bridges too, lowest first.
+    /// Visits the present functions, bridges too, lowest first. None comes or goes meanwhile, and each has
+    /// the owner that it has at that moment: a move of several devices that is made beside it may be seen
+    /// half done, since it changes one owner after the other and a reader waits for no move. Whoever needs
+    /// all owners of one moment calls this within [`with_control`](Self::with_control), which waits for
+    /// moves.
+    ///
+    /// `visit` must not call the policy, unless within [`with_control`](Self::with_control): who adds or
+    /// removes a device waits for the visit, and further looks wait for that.
     pub fn for_each_device(&self, mut visit: impl FnMut(Sbdf, Owner)) {
         let presence = self.presence.read();
         presence.devices.all().for_each(|device| visit(device.sbdf(), device.owner()));
     }
 
     /// Visits all requester ids that are translated as `device` is: its own, and those of functions that
-    /// hardware cannot tell from it.
+    /// hardware cannot tell from it. `visit` must not call the policy.
     pub fn for_each_requester_id(&self, device: Sbdf, visit: impl FnMut(RequesterId)) {
         let presence = self.presence.read();
         let requester = presence.devices.find(device).and_then(|device| presence.requesters.of(device));
@@ -42,7 +49,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 
     /// Visits the members of a device's group, itself first. With each: what links it directly to the device,
-    /// where something does. A bridge has no group.
+    /// where something does. A bridge has no group. `visit` must not call the policy.
     pub fn for_each_in_group(&self, device: Sbdf, mut visit: impl FnMut(Sbdf, Option<Link>)) {
         let presence = self.presence.read();
         let grouping = self.grouping(&presence);

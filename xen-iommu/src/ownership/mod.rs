@@ -35,7 +35,9 @@ mod hardware;
 mod lookup;
 mod presence;
 mod provide;
+mod quarantine;
 mod release;
+mod removal;
 mod rule;
 mod suspect;
 mod unresolved;
@@ -75,7 +77,8 @@ pub enum Mode {
 pub struct Capacity {
     /// Present functions, bridges included.
     pub devices: usize,
-    /// Requester ids of present functions: one each, and those of phantom functions and bridges.
+    /// Requester ids of present functions: one each, and those of phantom functions and bridges, counted for
+    /// each function that shows them ([`Function::ids`](crate::pci::Function::ids)).
     pub requester_ids: usize,
     /// Domains, the hardware domain included.
     pub domains: usize,
@@ -149,7 +152,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         self.isolation
     }
 
-    /// Works on the control of devices under the ownership lock.
+    /// Works on the control of devices under the ownership lock: no owner changes meanwhile, and no device
+    /// comes or goes. What only looks may be called within.
     pub fn with_control<T>(&self, work: impl FnOnce(&mut C) -> T) -> T {
         work(&mut self.ownership.lock())
     }

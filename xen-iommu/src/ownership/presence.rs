@@ -1,25 +1,71 @@
-//! Devices that come and go.
+//! Devices that come.
 
 use p2m::{AddressSpace, OnConflict, Seen};
 
+use super::assign::Transfer;
 use super::domains::Domain;
-use super::hardware::{attach, attach_older, detach, flush};
+use super::hardware::{attach, attach_ids, detach, flush};
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
-use crate::error::{AddError, AssignError, Holder};
+use crate::error::{AddError, Holder};
 use crate::note::Note;
 use crate::owner::Owner;
 use crate::pci::Function;
-use crate::platform::{HardwareError, RemappingHardware, Sbdf};
-use crate::present::{Device, Presence, Requester, Taken};
+use crate::platform::{DomId, HardwareError, RemappingHardware, Sbdf};
+use crate::present::{Device, Joining, Presence, Requester, Taken, requester_ids};
+
+/// A device that has come, or got a region.
+#[derive(Clone, Copy)]
+pub(super) struct Newcomer<'m> {
+    device: &'m Device,
+    requester: &'m Requester,
+    /// Requesters that are to become one with its own, once nothing can fail any more.
+    joining: Joining<'m>,
+}
+
+/// How its requester was before.
+#[derive(Clone, Copy)]
+struct Before {
+    holder: Option<u32>,
+    is_blocked: bool,
+    has_quarantine: bool,
+}
+
+impl<'m> Newcomer<'m> {
+    /// A device that is there, and joins nobody by its ids.
+    pub(super) fn of<S>(presence: &Presence<'m, S>, device: &'m Device) -> Option<Self> {
+        let requester = presence.requesters.of(device)?;
+        Some(Self { device, requester, joining: Joining::default() })
+    }
+
+    pub(super) fn device(&self) -> &'m Device {
+        self.device
+    }
+
+    pub(super) fn requester(&self) -> &'m Requester {
+        self.requester
+    }
+
+    /// Whether it is the device itself, or one of those that its requester is to be joined with.
+    pub(super) fn comes(&self, device: &Device) -> bool {
+        device.number == self.device.number || self.joining.has(device.requester.get())
+    }
+
+    /// Whether nothing can tell it from the device once it is there.
+    fn is_alike(&self, device: &Device) -> bool {
+        self.comes(device) || device.requester.get() == self.requester.number
+    }
+}
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, H, C> {
     /// Makes a function known that has appeared, a bridge or host bridge too ([`pci::walk`](crate::pci)
     /// describes it). It belongs to the hardware domain from now on, with its regions mapped there. Where the
     /// rest of its group waits in quarantine it does so too; and where a guest has one of the group, or its
     /// requester ids are those of devices in two places, it waits cut off: who has something keeps it, and
-    /// the newcomer can be assigned when the rules permit. `new_space` makes an empty address space for its
-    /// quarantine; it is called for the first of its requester that has a region.
+    /// the newcomer can be assigned when the rules permit. Devices in one place whose ids it has both of are
+    /// one requester from then on. Where it cannot be told from what a guest has, it is translated as that,
+    /// with its regions mapped there as far as nothing is in the way. `new_space` makes an empty address
+    /// space for its quarantine; it is called for the first of its requester that has a region.
     ///
     /// # Errors
     /// [`AddError`]; nothing has changed then, but for [`AddError::Hardware`] after a time-out.
@@ -30,106 +76,135 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         notes: &mut dyn FnMut(Note),
     ) -> Result<Owner, AddError> {
         let mut control = self.ownership.lock();
-        let (device, known) = self.record(function, notes)?;
+        let newcomer = self.record(function, notes)?;
+        let Newcomer { device, requester, joining } = newcomer;
         let presence = self.presence.read();
-        self.grouping(&presence).join(device);
-        let (owner, newcomer) = self.owner_for(&presence, device);
+        let grouping = self.grouping(&presence);
+        grouping.join(device);
+        joining.iter().for_each(|other| grouping.join_with(device, other));
+        let (owner, guest) = self.owner_for(&presence, device);
         presence.devices.set_owner(device, owner);
         // Before anything is mapped where its DMA may go already, by an id that others have too.
-        if let Some((other, holder)) = newcomer {
+        if let Some((other, holder)) = guest {
             notes(Note::Newcomer { device: function.sbdf, other, holder });
         }
-        let requester = presence.requesters.of(device).ok_or(AddError::NoPlace)?;
-        let was_blocked = requester.is_blocked();
-        if newcomer.is_some() || requester.is_contested() {
-            self.cut_off(&mut control, &presence, device, notes);
+        let quarantine = presence.requesters.quarantine(requester);
+        let before = Before {
+            holder: requester.holder(),
+            is_blocked: requester.is_blocked(),
+            has_quarantine: quarantine.is_some_and(|space| space.lock().is_some()),
+        };
+        if guest.is_some() || requester.is_contested() {
+            self.cut_off(&mut control, &presence, newcomer, notes);
         }
         let added = self
-            .fill_quarantine(&presence, device, new_space)
-            .and_then(|()| self.settle(&presence, (device, known, was_blocked), notes));
-        let Err(error) = added else {
-            self.keep_cut_off(&presence, device);
-            self.tell_company(&presence, device, notes);
-            let is_without_unit = device.is_without_unit();
-            drop(presence);
-            if is_without_unit {
-                self.presence.write().requesters.truncate_ids(requester, known);
+            .fill_quarantine(&presence, newcomer, new_space)
+            .and_then(|()| self.settle(&mut control, &presence, newcomer, before, notes));
+        match added {
+            Ok(()) => {
+                self.keep_cut_off(&presence, newcomer);
+                drop(presence);
+                self.unite(newcomer, function);
+                Ok(owner)
             }
-            return Ok(owner);
-        };
-        for mate in self.grouping(&presence).of_requester(device).filter(|mate| mate.is_quiesced_now()) {
-            mate.set_quiesced(false);
-            control.resume(mate.sbdf());
-        }
-        self.empty_quarantine(&presence, device, notes);
-        self.grouping(&presence).leave(device);
-        drop(presence);
-        self.forget(device, Some(known));
-        // What was mapped for it alone has no user any more.
-        if let Owner::Domain(id) = owner
-            && let Some(domain) = self.domain(id)
-        {
-            let presence = self.presence.read();
-            let mates = presence.devices.all().filter(|mate| mate.requester.get() == device.requester.get());
-            for mate in mates.map(Device::sbdf).chain([function.sbdf]) {
-                self.release(&presence, (mate, false), domain.number, notes);
+            Err(error) => {
+                for mate in grouping.bound(device).filter(|mate| mate.is_quiesced_now()) {
+                    mate.set_quiesced(false);
+                    control.resume(mate.sbdf());
+                }
+                self.empty_quarantine(&presence, newcomer, notes);
+                let holder = self.holder_of(&presence, device);
+                self.grouping(&presence).leave(device);
+                drop(presence);
+                self.take_back(newcomer, before);
+                // What was mapped for it alone has no user any more.
+                if let Some(holder) = holder {
+                    let presence = self.presence.read();
+                    let mates = presence.devices.all().filter(|mate| newcomer.is_alike(mate));
+                    for mate in mates.map(Device::sbdf).chain([function.sbdf]) {
+                        self.release(&presence, (mate, false), holder, notes);
+                    }
+                }
+                Err(error)
             }
         }
-        Err(error)
     }
 
-    /// Puts a function into the tables. With it: how many ids its requester had before.
-    fn record(
-        &self,
-        function: &Function,
-        notes: &mut dyn FnMut(Note),
-    ) -> Result<(&'m Device, usize), AddError> {
-        let mut presence = self.presence.write();
-        if presence.devices.find(function.sbdf).is_some() {
-            return Err(AddError::Present(function.sbdf));
-        }
-        if presence.devices.is_full() || !presence.requesters.has_room(function) {
-            return Err(AddError::NoPlace);
-        }
-        let taken = presence.requesters.taken(&function.ids);
-        let (requester, known) = match taken {
-            Taken::By(requester) => {
-                let known = presence.requesters.ids(requester).count();
-                presence.requesters.add_ids(requester, function);
-                (Some(requester), known)
+    /// Puts a function into the tables.
+    fn record(&self, function: &Function, notes: &mut dyn FnMut(Note)) -> Result<Newcomer<'m>, AddError> {
+        let taken = {
+            let presence = self.presence.read();
+            let Presence { devices, requesters } = &*presence;
+            if devices.find(function.sbdf).is_some() {
+                return Err(AddError::Present(function.sbdf));
             }
-            Taken::Free => (presence.requesters.insert(function, false), 0),
+            if devices.is_full() || !requesters.has_room(&function.ids) {
+                return Err(AddError::NoPlace);
+            }
+            // A bridge makes nobody one, nor does what no unit translates.
+            let has_unit =
+                |id| !matches!(self.hardware.check_translating(id), Err(HardwareError::NoUnit { .. }));
+            let joins = || function.role.is_device() && requester_ids(function).all(has_unit);
+            requesters.taken(&function.ids, devices, joins)
+        };
+        let mut presence = self.presence.write();
+        let Presence { devices, requesters } = &mut *presence;
+        let (requester, joining) = match taken {
+            Taken::By(requester, joining) => (Some(requester), joining),
+            Taken::Free => (requesters.insert(false), Joining::default()),
             Taken::ByTwo(id) => {
                 notes(Note::Contested { device: function.sbdf, id });
-                (presence.requesters.insert(function, true), 0)
+                (requesters.insert(true), Joining::default())
             }
         };
         let requester = requester.ok_or(AddError::NoPlace)?;
-        let device = presence.devices.insert(function, requester.number);
-        let device = device.ok_or(AddError::NoPlace)?;
+        let device = devices.insert(function, requester.number).ok_or(AddError::NoPlace)?;
+        requesters.add_ids(requester, function, device.number, devices);
         let count = if device.is_bridge() { &requester.bridges } else { &requester.users };
         count.set(count.get().saturating_add(1));
-        Ok((device, known))
+        Ok(Newcomer { device, requester, joining })
     }
 
-    /// Takes a device out of the tables, and its requester where that has no other. With `known`: its
-    /// requester is left with so many ids, as it was.
-    fn forget(&self, device: &'m Device, known: Option<usize>) {
-        let mut presence = self.presence.write();
-        presence.devices.remove(device);
-        let Some(requester) = presence.requesters.of(device) else { return };
-        let count = if device.is_bridge() { &requester.bridges } else { &requester.users };
-        count.set(count.get().saturating_sub(1));
-        let is_unused = requester.users.get() == 0 && requester.bridges.get() == 0;
-        // What the hardware may still use stays, and with it the ids by which it is found again.
+    /// It has come: requesters that it makes one are one, and what no unit translates is none of its ids.
+    fn unite(&self, newcomer: Newcomer<'m>, function: &Function) {
+        let Newcomer { device, requester, joining } = newcomer;
+        if device.is_without_unit() {
+            self.presence.write().requesters.remove_ids(requester, device.number);
+        }
+        for other in joining.iter() {
+            let mut presence = self.presence.write();
+            let Presence { devices, requesters } = &mut *presence;
+            let space = requesters.join(requester, other, devices);
+            requesters.add_ids(requester, function, device.number, devices);
+            drop((presence, space));
+        }
+    }
+
+    /// Takes a device that has failed to come out of the tables.
+    fn take_back(&self, newcomer: Newcomer<'m>, before: Before) {
+        let Newcomer { device, requester, .. } = newcomer;
         if requester.is_suspect() {
+            // What the hardware may still use stays, and with it the ids by which it is found again.
+            let mut presence = self.presence.write();
+            presence.requesters.orphan_ids(requester, device.number);
+            presence.forget(device, requester);
             return;
         }
-        if is_unused {
-            drop(presence.requesters.remove(requester));
-        } else if let Some(known) = known {
-            presence.requesters.truncate_ids(requester, known);
-        }
+        let mut presence = self.presence.write();
+        let space = presence.forget(device, requester);
+        let quarantine = presence.requesters.quarantine(requester).filter(|_| !before.has_quarantine);
+        let unused = quarantine.and_then(|quarantine| quarantine.lock().take());
+        drop((presence, space, unused));
+    }
+
+    /// The devices that nothing can tell from a newcomer once it is there, itself among them.
+    pub(super) fn company<'s>(
+        &'s self,
+        presence: &'s Presence<'m, S>,
+        newcomer: Newcomer<'m>,
+    ) -> impl Iterator<Item = &'m Device> + use<'s, 'm, S, H, C> {
+        let bound = self.grouping(presence).bound(newcomer.device);
+        bound.filter(move |mate| newcomer.is_alike(mate))
     }
 
     /// Whom a new device belongs to, by the rest of its group; and the member with a guest that keeps it from
@@ -161,31 +236,34 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 
     /// Switches the DMA of a newcomer off or, where that fails, has it blocked; and that of those that wait
-    /// and cannot be told from it, as they reach what it reaches. They are marked as switched off just now.
+    /// and cannot be told from it, as they reach what it reaches. So it does that of those that wait and
+    /// reach a guest's device beside the unit by way of it, which nothing blocks. They are marked as switched
+    /// off just now.
     pub(super) fn cut_off(
         &self,
         control: &mut C,
         presence: &Presence<'m, S>,
-        device: &'m Device,
+        newcomer: Newcomer<'m>,
         notes: &mut dyn FnMut(Note),
     ) {
-        let grouping = self.grouping(presence);
-        let waits = |mate: &&'m Device| {
-            let is_newcomer = mate.number == device.number;
-            (is_newcomer || mate.owner() == Owner::Quarantine) && !mate.is_quiesced()
-        };
-        let stays = |mate: &Device| mate.number != device.number && mate.owner() != Owner::Quarantine;
-        let all_wait = !grouping.of_requester(device).any(stays);
-        for mate in grouping.of_requester(device).filter(waits) {
+        let Newcomer { device, requester, .. } = newcomer;
+        let bound = || self.grouping(presence).bound(device);
+        let is_guests =
+            |mate: &'m Device| matches!(mate.owner(), Owner::Domain(id) if id != self.hardware_domain);
+        let is_with_guest = bound().any(is_guests);
+        let waits = |mate: &&'m Device| mate.number == device.number || mate.owner() == Owner::Quarantine;
+        let all_wait = self.company(presence, newcomer).all(|mate| waits(&mate));
+        let reaches = |mate: &&'m Device| is_with_guest || newcomer.is_alike(mate);
+        for mate in bound().filter(waits).filter(reaches).filter(|mate| !mate.is_quiesced()) {
             match control.quiesce(mate.sbdf()) {
                 Ok(()) => mate.set_quiesced(true),
                 Err(why) => {
-                    // A contested one's other ids are not its to block.
-                    let requester = presence.requesters.of(device).filter(|_| all_wait);
-                    let blocked = requester.is_some_and(|requester| !requester.is_contested());
-                    if let Some(requester) = requester {
+                    let is_its = all_wait && newcomer.is_alike(mate);
+                    if is_its {
                         requester.set_blocked(true);
                     }
+                    // A contested one's other ids are not its to block.
+                    let blocked = is_its && !requester.is_contested();
                     notes(Note::NotQuiesced { device: mate.sbdf(), why, blocked });
                 }
             }
@@ -205,82 +283,21 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 
     /// What [`cut_off`](Self::cut_off) has switched off stays so.
-    pub(super) fn keep_cut_off(&self, presence: &Presence<'m, S>, device: &'m Device) {
-        let mates = self.grouping(presence);
-        mates.of_requester(device).filter(|mate| mate.is_quiesced_now()).for_each(Device::keep_quiesced);
+    pub(super) fn keep_cut_off(&self, presence: &Presence<'m, S>, newcomer: Newcomer<'m>) {
+        let bound = self.grouping(presence).bound(newcomer.device);
+        bound.filter(|mate| mate.is_quiesced_now()).for_each(Device::keep_quiesced);
     }
 
-    /// Maps the device's regions in its requester's quarantine.
-    pub(super) fn fill_quarantine(
-        &self,
-        presence: &Presence<'m, S>,
-        device: &Device,
-        new_space: impl FnOnce() -> Option<S>,
-    ) -> Result<(), AddError> {
-        let regions =
-            || self.registry.regions_of(device.sbdf()).filter(|region| region.rejection().is_none());
-        if device.is_bridge() || regions().next().is_none() {
-            return Ok(());
-        }
-        let requester = presence.requesters.of(device).ok_or(AddError::NoPlace)?;
-        let mut quarantine = presence.requesters.quarantine(requester).ok_or(AddError::NoPlace)?.lock();
-        let space = match &mut *quarantine {
-            Some(space) => space,
-            none => none.insert(new_space().ok_or(AddError::NoSpace)?),
-        };
-        for region in regions() {
-            // What else this quarantine holds is for other devices of the requester.
-            space
-                .map_identity(region.range(), region.access(), OnConflict::Refuse, &mut |_| {})
-                .map_err(|error| AddError::Map { region: region.name(), error })?;
-        }
-        if let Some(owed) = space.take_flush() {
-            self.hardware.flush(requester.space_id(), &owed).map_err(AddError::Hardware)?;
-            space.confirm_flush(owed);
-        }
-        Ok(())
-    }
-
-    /// Unmaps the regions of a device that goes from its requester's quarantine: who stays and cannot be told
-    /// from it would reach them there, while a guest may have them. What shares memory with regions of those
-    /// stays for them.
-    fn empty_quarantine(&self, presence: &Presence<'m, S>, device: &'m Device, notes: &mut dyn FnMut(Note)) {
-        if device.is_bridge() {
-            return;
-        }
-        let grouping = self.grouping(presence);
-        let others = || grouping.of_requester(device).filter(|other| other.number != device.number);
-        let Some(requester) = presence.requesters.of(device) else { return };
-        let Some(quarantine) = presence.requesters.quarantine(requester) else { return };
-        let mut quarantine = quarantine.lock();
-        let Some(space) = quarantine.as_mut() else { return };
-        for region in self.registry.regions_of(device.sbdf()).filter(|region| region.rejection().is_none()) {
-            let mut theirs = others().flat_map(|other| self.registry.regions_of(other.sbdf()));
-            if theirs.all(|other| other.rejection().is_some() || !other.range().overlaps(&region.range())) {
-                // Installed as it stands, so that taking it needs no frame.
-                let _ = space.unmap_identity(region.range());
-            }
-        }
-        let Some(owed) = space.take_flush() else { return };
-        match self.hardware.flush(requester.space_id(), &owed) {
-            Ok(()) => space.confirm_flush(owed),
-            Err(error) => {
-                // Those that stay may reach what they should not, until they are attached anew.
-                requester.set_suspect(None);
-                notes(Note::Suspect { source_id: device.sbdf(), error });
-            }
-        }
-    }
-
-    /// Maps the device's regions at its owner and sends its requester where that belongs.
+    /// Maps the device's regions where its DMA goes, and sends its requester there.
     fn settle(
         &self,
+        control: &mut C,
         presence: &Presence<'m, S>,
-        (device, known, was_blocked): (&'m Device, usize, bool),
+        newcomer: Newcomer<'m>,
+        before: Before,
         notes: &mut dyn FnMut(Note),
     ) -> Result<(), AddError> {
-        let requester = presence.requesters.of(device).ok_or(AddError::NoPlace)?;
-        let before = requester.holder();
+        let Newcomer { device, requester, joining } = newcomer;
         let holder = self.holder_of(presence, device);
         let domain = self.domain_at(holder);
         let owned = match device.owner() {
@@ -288,65 +305,120 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             Owner::Quarantine => None,
         };
         // Those that wait, and cannot be told from it, are translated as it is from now on.
-        let grouping = self.grouping(presence);
+        let all_move = holder != before.holder;
         let mut come =
-            grouping.of_requester(device).filter(|mate| mate.number == device.number || holder != before);
-        let settled =
-            come.try_for_each(|mate| self.map_where_owned(presence, mate, owned, notes)).and_then(|()| {
-                attach(&self.hardware, &presence.requesters, requester, domain).map_err(AddError::Hardware)
-            });
-        match settled {
+            self.company(presence, newcomer).filter(|mate| all_move || mate.number == device.number);
+        let mapped = if device.is_bridge() {
+            self.map_where_owned(presence, device, owned, notes)
+        } else {
+            come.try_for_each(|mate| self.map_where_owned(presence, mate, owned, notes))
+        };
+        let waits = owned.is_none() && !device.is_bridge();
+        let mut company = None;
+        let mapped = mapped.and_then(|()| {
+            if let Some(id) = domain.and_then(Domain::id).filter(|_| waits) {
+                company = Some(self.accompany(control, presence, (device, id), notes)?);
+            }
+            Ok(())
+        });
+        let joined = || joining.iter().filter(|_| all_move || holder.is_none());
+        let attached = mapped.and_then(|()| {
+            let requesters = &presence.requesters;
+            attach(&self.hardware, requesters, requester, domain).map_err(AddError::Hardware)?;
+            joined().try_for_each(|other| {
+                let mut ids = requesters.ids(other);
+                attach_ids(&self.hardware, requesters, (requester, &mut ids), domain)
+                    .map_err(AddError::Hardware)
+            })
+        });
+        match attached {
             Ok(()) => {
                 requester.set_certain();
                 requester.set_translated(true);
             }
-            Err(AddError::Hardware(HardwareError::NoUnit { .. })) => {
+            Err(AddError::Hardware(HardwareError::NoUnit { .. })) if joining.iter().next().is_none() => {
                 notes(Note::NotTranslated(device.sbdf()));
-                if known == 0 {
+                if requester.count() == 1 {
                     requester.set_translated(false);
                 } else {
                     // Those that were there before it go on with the ids that they had.
                     device.set_without_unit();
-                    let new = presence.requesters.ids(requester).count().saturating_sub(known);
-                    for id in presence.requesters.ids(requester).take(new) {
-                        match self.hardware.detach(id) {
-                            Ok(()) | Err(HardwareError::NoUnit { .. }) => {}
-                            Err(error) => {
-                                requester.set_suspect(holder);
-                                notes(Note::Suspect { source_id: device.sbdf(), error });
-                            }
-                        }
-                    }
-                }
-            }
-            Err(error) => {
-                requester.set_blocked(was_blocked);
-                // The ids that came with it go again; all of them where nobody else has them, and hardware
-                // only had not let them go.
-                let is_alone = requester.users.get().saturating_add(requester.bridges.get()) == 1;
-                let known = if is_alone { 0 } else { known };
-                let new = presence.requesters.ids(requester).count().saturating_sub(known);
-                let mut ids = presence.requesters.ids(requester).take(new);
-                let undone = ids.try_for_each(|id| self.hardware.detach(id)).and_then(|()| {
-                    let before = self.domain_at(before);
-                    attach_older(&self.hardware, &presence.requesters, (requester, new), before)
-                });
-                match undone {
-                    Ok(()) if is_alone => requester.set_certain(),
-                    Ok(()) => {}
-                    Err(error) => {
+                    let mut ids = presence.requesters.ids_of_one(requester, device.number);
+                    if let Err(error) = detach(&self.hardware, &mut ids) {
                         requester.set_suspect(holder);
                         notes(Note::Suspect { source_id: device.sbdf(), error });
                     }
                 }
+            }
+            Err(error) => {
+                if let Some(company) = &mut company {
+                    company.undo(notes);
+                }
+                requester.set_blocked(before.is_blocked);
+                self.send_back(presence, newcomer, (holder, before.holder), joined(), notes);
                 return Err(error);
             }
         }
+        if let Some(company) = &mut company {
+            company.keep();
+        }
+        self.tell_company(presence, device, notes);
         requester.set_holder(holder);
         if holder.is_some() && !requester.is_contested() {
             requester.set_blocked(false);
         }
         Ok(())
+    }
+
+    /// A newcomer that waits is translated as a domain's device from now on: its regions are mapped there, as
+    /// those of one that goes along with a move would be.
+    pub(super) fn accompany<'s>(
+        &'s self,
+        control: &'s mut C,
+        presence: &'s Presence<'m, S>,
+        (device, domain): (&'m Device, DomId),
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<Transfer<'s, 'm, S, H, C>, AddError> {
+        let owner = Owner::Domain(domain);
+        let grouping = self.grouping(presence);
+        let mut mates = grouping.of_requester(device).filter(|mate| mate.owner() == owner);
+        let mode = if mates.all(Device::is_relaxed) { Mode::Relaxed } else { Mode::Strict };
+        let transfer = self.transfer(control, presence, owner, mode);
+        let mut transfer = transfer.map_err(|_| AddError::NoSpace)?;
+        transfer.bring(device, notes).map_err(AddError::Hardware)?;
+        Ok(transfer)
+    }
+
+    /// The ids that came with a device go again, all of them where nobody else has them and hardware only had
+    /// not let them go; and the others go where they were.
+    fn send_back(
+        &self,
+        presence: &Presence<'m, S>,
+        newcomer: Newcomer<'m>,
+        (holder, before): (Option<u32>, Option<u32>),
+        joined: impl Iterator<Item = &'m Requester>,
+        notes: &mut dyn FnMut(Note),
+    ) {
+        let Newcomer { device, requester, .. } = newcomer;
+        let (requesters, domain) = (&presence.requesters, self.domain_at(before));
+        let mut new = requesters.ids_of_one(requester, device.number);
+        let mut older = requesters.ids_without(requester, device.number);
+        let undone = detach(&self.hardware, &mut new)
+            .and_then(|()| attach_ids(&self.hardware, requesters, (requester, &mut older), domain));
+        let mut suspect = |requester: &Requester, error| {
+            requester.set_suspect(holder);
+            notes(Note::Suspect { source_id: device.sbdf(), error });
+        };
+        match undone {
+            Ok(()) if requester.count() == 1 => requester.set_certain(),
+            Ok(()) => {}
+            Err(error) => suspect(requester, error),
+        }
+        for other in joined {
+            if let Err(error) = attach(&self.hardware, requesters, other, domain) {
+                suspect(other, error);
+            }
+        }
     }
 
     /// Maps the device's regions in the domain that is to own it, where they are not mapped yet. Only the
@@ -393,82 +465,5 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             region.set_owner(Some(id));
         }
         flush(&self.hardware, domain).map_err(AddError::Hardware)
-    }
-
-    /// Forgets a device that has gone, or is about to: blocks its DMA, and unmaps the regions that only it
-    /// used.
-    ///
-    /// # Errors
-    /// [`AssignError::UnknownDevice`], and [`AssignError::Hardware`] when its DMA could not be blocked; all
-    /// is as it was then, but after a time-out it may be suspect ([`Policy::is_suspect`]).
-    pub fn remove_device(&self, device: Sbdf, notes: &mut dyn FnMut(Note)) -> Result<(), AssignError> {
-        let mut control = self.ownership.lock();
-        let presence = self.presence.read();
-        let place = presence.devices.find(device).ok_or(AssignError::UnknownDevice(device))?;
-        let requester = presence.requesters.of(place).ok_or(AssignError::UnknownDevice(device))?;
-        let users = requester.users.get().saturating_sub(u32::from(!place.is_bridge()));
-        let bridges = requester.bridges.get().saturating_sub(u32::from(place.is_bridge()));
-        if users == 0 {
-            // The last; a bridge that has one of the ids goes on with it.
-            let to = (bridges > 0).then(|| self.domain(self.hardware_domain)).flatten();
-            self.send_off(&presence, place, to, notes)?;
-        } else if !place.is_bridge() && place.owner() != Owner::Quarantine && requester.is_translated() {
-            // Others go on with its ids: those that are with the same domain, or else in quarantine.
-            self.transfer(&mut control, &presence, Owner::Quarantine, Mode::Relaxed)?.evict(device, notes)?;
-        }
-        let (mut left, mut was_alone) = (requester.holder(), place.is_alone());
-        if place.is_bridge() {
-            // What was mapped for it was so at home; those below it may have its regions and its id
-            // elsewhere.
-            left = self.domain(self.hardware_domain).map(|domain| domain.number);
-            was_alone = false;
-        } else if users > 0 || bridges > 0 {
-            self.empty_quarantine(&presence, place, notes);
-        }
-        self.grouping(&presence).leave(place);
-        if users == 0 {
-            let hardware_domain = self.domain(self.hardware_domain).map(|domain| domain.number);
-            requester.set_holder(hardware_domain.filter(|_| bridges > 0));
-            requester.set_blocked(false);
-        }
-        if place.is_quiesced() {
-            place.set_quiesced(false);
-            control.resume(device);
-        }
-        drop(presence);
-        self.forget(place, None);
-        if let Some(left) = left {
-            self.release(&self.presence.read(), (device, was_alone), left, notes);
-        }
-        Ok(())
-    }
-
-    /// Blocks the DMA of a requester that loses its last device, or sends it where a bridge goes on with it;
-    /// on failure back to where it was.
-    fn send_off(
-        &self,
-        presence: &Presence<'m, S>,
-        device: &Device,
-        to: Option<&'m Domain<S>>,
-        notes: &mut dyn FnMut(Note),
-    ) -> Result<(), AssignError> {
-        let Some(requester) = presence.requesters.of(device) else { return Ok(()) };
-        let sent = match to {
-            Some(domain) => attach(&self.hardware, &presence.requesters, requester, Some(domain)),
-            None => detach(&self.hardware, &presence.requesters, requester),
-        };
-        let error = match sent {
-            Ok(()) | Err(HardwareError::NoUnit { .. }) => {
-                requester.set_certain();
-                return Ok(());
-            }
-            Err(error) => error,
-        };
-        let back = self.domain_at(requester.holder());
-        if let Err(error) = attach(&self.hardware, &presence.requesters, requester, back) {
-            requester.set_suspect(to.map(|domain| domain.number));
-            notes(Note::Suspect { source_id: device.sbdf(), error });
-        }
-        Err(AssignError::Hardware { device: device.sbdf(), error })
     }
 }

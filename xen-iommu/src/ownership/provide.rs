@@ -29,16 +29,16 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
             self.tell_isolation(device, id, notes);
         }
         // A region that any device wants strictly is provided so.
-        let strict = self.selected().filter(|device| self.mode_of(device) == Mode::Strict);
-        let relaxed = self.selected().filter(|device| self.mode_of(device) == Mode::Relaxed);
-        for device in strict.chain(relaxed) {
+        for wanted in [Mode::Strict, Mode::Relaxed] {
             // The hardware domain maps its own memory as it likes, reserved memory too: what is there is the
             // same frame, so it stays.
-            let relaxed = is_hardware_domain || self.mode_of(device) == Mode::Relaxed;
-            let on_conflict = if relaxed { OnConflict::Skip } else { OnConflict::Refuse };
-            for region in self.policy.registry.regions_of(device.sbdf()) {
-                if region.stage() == Stage::Idle && !self.goes_without(device, region, notes) {
-                    self.provide_region(device, region, (domain, id), on_conflict, notes)?;
+            let skips = is_hardware_domain || wanted == Mode::Relaxed;
+            let on_conflict = if skips { OnConflict::Skip } else { OnConflict::Refuse };
+            for device in self.selected().filter(|device| self.mode_of(device) == wanted) {
+                for region in self.policy.registry.regions_of(device.sbdf()) {
+                    if region.stage() == Stage::Idle && !self.goes_without((device, wanted), region, notes) {
+                        self.provide_region(device, region, (domain, id), on_conflict, notes)?;
+                    }
                 }
             }
         }
@@ -49,14 +49,47 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
         })
     }
 
+    /// Maps the regions of a device that waits where the target's are that it is translated as. A move of
+    /// theirs would be refused for what is in the way; here it is said.
+    pub(super) fn map_brought(
+        &mut self,
+        device: &'m Device,
+        domain: &'m Domain<S>,
+        notes: &mut dyn FnMut(Note),
+    ) {
+        let Some(id) = domain.id() else { return };
+        let limit = self.limit(device);
+        let (to_guest, is_relaxed) = (self.guest().is_some(), self.mode == Mode::Relaxed);
+        let on_conflict = if to_guest && !is_relaxed { OnConflict::Refuse } else { OnConflict::Skip };
+        for region in self.policy.registry.regions_of(device.sbdf()) {
+            if !to_guest && region.rejection().is_some() {
+                continue;
+            }
+            let mapped = match self.unfit(device, region, limit).filter(|_| to_guest) {
+                Some(unfit) => Err(unfit),
+                None => self
+                    .quiesce_users(region, notes)
+                    .and_then(|()| self.provide_region(device, region, (domain, id), on_conflict, notes)),
+            };
+            if let Err(error) = mapped {
+                notes(Note::WaitsWithout { device: device.sbdf(), domain: id, error });
+            }
+        }
+    }
+
     /// Whether a device does not get this region, which is said. Strict moves have been refused for it.
-    fn goes_without(&self, device: &'m Device, region: &'m Region<'m>, notes: &mut dyn FnMut(Note)) -> bool {
+    fn goes_without(
+        &self,
+        (device, mode): (&'m Device, Mode),
+        region: &'m Region<'m>,
+        notes: &mut dyn FnMut(Note),
+    ) -> bool {
         let name = region.name();
         if let Some(why) = region.rejection() {
             notes(Note::WithoutRejected { region: name, why });
             return true;
         }
-        if self.guest().is_none() || self.mode_of(device) == Mode::Strict {
+        if self.guest().is_none() || mode == Mode::Strict {
             return false;
         }
         match self.unfit(device, region, self.limit(device)) {
@@ -166,7 +199,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
     /// A domain other than `target` that keeps the region, or one that it overlaps, for devices that are not
     /// selected. Only a relaxed move gets here with one: strictly, the rest of the group is with the target
     /// or waits.
-    fn held_elsewhere(&self, region: &'m Region<'m>, target: DomId) -> Option<DomId> {
+    pub(super) fn held_elsewhere(&self, region: &'m Region<'m>, target: DomId) -> Option<DomId> {
         self.policy.registry.overlapping_with(region).find_map(|other| {
             let owner = other.owner().filter(|owner| *owner != target)?;
             self.is_kept(other, owner).then_some(owner)

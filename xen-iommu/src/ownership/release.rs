@@ -69,8 +69,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     }
 }
 
-/// Unmaps the frames of a region that no other region of `domain` covers. Where such a piece cuts a page that
-/// an overlapping region shares, that takes a frame and may fail; then some pieces may be gone.
+/// Unmaps the frames of a region that no other region of `domain` covers.
 pub(super) fn unmap<'m, S: AddressSpace>(
     registry: &Registry<'m>,
     region: &'m Region<'m>,
@@ -80,6 +79,18 @@ pub(super) fn unmap<'m, S: AddressSpace>(
     let mut space = domain.space.lock();
     let Some(space) = space.as_mut() else { return Ok(()) };
     let is_kept = |other: &&'m Region<'m>| !core::ptr::eq(*other, region) && other.owner() == Some(id);
+    unmap_but(registry, region, space, is_kept)
+}
+
+/// Unmaps the frames of a region that none of those regions covers that are kept. Where such a piece cuts a
+/// page, that takes a frame and may fail; then some pieces may be gone. It cuts none where no end of what
+/// was ever mapped 1:1 lies inside a page, as in p2m's tables.
+pub(super) fn unmap_but<'m, S: AddressSpace>(
+    registry: &Registry<'m>,
+    region: &'m Region<'m>,
+    space: &mut S,
+    is_kept: impl Fn(&&'m Region<'m>) -> bool,
+) -> Result<(), p2m::IdentityError> {
     // From the top down: `end` is what is left to do.
     let mut end = region.range().end();
     while end > region.range().start() {
@@ -87,7 +98,7 @@ pub(super) fn unmap<'m, S: AddressSpace>(
         // Of the regions kept, the one that reaches highest: above it is a piece that nobody covers.
         let highest = registry
             .overlapping(left)
-            .filter(is_kept)
+            .filter(&is_kept)
             .map(|other| other.range())
             .max_by_key(|kept| kept.end());
         let piece_start = highest.map_or(left.start(), |kept| kept.end().min(end));

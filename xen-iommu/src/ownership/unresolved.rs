@@ -4,7 +4,9 @@ use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::{Dmar, Structure};
 use p2m::AddressSpace;
 
+use super::domains::Domain;
 use super::hardware::attach;
+use super::presence::Newcomer;
 use super::{Mode, Policy};
 use crate::control::DeviceControl;
 use crate::error::AddError;
@@ -92,16 +94,26 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
     ) -> Result<(), AddError> {
         let sbdf = device.sbdf();
         self.grouping(presence).join(device);
+        let newcomer = Newcomer::of(presence, device).ok_or(AddError::NoPlace)?;
         if device.owner() == Owner::Quarantine
             && let (_, Some((other, holder))) = self.owner_for(presence, device)
         {
             notes(Note::Newcomer { device: sbdf, other, holder });
-            self.cut_off(control, presence, device, notes);
-            self.keep_cut_off(presence, device);
+            self.cut_off(control, presence, newcomer, notes);
+            self.keep_cut_off(presence, newcomer);
         }
-        let filled = self.fill_quarantine(presence, device, new_space);
+        let filled = self.fill_quarantine(presence, newcomer, new_space);
         match device.owner() {
-            Owner::Quarantine => filled.and_then(|()| self.attach_again(presence, device)),
+            Owner::Quarantine => {
+                filled?;
+                let holder = self.domain_at(newcomer.requester().holder()).and_then(Domain::id);
+                match holder {
+                    Some(id) => {
+                        self.accompany(control, presence, (device, id), notes).map(|mut all| all.keep())
+                    }
+                    None => self.attach_again(presence, device),
+                }
+            }
             Owner::Domain(domain) if domain != self.hardware_domain => {
                 if region.owner() != Some(domain) {
                     notes(Note::Unprovided { device: sbdf, region: region.name(), domain });
@@ -111,7 +123,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
             Owner::Domain(domain) => match self.owner_for(presence, device) {
                 (_, Some((other, holder))) => {
                     notes(Note::Newcomer { device: sbdf, other, holder });
-                    self.cut_off(control, presence, device, notes);
+                    self.cut_off(control, presence, newcomer, notes);
                     let moved = self
                         .transfer(control, presence, Owner::Quarantine, Mode::Relaxed)
                         .and_then(|transfer| transfer.evict(sbdf, notes));
@@ -122,7 +134,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
                             control.resume(sbdf);
                         }
                     }
-                    self.keep_cut_off(presence, device);
+                    self.keep_cut_off(presence, newcomer);
                     filled
                 }
                 _ => filled.and_then(|()| self.map_where_owned(presence, device, self.domain(domain), notes)),

@@ -10,7 +10,7 @@ use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::RemappingHardware;
 use crate::present::{Device, Part, Presence};
-use crate::region::record::NONE;
+use crate::region::record::{NONE, Region};
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
     /// Switches off the DMA of devices in quarantine that reach what a guest is to get, or that arrive in
@@ -37,20 +37,34 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                     self.quiesce(other, false, notes)?;
                 }
             }
+            let limit = self.limit(device);
             for region in self.policy.registry.regions_of(device.sbdf()) {
-                if region.rejection().is_some() {
-                    continue;
+                if self.unfit(device, region, limit).is_none() {
+                    self.quiesce_users(region, notes)?;
                 }
-                let presence = self.presence;
-                let grouping = self.policy.grouping(presence);
-                for other in self.policy.registry.overlapping_with(region) {
-                    for user in self.policy.devices_of(presence, other) {
-                        // Who cannot be told from it reaches what it reaches.
-                        for waiting in grouping.of_requester(user) {
-                            if waiting.part() == Part::Idle && waiting.owner() == Owner::Quarantine {
-                                self.quiesce(waiting, true, notes)?;
-                            }
-                        }
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest is to get this region, unless another domain keeps it: switches off who reaches it from
+    /// quarantine.
+    pub(super) fn quiesce_users(
+        &mut self,
+        region: &'m Region<'m>,
+        notes: &mut dyn FnMut(Note),
+    ) -> Result<(), AssignError> {
+        if self.guest().is_none_or(|guest| self.held_elsewhere(region, guest).is_some()) {
+            return Ok(());
+        }
+        let presence = self.presence;
+        let grouping = self.policy.grouping(presence);
+        for other in self.policy.registry.overlapping_with(region) {
+            for user in self.policy.devices_of(presence, other) {
+                // Who cannot be told from it reaches what it reaches.
+                for waiting in grouping.of_requester(user) {
+                    if waiting.part() == Part::Idle && waiting.owner() == Owner::Quarantine {
+                        self.quiesce(waiting, true, notes)?;
                     }
                 }
             }
@@ -112,7 +126,10 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, '
                 if let (Some(domain), Mode::Strict) = (self.guest(), self.mode) {
                     return Err(AssignError::NotQuiesced { waiting: sbdf, domain, why });
                 }
-                let blocked = blockable && self.policy.block(self.presence, device, notes);
+                // One that waits and is translated as a domain's goes on as that does.
+                let goes_on =
+                    device.part() == Part::Idle && requester.is_some_and(|one| one.holder().is_some());
+                let blocked = blockable && !goes_on && self.policy.block(self.presence, device, notes);
                 notes(Note::NotQuiesced { device: sbdf, why, blocked });
                 if !blocked {
                     return Ok(());
@@ -165,7 +182,7 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         if requester.holder().is_some() {
             return true;
         }
-        match hardware::detach(&self.hardware, &presence.requesters, requester) {
+        match hardware::detach(&self.hardware, &mut presence.requesters.ids(requester)) {
             Ok(()) => true,
             Err(error) => {
                 requester.set_suspect(None);

@@ -19,6 +19,7 @@ pub mod role;
 pub mod walk;
 
 pub use acs::{Controls, Enabled, PchPeers};
+pub(crate) use alias::MAX_IDS;
 pub use alias::RequesterIds;
 pub use buses::{Bridge, BusRange};
 pub use class::{DeviceClass, RelaxError};

@@ -57,6 +57,8 @@ const INCOMPLETE: u16 = 1 << 6;
 const WITHOUT_UNIT: u16 = 1 << 8;
 /// Its regions may be left out where they are in the way.
 const RELAXABLE: u16 = 1 << 3;
+/// Its owner has it by a relaxed move.
+const RELAXED: u16 = 1 << 9;
 /// Its DMA is off until it moves.
 const QUIESCED: u16 = 1 << 4;
 /// The move under way has it blocked, as it could not be switched off.
@@ -117,6 +119,15 @@ impl Device {
 
     pub(crate) fn set_relaxable(&self) {
         self.set(RELAXABLE, true);
+    }
+
+    /// Whether its owner has it by a relaxed move, or may do without its regions.
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.has(RELAXED | RELAXABLE)
+    }
+
+    pub(crate) fn set_relaxed(&self, relaxed: bool) {
+        self.set(RELAXED, relaxed);
     }
 
     pub(crate) fn is_quiesced(&self) -> bool {

@@ -10,7 +10,7 @@ mod requesters;
 pub(crate) mod ring;
 
 pub(crate) use devices::{Device, Devices, Part};
-pub(crate) use requesters::{Requester, Requesters, Taken};
+pub(crate) use requesters::{Joining, Requester, Requesters, Taken, requester_ids};
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -59,5 +59,16 @@ impl<'m, S> Presence<'m, S> {
     ) -> Result<Self, OutOfMemory> {
         let requesters = Requesters::new(devices.min(ids), ids, arena)?;
         Ok(Self { devices: Devices::new(devices, hardware_domain, arena)?, requesters })
+    }
+
+    /// Takes a device out, and its requester where that has no other and hardware has let it go; hands out
+    /// the space of its quarantine then.
+    pub(crate) fn forget(&mut self, device: &'m Device, requester: &'m Requester) -> Option<S> {
+        self.requesters.remove_ids(requester, device.number);
+        self.devices.remove(device);
+        let count = if device.is_bridge() { &requester.bridges } else { &requester.users };
+        count.set(count.get().saturating_sub(1));
+        let is_unused = requester.count() == 0 && !requester.is_suspect();
+        is_unused.then(|| self.requesters.remove(requester)).flatten()
     }
 }

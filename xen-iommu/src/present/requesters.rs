@@ -3,23 +3,45 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::{Device, Number, numbered};
+use super::{Device, Devices, Number, numbered};
 use crate::arena::{Arena, OutOfMemory};
 use crate::index::Index;
 use crate::lock::{Lock, Rank};
-use crate::pci::{Function, RequesterIds, Role};
+use crate::pci::{Function, MAX_IDS, RequesterIds, Role};
 use crate::platform::{RequesterId, Sbdf, SpaceId};
 use crate::region::record::NONE;
 
-/// One requester id.
+/// A requester id as one function's. The requester's chain has one for each function that shows the id.
 struct Id {
     id: Number,
     /// The function by which its unit is found.
     unit_of: Number,
-    /// The number of the requester that it belongs to.
-    requester: Number,
+    /// The number of the device that shows it, with [`HIDDEN`] where this one does not stand for the id;
+    /// [`NONE`] where the device failed to appear and hardware may still use the id.
+    device: Number,
     /// The next of that requester, or of free places.
     next: Number,
+}
+
+/// Another device's stands for the id, or it is on its way out.
+const HIDDEN: u32 = 1 << 31;
+
+impl Id {
+    fn sbdf(&self) -> Sbdf {
+        Sbdf::from_raw(self.id.get())
+    }
+
+    fn is_orphan(&self) -> bool {
+        self.device.get() == NONE
+    }
+
+    fn is_hidden(&self) -> bool {
+        !self.is_orphan() && self.device.get() & HIDDEN != 0
+    }
+
+    fn is_of(&self, device: u32) -> bool {
+        !self.is_orphan() && self.device.get() & !HIDDEN == device
+    }
 }
 
 /// Requester ids that are translated as one.
@@ -101,6 +123,22 @@ impl Requester {
         self.has(CONTESTED)
     }
 
+    /// Whether the DMA of both goes one way for certain, so that they can become one: through one domain's
+    /// tables, or each through its quarantine's.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        let uncertain = |one: &Self| one.is_suspect() || one.is_contested();
+        let flags = |one: &Self| one.flags.load(Ordering::Relaxed) & (TRANSLATED | BLOCKED);
+        !uncertain(self)
+            && !uncertain(other)
+            && self.holder() == other.holder()
+            && flags(self) == flags(other)
+    }
+
+    /// How many devices use it, bridges too.
+    pub(crate) fn count(&self) -> u32 {
+        self.users.get().saturating_add(self.bridges.get())
+    }
+
     /// Whether nobody knows where its DMA goes.
     pub(crate) fn is_suspect(&self) -> bool {
         self.stray.get() != NONE
@@ -150,10 +188,43 @@ pub(crate) type Quarantine<S> = Lock<Option<S>>;
 pub(crate) enum Taken<'m> {
     /// None of them.
     Free,
-    /// All that are taken belong to this requester.
-    By(&'m Requester),
-    /// These belong to different ones; here is an id of the second.
+    /// All that are taken belong to this requester, or to it and to these, which are beside it.
+    By(&'m Requester, Joining<'m>),
+    /// These belong to requesters in different places; here is an id of the second.
     ByTwo(Sbdf),
+}
+
+/// Requesters that are to become one with another.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Joining<'m> {
+    all: [Option<&'m Requester>; MAX_IDS],
+}
+
+impl<'m> Joining<'m> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'m Requester> + use<'m> {
+        self.all.into_iter().flatten()
+    }
+
+    pub(crate) fn has(&self, requester: u32) -> bool {
+        self.iter().any(|one| one.number == requester)
+    }
+
+    fn add(&mut self, requester: &'m Requester) {
+        if !self.has(requester.number)
+            && let Some(place) = self.all.iter_mut().find(|place| place.is_none())
+        {
+            *place = Some(requester);
+        }
+    }
+}
+
+/// The ids of a function that is about to come, and by what their unit is found.
+pub(crate) fn requester_ids(function: &Function) -> impl Iterator<Item = RequesterId> + '_ {
+    let unit_of = match function.role {
+        Role::Virtual { physical } => physical,
+        _ => function.sbdf,
+    };
+    function.ids.iter().map(move |id| RequesterId { id, unit_of })
 }
 
 /// The requesters of present functions.
@@ -164,7 +235,7 @@ pub(crate) struct Requesters<'m, S> {
     quarantines: &'m [Quarantine<S>],
     index: Index<'m>,
     free: u32,
-    free_id: u32,
+    first_free_id: u32,
     ids_left: u32,
 }
 
@@ -187,73 +258,121 @@ impl<'m, S> Requesters<'m, S> {
         let id_places: &'m [Id] = arena.slice(ids, |index| Id {
             id: Number::new(0),
             unit_of: Number::new(0),
-            requester: Number::new(NONE),
+            device: Number::new(NONE),
             next: Number::new(numbered(index, ids).1),
         })?;
         let quarantines: &'m [Quarantine<S>] = arena.slice(capacity, |_| Lock::new(Rank::Tables, None))?;
         let first = |len: usize| if len == 0 { NONE } else { 0 };
         let ids_left = u32::try_from(ids).unwrap_or(NONE);
         let index = Index::new(ids, arena)?;
-        let (free, free_id) = (first(capacity), first(ids));
-        Ok(Self { places, ids: id_places, quarantines, index, free, free_id, ids_left })
+        let (free, first_free_id) = (first(capacity), first(ids));
+        Ok(Self { places, ids: id_places, quarantines, index, free, first_free_id, ids_left })
     }
 
     pub(crate) fn of(&self, device: &Device) -> Option<&'m Requester> {
         self.places.get(device.requester.get() as usize)
     }
 
-    /// The requester that `id` belongs to.
-    pub(crate) fn find(&self, id: Sbdf) -> Option<&'m Requester> {
-        let number = self.index.find(id, |number| {
-            let place = self.ids.get(number as usize)?;
-            (place.id.get() == id.raw()).then(|| place.requester.get())
-        })?;
-        self.places.get(number as usize)
-    }
-
-    /// All its ids.
-    #[inline]
-    pub(crate) fn ids(&self, requester: &Requester) -> impl Iterator<Item = RequesterId> + use<'m, S> {
-        let (places, mut next) = (self.ids, requester.first_id.get());
-        core::iter::from_fn(move || {
-            let place = places.get(next as usize)?;
-            next = place.next.get();
-            Some(RequesterId {
-                id: Sbdf::from_raw(place.id.get()),
-                unit_of: Sbdf::from_raw(place.unit_of.get()),
-            })
+    /// The place that stands for an id, and its number.
+    fn place_of(&self, id: Sbdf) -> Option<(u32, &'m Id)> {
+        self.index.find(id, |number| {
+            let place = self.ids.get(number as usize).filter(|place| place.sbdf() == id)?;
+            Some((number, place))
         })
     }
 
-    /// An id that the DMA of both functions may carry: one that is neither's own, if there is such.
-    pub(crate) fn shared_id(&self, requester: &Requester, one: Sbdf, other: Sbdf) -> Sbdf {
-        let mut ids = self.ids(requester).map(|id| id.id);
-        ids.find(|id| *id != one && *id != other).unwrap_or(other)
+    /// The requester that `id` belongs to.
+    pub(crate) fn find(&self, id: Sbdf, devices: &Devices<'m>) -> Option<&'m Requester> {
+        let (number, place) = self.place_of(id)?;
+        if !place.is_orphan() {
+            return self.of(devices.at(place.device.get() & !HIDDEN)?);
+        }
+        let mut used = self.places.iter().filter(|one| one.is_suspect() || one.count() > 0);
+        used.find(|one| self.chain(one).any(|(one, _)| one == number))
     }
 
-    /// Who has ids of a function that is about to come.
-    pub(crate) fn taken(&self, ids: &RequesterIds) -> Taken<'m> {
-        let mut found = Taken::Free;
+    /// The ids of a requester as each function's, with their places' numbers.
+    #[inline]
+    fn chain(&self, requester: &Requester) -> impl Iterator<Item = (u32, &'m Id)> + use<'m, S> {
+        let (places, mut next) = (self.ids, requester.first_id.get());
+        core::iter::from_fn(move || {
+            let number = next;
+            let place = places.get(number as usize)?;
+            next = place.next.get();
+            Some((number, place))
+        })
+    }
+
+    /// All its ids, each once, but for those on their way out.
+    #[inline]
+    pub(crate) fn ids(&self, requester: &Requester) -> impl Iterator<Item = RequesterId> + use<'m, S> {
+        self.chain(requester)
+            .filter(|(_, place)| !place.is_hidden())
+            .map(|(_, place)| RequesterId { id: place.sbdf(), unit_of: Sbdf::from_raw(place.unit_of.get()) })
+    }
+
+    /// The ids of a device that no other shows.
+    pub(crate) fn ids_of_one<'r>(
+        &'r self,
+        requester: &'r Requester,
+        device: u32,
+    ) -> impl Iterator<Item = RequesterId> + 'r {
+        let own = self.chain(requester).filter(move |(_, place)| place.is_of(device));
+        own.filter(move |(_, place)| !self.is_shared(requester, place))
+            .map(|(_, place)| RequesterId { id: place.sbdf(), unit_of: Sbdf::from_raw(place.unit_of.get()) })
+    }
+
+    /// Its ids but for those that no other than the device shows.
+    pub(crate) fn ids_without<'r>(
+        &'r self,
+        requester: &'r Requester,
+        device: u32,
+    ) -> impl Iterator<Item = RequesterId> + 'r {
+        let all = self.chain(requester).filter(|(_, place)| !place.is_hidden());
+        let stays = move |(_, place): &(u32, &Id)| !place.is_of(device) || self.is_shared(requester, place);
+        all.filter(stays)
+            .map(|(_, place)| RequesterId { id: place.sbdf(), unit_of: Sbdf::from_raw(place.unit_of.get()) })
+    }
+
+    /// Whether another device shows the id, too.
+    fn is_shared(&self, requester: &Requester, one: &Id) -> bool {
+        self.chain(requester).any(|(_, place)| place.sbdf() == one.sbdf() && !core::ptr::eq(place, one))
+    }
+
+    /// An id that the DMA of both may carry; `None` where only a third links them.
+    pub(crate) fn shared_id(&self, requester: &Requester, one: &Device, other: &Device) -> Option<Sbdf> {
+        let shows = |device: u32, id: Sbdf| {
+            self.chain(requester).any(|(_, place)| place.is_of(device) && place.sbdf() == id)
+        };
+        let mut ids = self.ids(requester).map(|id| id.id);
+        ids.find(|id| shows(one.number, *id) && shows(other.number, *id))
+    }
+
+    /// Who has the ids of a function that is about to come. `joins`: whether it may make several one.
+    pub(crate) fn taken(
+        &self,
+        ids: &RequesterIds,
+        devices: &Devices<'m>,
+        joins: impl Fn() -> bool,
+    ) -> Taken<'m> {
+        let mut found: Option<&'m Requester> = None;
+        let mut joining = Joining::default();
         for id in ids.iter() {
-            let Some(requester) = self.find(id) else { continue };
+            let Some(requester) = self.find(id, devices) else { continue };
             match found {
-                Taken::Free => found = Taken::By(requester),
-                Taken::By(first) if first.number != requester.number => {
-                    return Taken::ByTwo(id);
-                }
-                _ => {}
+                None => found = Some(requester),
+                Some(first) if first.number == requester.number => {}
+                Some(first) if first.is_beside(requester) && joins() => joining.add(requester),
+                Some(_) => return Taken::ByTwo(id),
             }
         }
-        found
+        found.map_or(Taken::Free, |first| Taken::By(first, joining))
     }
 
-    /// Makes a requester for a function of which nobody has an id or, `contested`, for those of its ids that
-    /// nobody has. `None` without places.
-    pub(crate) fn insert(&mut self, function: &Function, contested: bool) -> Option<&'m Requester> {
+    /// Makes a requester. `contested`: for those ids of a function that nobody else has. `None` without
+    /// places.
+    pub(crate) fn insert(&mut self, contested: bool) -> Option<&'m Requester> {
         let requester = self.places.get(self.free as usize)?;
-        if !self.has_room(function) {
-            return None;
-        }
         self.free = requester.first_id.get();
         requester.first_id.set(NONE);
         requester.first_user.set(NONE);
@@ -262,59 +381,133 @@ impl<'m, S> Requesters<'m, S> {
         requester.set_holder(None);
         requester.set_certain();
         requester.flags.store(if contested { CONTESTED | BLOCKED } else { 0 }, Ordering::Relaxed);
-        self.add_ids(requester, function);
         Some(requester)
     }
 
-    /// Whether there are places for those ids of a function that nobody has.
-    pub(crate) fn has_room(&self, function: &Function) -> bool {
-        let new = function.ids.iter().filter(|id| self.find(*id).is_none()).count();
-        new <= self.ids_left as usize
+    /// Whether there are places for all ids of a function, but for those that it has left behind when it
+    /// failed to come.
+    pub(crate) fn has_room(&self, ids: &RequesterIds) -> bool {
+        let is_new = |id: &Sbdf| !self.place_of(*id).is_some_and(|(_, place)| place.is_orphan());
+        ids.iter().filter(is_new).count() <= self.ids_left as usize
     }
 
-    /// Adds those ids of a function that nobody has.
-    pub(crate) fn add_ids(&mut self, requester: &Requester, function: &Function) {
-        for id in function.ids.iter() {
-            if self.find(id).is_some() {
+    /// Adds the ids of a function as those of a device, but for those that another requester has.
+    pub(crate) fn add_ids(
+        &mut self,
+        requester: &Requester,
+        function: &Function,
+        device: u32,
+        devices: &Devices<'m>,
+    ) {
+        for (_, orphan) in self.chain(requester).filter(|(_, place)| place.is_orphan()) {
+            orphan.device.set(device);
+        }
+        for RequesterId { id, unit_of } in requester_ids(function) {
+            let is_known = match self.find(id, devices) {
+                Some(other) if other.number != requester.number => continue,
+                Some(_) => true,
+                None => false,
+            };
+            if self.chain(requester).any(|(_, place)| place.is_of(device) && place.sbdf() == id) {
                 continue;
             }
-            let Some(place) = self.ids.get(self.free_id as usize) else { return };
-            let number = self.free_id;
-            self.free_id = place.next.get();
+            let Some(place) = self.ids.get(self.first_free_id as usize) else { return };
+            let number = self.first_free_id;
+            self.first_free_id = place.next.get();
             self.ids_left = self.ids_left.saturating_sub(1);
-            let unit_of = match function.role {
-                Role::Virtual { physical } => physical,
-                _ => function.sbdf,
-            };
             place.id.set(id.raw());
             place.unit_of.set(unit_of.raw());
-            place.requester.set(requester.number);
+            place.device.set(if is_known { device | HIDDEN } else { device });
             place.next.set(requester.first_id.get());
             requester.first_id.set(number);
-            self.index.insert(id, number);
+            if !is_known {
+                self.index.insert(id, number);
+            }
         }
     }
 
-    /// Frees those ids that were added last, so that `len` are left.
-    pub(crate) fn truncate_ids(&mut self, requester: &Requester, len: usize) {
-        let all = self.ids(requester).count();
-        for _ in len..all {
-            let number = requester.first_id.get();
-            let Some(place) = self.ids.get(number as usize) else { return };
-            let id_of =
-                |number: u32| self.ids.get(number as usize).map(|place| Sbdf::from_raw(place.id.get()));
-            self.index.remove(Sbdf::from_raw(place.id.get()), number, id_of);
-            requester.first_id.set(place.next.get());
-            place.requester.set(NONE);
-            place.next.set(self.free_id);
-            self.free_id = number;
-            self.ids_left = self.ids_left.saturating_add(1);
+    /// Hides those ids of a device that no other shows, or shows them again.
+    pub(crate) fn hide_ids(&self, requester: &Requester, device: u32, hide: bool) {
+        for (_, place) in self.chain(requester).filter(|(_, place)| place.is_of(device)) {
+            if !self.is_shared(requester, place) {
+                place.device.set(if hide { device | HIDDEN } else { device });
+            }
         }
+    }
+
+    /// What only a device shows is nobody's that is present, but stays.
+    pub(crate) fn orphan_ids(&mut self, requester: &Requester, device: u32) {
+        let heir = Some(requester.first_user.get()).filter(|heir| *heir != device).unwrap_or(NONE);
+        for (_, place) in self.chain(requester).filter(|(_, place)| place.is_of(device)) {
+            if !self.is_shared(requester, place) {
+                place.device.set(heir);
+            }
+        }
+        self.remove_ids(requester, device);
+    }
+
+    /// Frees the ids of a device; those that others show stay theirs.
+    pub(crate) fn remove_ids(&mut self, requester: &Requester, device: u32) {
+        for (_, place) in self.chain(requester).filter(|(_, place)| place.is_of(device)) {
+            // The place that stands for an id stays, as the other's.
+            let mut others = self.chain(requester).map(|(_, other)| other);
+            let heir = others.find(|other| other.sbdf() == place.sbdf() && !other.is_of(device));
+            if let Some(heir) = heir.filter(|_| !place.is_hidden()) {
+                place.device.set(heir.device.get() & !HIDDEN);
+                heir.device.set(device | HIDDEN);
+            }
+        }
+        let mut before: Option<&'m Id> = None;
+        for (number, place) in self.chain(requester) {
+            if !place.is_of(device) {
+                before = Some(place);
+                continue;
+            }
+            before.map_or(&requester.first_id, |before| &before.next).set(place.next.get());
+            self.free_id(number, place);
+        }
+    }
+
+    /// Frees a place that is in no chain any more.
+    fn free_id(&mut self, number: u32, place: &Id) {
+        if self.index.find(place.sbdf(), |found| (found == number).then_some(())).is_some() {
+            let id_of = |number: u32| self.ids.get(number as usize).map(Id::sbdf);
+            self.index.remove(place.sbdf(), number, id_of);
+        }
+        place.device.set(NONE);
+        place.next.set(self.first_free_id);
+        self.first_free_id = number;
+        self.ids_left = self.ids_left.saturating_add(1);
+    }
+
+    /// Makes two requesters one. Hands out the quarantine's space of the one that goes.
+    pub(crate) fn join(
+        &mut self,
+        requester: &'m Requester,
+        from: &'m Requester,
+        devices: &Devices<'m>,
+    ) -> Option<S> {
+        for device in devices.all().filter(|device| device.requester.get() == from.number) {
+            device.requester.set(requester.number);
+        }
+        if let Some((_, last)) = self.chain(from).last() {
+            last.next.set(requester.first_id.get());
+            requester.first_id.set(from.first_id.get());
+        }
+        requester.users.set(requester.users.get().saturating_add(from.users.get()));
+        requester.bridges.set(requester.bridges.get().saturating_add(from.bridges.get()));
+        from.first_id.set(NONE);
+        self.remove(from)
     }
 
     /// Frees its places and hands out its quarantine's space.
     pub(crate) fn remove(&mut self, requester: &'m Requester) -> Option<S> {
-        self.truncate_ids(requester, 0);
+        for (number, place) in self.chain(requester) {
+            self.free_id(number, place);
+        }
+        requester.users.set(0);
+        requester.bridges.set(0);
+        requester.set_certain();
         requester.first_id.set(self.free);
         self.free = requester.number;
         self.quarantine(requester)?.lock().take()

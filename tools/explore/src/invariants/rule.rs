@@ -76,10 +76,8 @@ impl World {
             Call::Assign(set, domain, relaxed) => self.against_giving(before, set, domain, relaxed, set),
             Call::AssignGroup(device, domain, relaxed) => {
                 let device = usize::from(device);
-                // Who is there already brings nobody along.
-                let stays = owners[device] == Some(usize::from(domain));
-                let group = if stays { 0 } else { before.together.group[device] };
-                let come = members(group).filter(|member| matches!(owners[*member], Some(0 | QUARANTINE)));
+                let come = members(before.together.group[device])
+                    .filter(|member| matches!(owners[*member], Some(0 | QUARANTINE)));
                 let all = come.fold(1 << device, |set, member| set | 1 << member);
                 self.against_giving(before, 1 << device, domain, relaxed, all)
             }
