@@ -137,7 +137,7 @@ impl TableBuilder {
         self
     }
 
-    /// Bytes behind the last structure that the header's length covers.
+    /// Bytes after the last structure that the header's length covers.
     pub fn trailing(mut self, bytes: &[u8]) -> Self {
         self.trailing.extend_from_slice(bytes);
         self
@@ -227,7 +227,7 @@ impl From<&Dmar<'_>> for TableBuilder {
 #[must_use]
 pub struct StructureBuilder {
     kind: StructureKind,
-    /// The fields behind type and length.
+    /// The fields after type and length.
     fields: Vec<u8>,
     scopes: Vec<ScopeBuilder>,
     trailing: Vec<u8>,
@@ -258,7 +258,7 @@ impl StructureBuilder {
         Self::raw(StructureKind::Rhsa.raw(), &fields)
     }
 
-    /// ACPI device `number` is the namespace object `name`; the NUL behind it is added.
+    /// ACPI device `number` is the namespace object `name`; the NUL after it is added.
     pub fn andd(number: u8, name: impl AsRef<[u8]>) -> Self {
         let mut fields = Vec::from([0, 0, 0, number]);
         fields.extend_from_slice(name.as_ref());
@@ -276,7 +276,7 @@ impl StructureBuilder {
         Self::with_segment(StructureKind::Sidp, 0, segment, &[])
     }
 
-    /// A structure of any type, with `fields` behind its type and length.
+    /// A structure of any type, with `fields` after its type and length.
     pub fn raw(raw_type: u16, fields: &[u8]) -> Self {
         Self {
             kind: raw_type.into(),
@@ -309,7 +309,7 @@ impl StructureBuilder {
         self
     }
 
-    /// Bytes behind the last scope that the structure's length covers.
+    /// Bytes after the last scope that the structure's length covers.
     pub fn trailing(mut self, bytes: &[u8]) -> Self {
         self.trailing.extend_from_slice(bytes);
         self

@@ -40,7 +40,7 @@ pub enum TableError {
     },
 }
 
-/// What is wrong with one remapping structure. [`StructureError::ends_walk`] says whether the ones behind it
+/// What is wrong with one remapping structure. [`StructureError::ends_walk`] says whether the ones after it
 /// can still be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at offset {offset:#x}: {kind}")]
@@ -52,7 +52,7 @@ pub struct StructureError {
 }
 
 impl StructureError {
-    /// True if no further structure can be found behind this one.
+    /// True if no further structure can be found after this one.
     #[must_use]
     pub const fn ends_walk(&self) -> bool {
         !matches!(self.kind, StructureErrorKind::TooShort { .. })
@@ -78,7 +78,7 @@ pub enum StructureErrorKind {
         /// The length field.
         length: u16,
     },
-    /// The structure ends behind the table's end. Ends the walk.
+    /// The structure ends after the table's end. Ends the walk.
     #[error("{structure} has a length of {length}, but the table has only {available} bytes left")]
     PastEnd {
         /// The structure's type.
@@ -100,7 +100,7 @@ pub enum StructureErrorKind {
     },
 }
 
-/// What is wrong with one device scope. [`ScopeError::ends_walk`] says whether the ones behind it can still
+/// What is wrong with one device scope. [`ScopeError::ends_walk`] says whether the ones after it can still
 /// be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at offset {offset:#x}: {kind}")]
@@ -112,7 +112,7 @@ pub struct ScopeError {
 }
 
 impl ScopeError {
-    /// True if no further scope of the structure can be found behind this one.
+    /// True if no further scope of the structure can be found after this one.
     #[must_use]
     pub const fn ends_walk(&self) -> bool {
         !matches!(self.kind, ScopeErrorKind::OddPath { .. })
@@ -137,7 +137,7 @@ pub enum ScopeErrorKind {
         /// The length field.
         length: u8,
     },
-    /// The scope ends behind its structure's end. Ends the scopes.
+    /// The scope ends after its structure's end. Ends the scopes.
     #[error("{scope} scope has a length of {length}, but its structure has only {available} bytes left")]
     PastEnd {
         /// The scope's type.

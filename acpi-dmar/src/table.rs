@@ -23,17 +23,17 @@ bitflags::bitflags! {
     }
 }
 
-/// A DMAR table: `length` bytes that begin with a right header. The structures behind it are checked as they
+/// A DMAR table: `length` bytes that begin with a right header. The structures after it are checked as they
 /// are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Dmar<'a> {
     head: &'a [u8; HEADER_LENGTH],
-    /// What lies behind the header, up to the length that the header gives.
+    /// What lies after the header, up to the length that the header gives.
     body: &'a [u8],
 }
 
 impl<'a> Dmar<'a> {
-    /// Reads the table at the start of `bytes`: signature, length and checksum must be right. Bytes behind
+    /// Reads the table at the start of `bytes`: signature, length and checksum must be right. Bytes after
     /// the header's length are ignored.
     ///
     /// # Errors

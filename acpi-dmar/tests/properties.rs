@@ -26,7 +26,7 @@ proptest! {
         visit(&bytes);
     }
 
-    /// Bytes behind a right header, with small numbers more often than not, so that lengths and types make
+    /// Bytes after a right header, with small numbers more often than not, so that lengths and types make
     /// sense now and then.
     #[test]
     fn any_body_ends(body in vec(prop_oneof![any::<u8>(), 0u8..32], 0..600)) {

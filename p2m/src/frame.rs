@@ -127,7 +127,7 @@ impl<F: Frame> FrameRange<F> {
         self.start
     }
 
-    /// The frame behind the last one.
+    /// The frame after the last one.
     pub fn end(&self) -> F {
         self.end
     }

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     pub(crate) help: bool,
 }
 
-/// Reads the words behind `inspect`.
+/// Reads the words after `inspect`.
 pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, lexopt::Error> {
     let mut arguments = Arguments {
         files: Vec::new(),

@@ -11,7 +11,7 @@ use acpi_dmar::HEADER_LENGTH;
 use anstream::AutoStream;
 use rdm::inspect::{Report, json, picture, text};
 use rdm::machine::{Machine, table_path};
-use xen_iommu::region::told::IommuState;
+use xen_iommu::region::iommu_state::IommuState;
 
 use crate::arguments::{self, Arguments, HELP};
 use crate::complain;

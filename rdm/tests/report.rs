@@ -161,7 +161,7 @@ fn a_device_that_no_unit_translates_cannot_go() {
 #[test]
 fn damage_is_told_and_costs_no_more_than_what_it_hits() {
     let mut bytes = table([rmrr(0x1000, 0x1fff, &[(1, 0)]), rmrr(0x3000, 0x3fff, &[(2, 0)])]);
-    // The scope of the first RMRR, which is 16 bytes of DRHD and 24 of fields behind the header.
+    // The scope of the first RMRR, which is 16 bytes of DRHD and 24 of fields after the header.
     bytes[48 + 16 + 24 + 1] = 0;
     let report = Report::new(&bytes, None);
     assert_eq!(report.errors.len(), 2, "{:?}", report.errors);

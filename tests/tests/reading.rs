@@ -18,13 +18,14 @@ use acpi_dmar::{Dmar, DrhdFlags};
 use xen_iommu::abi::{Errno, Layout};
 use xen_iommu::hypercall::{Caller, GuestFault, GuestMemory, reserved_device_memory_map};
 use xen_iommu::region::choice::{self, Ignored};
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::forbidden::{Bar, Window};
 use xen_iommu::region::intake::{Finding, Host};
+use xen_iommu::region::iommu_state::{IommuState, Unusable};
 use xen_iommu::region::memory::{FramesInUse, KeepRam, MemoryKind, MemoryRegion, ReserveFrames};
-use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::record::{Origin, Record};
 use xen_iommu::region::registry::{Registry, RegistryBuilder};
 use xen_iommu::region::resolved::ResolvedScopes;
-use xen_iommu::region::told::{IommuState, Unusable};
 use xen_iommu::{Arena, DomId, Sbdf};
 
 const IGD: Sbdf = Sbdf::new(0, 0, 2, 0);

@@ -10,8 +10,8 @@ use crate::group::Link;
 use crate::owner::Owner;
 use crate::platform::{DomId, HardwareError, Sbdf};
 use crate::region::forbidden::Forbidden;
+use crate::region::iommu_state::IommuState;
 use crate::region::record::RegionName;
-use crate::region::told::IommuState;
 use crate::region::verdict::Rejection;
 
 /// Who has a device that stands in the way, and with it what can be done.

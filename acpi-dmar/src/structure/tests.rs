@@ -6,7 +6,7 @@ use super::*;
 use crate::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use crate::{Dmar, ScopeFlags, ScopeKind, StructureError, Structures};
 
-/// The structures of a table whose bytes behind the header are `body`.
+/// The structures of a table whose bytes after the header are `body`.
 fn walk(body: &[u8]) -> Vec<Result<Structure<'_>, StructureError>> {
     Structures::new(body).collect()
 }

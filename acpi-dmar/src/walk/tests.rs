@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 
-/// The structures of a table whose bytes behind the header are `body`.
+/// The structures of a table whose bytes after the header are `body`.
 fn walk(body: &[u8]) -> Vec<Result<Structure<'_>, StructureError>> {
     Structures::new(body).collect()
 }

@@ -10,7 +10,7 @@ use acpi_dmar::{DeviceScope, Dmar};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Function {
     Endpoint,
-    /// Class 06/80 behind an endpoint's header.
+    /// Class 06/80 after an endpoint's header.
     OtherBridge,
     Bridge {
         secondary: u8,

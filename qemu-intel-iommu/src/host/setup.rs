@@ -9,8 +9,8 @@ use core::mem::MaybeUninit;
 
 use acpi_dmar::Dmar;
 use p2m::{Access, AddressSpace, OnConflict};
+use xen_iommu::region::iommu_state::{IommuState, Unusable};
 use xen_iommu::region::registry::RegistryBuilder;
-use xen_iommu::region::told::{IommuState, Unusable};
 use xen_iommu::vtd::Unit;
 use xen_iommu::{Arena, Capacity, DomId, Isolation, Sbdf};
 

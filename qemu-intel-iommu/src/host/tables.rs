@@ -5,8 +5,8 @@ use alloc::string::String;
 use acpi_dmar::{Dmar, Structure};
 use xen_iommu::Arena;
 use xen_iommu::region::choice::choose;
+use xen_iommu::region::iommu_state::{IommuState, Unusable};
 use xen_iommu::region::resolved::ResolvedScopes;
-use xen_iommu::region::told::{IommuState, Unusable};
 
 use crate::check::text;
 use crate::inventory::Inventory;

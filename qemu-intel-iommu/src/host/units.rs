@@ -8,8 +8,8 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicU64;
 
 use acpi_dmar::Structure;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::forbidden::Window;
-use xen_iommu::region::record::Devices;
 use xen_iommu::vtd::{Coverage, DomainSlot, Registers, Replacement, Setup, Unit, Vtd, coverage};
 use xen_iommu::{Arena, RemappingHardware, RequesterId, Sbdf};
 

@@ -17,8 +17,8 @@ use std::collections::BTreeSet;
 use acpi_dmar::{Dmar, Drhd, DrhdFlags, Rmrr, Structure};
 use xen_iommu::pci::Function;
 use xen_iommu::region::choice::choose;
+use xen_iommu::region::iommu_state::IommuState;
 use xen_iommu::region::record::Origin;
-use xen_iommu::region::told::IommuState;
 use xen_iommu::region::verdict::Verdict;
 use xen_iommu::{Isolation, RegionName, Sbdf};
 

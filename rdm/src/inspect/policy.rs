@@ -14,13 +14,14 @@ use std::mem::MaybeUninit;
 use acpi_dmar::{Dmar, ScopeKind, Structure};
 use xen_iommu::pci::Function;
 use xen_iommu::region::choice::choose;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::intake::{Finding, Host};
+use xen_iommu::region::iommu_state::{IommuState, Unusable};
 use xen_iommu::region::memory::{MemoryKind, MemoryRegion};
-use xen_iommu::region::record::{Devices, Origin};
+use xen_iommu::region::record::Origin;
 use xen_iommu::region::registry::{Registry, RegistryBuilder};
 use xen_iommu::region::resolved::{ResolvedScope, ResolvedScopes};
-use xen_iommu::region::told::{IommuState, Unusable};
 use xen_iommu::region::verdict::Verdict;
 use xen_iommu::vtd::{self, Replacement, Unit};
 use xen_iommu::{

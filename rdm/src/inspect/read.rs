@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use acpi_dmar::{DeviceScope, Dmar, ScopeKind, Structure};
 use xen_iommu::Sbdf;
 use xen_iommu::pci::Function;
-use xen_iommu::region::record::Devices;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::resolved::ResolvedScope;
 
 use crate::device::Device;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use acpi_dmar::Size;
 use anstyle::{AnsiColor, Style};
-use xen_iommu::region::told::IommuState;
+use xen_iommu::region::iommu_state::IommuState;
 use xen_iommu::region::verdict::{Repairs, Verdict};
 
 use super::groups::Group;

@@ -34,7 +34,7 @@ impl Names {
                     names.devices.insert((vendor, device), name.into());
                 }
             } else if !line.starts_with('#') && !line.is_empty() {
-                // Classes come behind the vendors, and their lines are no entries.
+                // Classes come after the vendors, and their lines are no entries.
                 vendor = entry(line).map(|(vendor, name)| {
                     names.vendors.insert(vendor, name.into());
                     vendor

@@ -11,10 +11,10 @@ use testkit::frames::Frames;
 use xen_iommu::pci::{Function, Topology};
 use xen_iommu::region::forbidden::{Bar, Window};
 use xen_iommu::region::intake::Host;
+use xen_iommu::region::iommu_state::{IommuState, Unusable};
 use xen_iommu::region::memory::{FramesInUse, MemoryKind, MemoryRegion, ReserveFrames};
 use xen_iommu::region::registry::RegistryBuilder;
 use xen_iommu::region::resolved::ResolvedScopes;
-use xen_iommu::region::told::{IommuState, Unusable};
 use xen_iommu::{
     Arena, Capacity, DeviceControl, DomId, HardwareError, Isolation, NotQuiesced, Policy, RemappingHardware,
     RequesterId, Sbdf, Setup, SpaceId,

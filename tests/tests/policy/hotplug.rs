@@ -7,7 +7,7 @@ use testkit::world::devices::{
 };
 use testkit::world::{GUEST, HARDWARE_DOMAIN, Machine, OTHER, Reserved, World, with_world};
 use xen_iommu::pci::{Function, Role};
-use xen_iommu::region::record::Devices;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::{AddError, AssignError, DomId, Holder, Mode, NotQuiesced, Note, Owner, Sbdf};
 
 const HOME: Owner = Owner::Domain(HARDWARE_DOMAIN);

@@ -6,7 +6,7 @@ use testkit::world::devices::{A, ALL, E, F, G, J, OF_A, P, PHANTOMS, function, m
 use testkit::world::{GUEST, HARDWARE_DOMAIN, Machine, with_world};
 use xen_iommu::abi::Errno;
 use xen_iommu::region::forbidden::{Bar, Forbidden};
-use xen_iommu::region::told::{IommuState, Unusable};
+use xen_iommu::region::iommu_state::{IommuState, Unusable};
 use xen_iommu::{AssignError, DomId, HardwareError, Mode, Note, Owner, Sbdf};
 
 #[test]

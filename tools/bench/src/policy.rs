@@ -14,10 +14,11 @@ use p2m::{
     OnConflict, PageSize, Run, SecondLevel, Seen, Table,
 };
 use xen_iommu::pci::Function;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::forbidden::{Bar, Window};
 use xen_iommu::region::intake::Host;
 use xen_iommu::region::memory::{KeepRam, MemoryKind, MemoryRegion};
-use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::record::{Origin, Record};
 use xen_iommu::region::registry::{Registry, RegistryBuilder};
 use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::{

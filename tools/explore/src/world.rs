@@ -2,9 +2,10 @@
 //! itself knows of a state.
 
 use p2m::{AddressSpace, Domain, Ept, Mfn, MfnRange, PageSize, SecondLevel, Table};
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::intake::Host;
 use xen_iommu::region::memory::KeepRam;
-use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::record::{Origin, Record};
 use xen_iommu::region::registry::{Registry, RegistryBuilder};
 use xen_iommu::region::resolved::ResolvedScopes;
 use xen_iommu::region::verdict::{Rejection, Verdict};

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     pub(crate) help: bool,
 }
 
-/// Reads the words behind `boot`.
+/// Reads the words after `boot`.
 pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, lexopt::Error> {
     let mut arguments = Arguments {
         options: Options::default(),

@@ -11,12 +11,13 @@ use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
 use crate::emulator::Emulator;
+use crate::hash::fnv1a;
 use crate::layout;
-use crate::qemu::{self, Invocation};
+use crate::qemu::{self, CannotCompose, Invocation};
 
-/// Why there is no ROM of an image.
+/// Why Bochs cannot be made ready.
 #[derive(Debug, thiserror::Error)]
-pub enum NoRom {
+pub enum NotReady {
     /// The image's file.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -31,9 +32,20 @@ pub enum NoRom {
     /// It has no segments, or such as do not fit.
     #[error("the image's segments do not fit a ROM of {ROM_LIMIT:#x} bytes and the emulated RAM")]
     Segments,
+    /// QEMU would not take the command line either.
+    #[error(transparent)]
+    Compose(#[from] CannotCompose),
+    /// A file that Bochs is to read.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
-/// What the image finds behind the last byte of an address space of 32 bits: where the processor starts.
+/// What the image finds after the last byte of an address space of 32 bits: where the processor starts.
 const END: u64 = 1 << 32;
 /// The last 64 KiB, which the processor's first instructions can reach.
 const BOOT: usize = 0x1_0000;
@@ -70,16 +82,14 @@ pub(crate) fn prepare(
     append: &str,
     folder: &Path,
     write: impl Fn(&Path, &[u8]) -> io::Result<()>,
-) -> Result<Invocation, crate::plan::Error> {
-    use crate::plan::Error;
-
+) -> Result<Invocation, NotReady> {
     if append.len() >= LINE_LIMIT {
-        return Err(qemu::CannotCompose::AppendTooLong(append.len()).into());
+        return Err(CannotCompose::AppendTooLong(append.len()).into());
     }
-    let elf = std::fs::read(image).map_err(|source| NoRom::Read { path: image.to_owned(), source })?;
+    let elf = std::fs::read(image).map_err(|source| NotReady::Read { path: image.to_owned(), source })?;
     let rom = rom(&elf)?;
     // Each command line has its files, since several boots may be under way.
-    let name = format!("bochs-{:08x}", crate::plan::hash(append.as_bytes()) >> 32);
+    let name = format!("bochs-{:08x}", fnv1a(append.as_bytes()) >> 32);
     let files = Files {
         rom: folder.join("bochs.rom"),
         video: folder.join("bochs-video.rom"),
@@ -95,7 +105,7 @@ pub(crate) fn prepare(
         // The debugger, which Debian builds in, is told to go on.
         (&commands, b"c\n"),
     ] {
-        write(path, bytes).map_err(|source| Error::Write { path: path.clone(), source })?;
+        write(path, bytes).map_err(|source| NotReady::Write { path: path.clone(), source })?;
     }
     let shown = |path: &Path| qemu::shown(path);
     let arguments =
@@ -142,33 +152,34 @@ fn configuration_for(files: &Files, rom_size: usize) -> String {
 /// it.
 ///
 /// # Errors
-/// [`NoRom`].
-pub fn rom(elf: &[u8]) -> Result<Vec<u8>, NoRom> {
+/// [`NotReady`].
+pub fn rom(elf: &[u8]) -> Result<Vec<u8>, NotReady> {
     let header = FileHeader64::<Endianness>::parse(elf)?;
     let endian = header.endian()?;
     let mut segments = Vec::new();
     for segment in header.program_headers(endian, elf)? {
         if segment.p_type(endian) == PT_LOAD {
-            let bytes = segment.data(endian, elf).map_err(|()| NoRom::Segments)?;
+            let bytes = segment.data(endian, elf).map_err(|()| NotReady::Segments)?;
             segments.push((segment.p_paddr(endian), segment.p_memsz(endian), bytes));
         }
     }
-    let start = segments.iter().map(|(start, ..)| *start).min().ok_or(NoRom::Segments)?;
+    let start = segments.iter().map(|(start, ..)| *start).min().ok_or(NotReady::Segments)?;
     let ends = segments.iter().map(|(start, size, _)| start.checked_add(*size));
     let end = ends.collect::<Option<Vec<_>>>().and_then(|ends| ends.into_iter().max());
-    let end = end.filter(|end| *end <= (u64::from(layout::RAM_MIB) << 20) - KEPT).ok_or(NoRom::Segments)?;
-    let size = usize::try_from(end - start).map_err(|_| NoRom::Segments)?.next_multiple_of(BOOT);
+    let end =
+        end.filter(|end| *end <= (u64::from(layout::RAM_MIB) << 20) - KEPT).ok_or(NotReady::Segments)?;
+    let size = usize::try_from(end - start).map_err(|_| NotReady::Segments)?.next_multiple_of(BOOT);
     if size + BOOT > ROM_LIMIT {
-        return Err(NoRom::Segments);
+        return Err(NotReady::Segments);
     }
     let mut rom = vec![0; size];
     for (place, _, bytes) in segments {
-        let offset = usize::try_from(place - start).map_err(|_| NoRom::Segments)?;
-        let place = rom.get_mut(offset..offset + bytes.len()).ok_or(NoRom::Segments)?;
+        let offset = usize::try_from(place - start).map_err(|_| NotReady::Segments)?;
+        let place = rom.get_mut(offset..offset + bytes.len()).ok_or(NotReady::Segments)?;
         place.copy_from_slice(bytes);
     }
-    let entry = u32::try_from(header.e_entry(endian)).map_err(|_| NoRom::Segments)?;
-    let start = u32::try_from(start).map_err(|_| NoRom::Segments)?;
+    let entry = u32::try_from(header.e_entry(endian)).map_err(|_| NotReady::Segments)?;
+    let start = u32::try_from(start).map_err(|_| NotReady::Segments)?;
     rom.extend(boot(start, size, entry));
     Ok(rom)
 }
@@ -219,7 +230,7 @@ fn boot(start: u32, size: usize, entry: u32) -> [u8; BOOT] {
     );
     put(at::GDT, &GDT.map(u64::to_le_bytes).each_ref().map(<[u8; 8]>::as_slice));
     put(at::GDT_POINTER, &[&word(size_of_val(&GDT) - 1), &long(address(at::GDT))]);
-    // jmp REAL, from behind the three bytes of the jump.
+    // jmp REAL, from after the three bytes of the jump.
     put(at::RESET, &[&[0xe9], &word(at::REAL + BOOT - at::RESET - 3)]);
 
     let ram = u64::from(layout::RAM_MIB) << 20;
@@ -278,7 +289,7 @@ mod tests {
         let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
         file.resize(16, 0);
         for (value, size) in [
-            // Executable, x86-64, version; entry, program headers behind the header, no sections.
+            // Executable, x86-64, version; entry, program headers after the header, no sections.
             (2_u64, 2),
             (62, 2),
             (1, 4),
@@ -328,14 +339,14 @@ mod tests {
 
     #[test]
     fn what_is_no_image_gives_no_rom() {
-        assert!(matches!(rom(b"\x7fELF"), Err(NoRom::NotElf(_))));
+        assert!(matches!(rom(b"\x7fELF"), Err(NotReady::NotElf(_))));
         let mut none = elf();
         none[56] = 0;
-        assert!(matches!(rom(&none), Err(NoRom::Segments)));
+        assert!(matches!(rom(&none), Err(NotReady::Segments)));
         let mut huge = elf();
         // The size in memory.
         huge[64 + 43] = 1;
-        assert!(matches!(rom(&huge), Err(NoRom::Segments)));
+        assert!(matches!(rom(&huge), Err(NotReady::Segments)));
     }
 
     #[test]

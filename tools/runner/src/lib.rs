@@ -15,6 +15,7 @@
 pub mod bochs;
 pub mod emulator;
 pub mod firmware;
+mod hash;
 pub mod image;
 pub mod interrupt;
 pub mod json;

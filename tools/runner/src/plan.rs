@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::bochs::{self, NoRom};
+use crate::bochs::{self, NotReady};
 use crate::emulator::Emulator;
 use crate::firmware::{self, Firmware, NotATable, Table};
+use crate::hash::fnv1a;
 use crate::layout::{self, Device};
 use crate::qemu::{self, CannotCompose, Invocation, TableFile};
 use crate::record::Level;
@@ -95,9 +96,9 @@ pub enum Error {
     /// QEMU's command line.
     #[error(transparent)]
     Compose(#[from] CannotCompose),
-    /// The ROM for Bochs.
+    /// Bochs.
     #[error(transparent)]
-    Rom(#[from] NoRom),
+    Bochs(#[from] NotReady),
     /// A file that the emulator is to read.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -215,7 +216,7 @@ impl Plan {
         let mut files = Vec::new();
         fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
         if self.emulator == Emulator::Bochs {
-            return bochs::prepare(program, image, &self.append, folder, write);
+            return Ok(bochs::prepare(program, image, &self.append, folder, write)?);
         }
         for table in &self.tables {
             let path = folder.join(&table.file);
@@ -242,14 +243,7 @@ impl Plan {
 fn table_file_name(path: &Path, bytes: &[u8]) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let stem: String = stem.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
-    format!("dmar-{stem}-{:08x}.bin", hash(bytes) >> 32)
-}
-
-/// FNV-1a.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    format!("dmar-{stem}-{:08x}.bin", fnv1a(bytes) >> 32)
 }
 
 /// Several boots may write the same file at once, and another QEMU may be reading it: it is replaced whole,

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use p2m::{DeviceRoot, Flush, Mfn, MfnRange, PageSize, SecondLevel, Table};
 use xen_iommu::pci::Function;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::forbidden::Bar;
-use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::iommu_state::IommuState;
+use xen_iommu::region::record::{Origin, Record};
 use xen_iommu::region::registry::RegistryBuilder;
-use xen_iommu::region::told::IommuState;
 use xen_iommu::region::verdict::{Rejection, Verdict};
 use xen_iommu::{
     AddError, Arena, AssignError, Capacity, DeviceControl, DomId, HardwareError, Isolation, Mode,

@@ -10,8 +10,8 @@ use crate::owner::Owner;
 use crate::platform::{HardwareError, RemappingHardware};
 use crate::present::{Device, Part, Presence, Requester};
 use crate::region::forbidden::Window;
+use crate::region::iommu_state::IommuState;
 use crate::region::record::Region;
-use crate::region::told::IommuState;
 
 impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Transfer<'_, 'm, S, H, C> {
     /// What concerns owners, groups and the machine.

@@ -12,7 +12,8 @@ use crate::note::Note;
 use crate::owner::Owner;
 use crate::platform::{RemappingHardware, Sbdf};
 use crate::present::{Device, Presence};
-use crate::region::record::{Devices, Region, RegionName};
+use crate::region::devices::Devices;
+use crate::region::record::{Region, RegionName};
 use crate::region::resolved::place;
 
 /// What became of a scope that led nowhere at boot.

@@ -34,6 +34,14 @@ pub(crate) struct Express {
     pub(crate) version: u8,
 }
 
+impl PortType {
+    /// Reads it from the configuration space of `function`; `None` for conventional PCI and PCI-X.
+    #[must_use]
+    pub fn read(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Self> {
+        Space::new(function, pci).express().map(|express| express.port)
+    }
+}
+
 impl<'a, A: ConfigRegionAccess> Space<'a, A> {
     pub(crate) fn new(function: Sbdf, pci: &'a A) -> Self {
         Self { address: function.into(), pci }

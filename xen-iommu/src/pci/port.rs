@@ -2,11 +2,6 @@
 
 use core::fmt;
 
-use acpi_dmar::pci_types::ConfigRegionAccess;
-
-use crate::pci::config::Space;
-use crate::platform::Sbdf;
-
 /// The device/port type of a PCI Express function (PCI Express base specification 5.0, 7.5.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortType {
@@ -47,12 +42,6 @@ impl PortType {
             0xa => Self::EventCollector,
             other => Self::Other(other as u8),
         }
-    }
-
-    /// Reads it from the configuration space of `function`; `None` for conventional PCI and PCI-X.
-    #[must_use]
-    pub fn read(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Self> {
-        Space::new(function, pci).express().map(|express| express.port)
     }
 }
 

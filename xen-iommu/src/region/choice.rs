@@ -2,7 +2,7 @@
 
 use acpi_dmar::{Dmar, TableError};
 
-use super::told::{IommuState, Unusable};
+use super::iommu_state::{IommuState, Unusable};
 
 /// Why a table does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

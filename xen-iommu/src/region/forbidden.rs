@@ -3,8 +3,8 @@
 
 use p2m::MfnRange;
 
-use super::memory::pages_of;
-use super::record::Devices;
+use super::devices::Devices;
+use super::pages::pages_of;
 use crate::platform::Sbdf;
 
 /// Writes here are interrupts, and units do not translate them (VT-d 3.14, "Handling requests to interrupt

@@ -5,9 +5,10 @@ use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::resolve::{self, ResolveError};
 use acpi_dmar::{Dmar, Rmrr, ScopeError, ScopeKind, Structure, StructureError, StructureKind};
 
+use super::devices::Devices;
 use super::forbidden::{self, Windows};
 use super::memory::{MemoryMap, ReserveFrames, reserve};
-use super::record::{Devices, Origin, Record, Region};
+use super::record::{Origin, Record, Region};
 use super::registry::{RegistryBuilder, devices};
 use super::resolved::ResolvedScopes;
 use super::rmrr_option::{self, OptionError};

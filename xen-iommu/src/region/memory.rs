@@ -1,17 +1,10 @@
 //! The host's memory as far as regions are about it: what the memory map says, and the frame allocator that
 //! keeps off a region.
 
-use p2m::{Mfn, MfnRange};
+use p2m::MfnRange;
 
+use super::pages::pages_of;
 use super::verdict::{Rejection, Repairs};
-
-/// Every page that holds a byte of `base` to `limit`, which is inclusive; `None` if `base` is above `limit`.
-pub(super) fn pages_of(base: u64, limit: u64) -> Option<MfnRange> {
-    if base > limit {
-        return None;
-    }
-    MfnRange::new(Mfn::containing(base), Mfn::containing(limit).checked_add(1)?)
-}
 
 /// What the host's memory map says of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,14 +2,15 @@
 //! for which.
 
 pub mod choice;
+pub mod devices;
 pub mod forbidden;
 pub mod intake;
+pub mod iommu_state;
 pub mod memory;
+mod pages;
 pub mod record;
 pub mod registry;
 pub mod resolved;
 pub mod rmrr_option;
-mod search;
 pub mod told;
-mod unresolved;
 pub mod verdict;

@@ -5,17 +5,20 @@
 //! and where a region's present devices begin. So does what is found out later: which devices a scope means
 //! that led through an absent bridge.
 
+mod search;
+mod unresolved;
+
 use intrusive_collections::SinglyLinkedList;
 use p2m::{Mfn, MfnRange};
 
-use super::record::{Devices, Record, Region, Regions};
-use super::told::IommuState;
+use super::devices::Devices;
+use super::iommu_state::IommuState;
+use super::record::{Record, Region, Regions};
 use super::verdict::Verdict;
-use super::{search, unresolved};
 use crate::arena::{Arena, OutOfMemory};
 use crate::index::Index;
 
-pub use super::search::{Overlapping, RegionsOf};
+pub use search::{Overlapping, RegionsOf};
 
 /// Regions that overlap, one leading to the next: mapped and owned as one. Regions that only touch are in
 /// clusters of their own.
@@ -30,7 +33,7 @@ pub struct RegistryBuilder<'m> {
     /// The last one first.
     regions: SinglyLinkedList<Regions<'m>>,
     count: u32,
-    pub(super) unresolved: SinglyLinkedList<unresolved::UnresolvedScopes<'m>>,
+    unresolved: SinglyLinkedList<unresolved::UnresolvedScopes<'m>>,
     iommu: IommuState,
 }
 
@@ -179,12 +182,12 @@ pub(super) fn without_repeats<T>(sorted: &mut [T], is_same: impl Fn(&T, &T) -> b
 pub struct Registry<'m> {
     all: &'m [&'m Region<'m>],
     pub(super) by_start: &'m [&'m Region<'m>],
-    pub(super) starts: search::Starts<'m>,
-    pub(super) by_function: &'m [search::OfFunction<'m>],
+    starts: search::Starts<'m>,
+    by_function: &'m [search::OfFunction<'m>],
     /// Where the claims of a function begin.
     pub(super) index: Index<'m>,
-    pub(super) intervals: search::Intervals<'m>,
-    pub(super) unresolved: SinglyLinkedList<unresolved::UnresolvedScopes<'m>>,
+    intervals: search::Intervals<'m>,
+    unresolved: SinglyLinkedList<unresolved::UnresolvedScopes<'m>>,
     pub(super) clusters: &'m [Cluster<'m>],
     iommu: IommuState,
 }

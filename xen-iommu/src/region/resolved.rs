@@ -4,7 +4,7 @@ use acpi_dmar::pci_types::ConfigRegionAccess;
 use acpi_dmar::resolve::{self, ResolveError, Resolved};
 use acpi_dmar::{DeviceScope, Dmar, ScopeKind};
 
-use super::record::Devices;
+use super::devices::Devices;
 use crate::arena::{Arena, OutOfMemory};
 
 /// What a scope means.

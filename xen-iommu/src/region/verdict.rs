@@ -7,7 +7,7 @@ use core::fmt;
 use p2m::{MfnRange, PAGE_SHIFT};
 
 use super::forbidden::Forbidden;
-use super::memory::pages_of;
+use super::pages::pages_of;
 
 bitflags::bitflags! {
     /// How a region had to be repaired before it could be accepted.

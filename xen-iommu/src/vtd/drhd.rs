@@ -2,7 +2,7 @@
 
 use acpi_dmar::{Drhd, DrhdFlags, ScopeKind};
 
-use crate::region::record::Devices;
+use crate::region::devices::Devices;
 use crate::region::resolved::{ResolvedScope, ResolvedScopes};
 use crate::vtd::Coverage;
 

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use acpi_dmar::{ScopeKind, Structure};
 use p2m::{AddressSpace, Gfn};
 use xen_iommu::abi::Errno;
+use xen_iommu::region::iommu_state::IommuState;
 use xen_iommu::region::record::{Origin, Region};
-use xen_iommu::region::told::IommuState;
 use xen_iommu::{AssignError, DomId, Mode, Owner, Sbdf};
 
 use super::call::{Entry, Query, ask};

@@ -19,7 +19,7 @@ pub(crate) struct Machine {
     last: Option<PciAddress>,
 }
 
-/// Takes the bytes for a table, up to the length in its header, and the records of a machine behind it. The
+/// Takes the bytes for a table, up to the length in its header, and the records of a machine after it. The
 /// signature is put right; `None` if there are too few bytes for a header.
 pub(crate) fn split(data: &mut [u8]) -> Option<(&[u8], Machine)> {
     let head = data.first_chunk_mut::<48>()?;

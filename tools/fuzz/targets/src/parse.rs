@@ -2,7 +2,7 @@
 
 use crate::visit::visit;
 
-/// Reads the bytes as they are, and once more behind a right signature, length and checksum, which no fuzzer
+/// Reads the bytes as they are, and once more after a right signature, length and checksum, which no fuzzer
 /// would find.
 pub fn parse(data: &[u8]) {
     visit(data);

@@ -3,9 +3,10 @@
 use acpi_dmar::{Dmar, Rmrr, Structure};
 use p2m::{Mfn, MfnRange};
 use xen_iommu::Sbdf;
+use xen_iommu::region::devices::Devices;
 use xen_iommu::region::forbidden::{Forbidden, Window};
 use xen_iommu::region::intake::Host;
-use xen_iommu::region::record::{Devices, Origin, Record};
+use xen_iommu::region::record::{Origin, Record};
 use xen_iommu::region::verdict::{Rejection, Repairs, Verdict};
 
 use crate::bus::check_resolution;

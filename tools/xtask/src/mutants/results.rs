@@ -1,7 +1,7 @@
-//! What became of mutants, kept by what it depends on: the source without its tests, and for those that
-//! survived the tests too, since more of them may catch it. (Who takes tests away removes target/mutants.) Of
-//! each state of a source there is a file, to which a line is added as soon as a mutant's fate is known, so
-//! that nothing is lost when a run is ended.
+//! What became of mutants, kept by what it depends on: the source without its tests and comments, and for
+//! those that survived the tests too, since more of them may catch it. (Who takes tests away removes
+//! target/mutants.) Of each state of a source there is a file, to which a line is added as soon as a mutant's
+//! fate is known, so that nothing is lost when a run is ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, OpenOptions};
@@ -80,7 +80,7 @@ impl Results {
             let mut hash = Hash::new();
             hash.add(mutant.file.as_bytes());
             let (source, own_tests) = apart(&source);
-            hash.add(source);
+            without_comments(source).for_each(|line| hash.add(line));
             let source = format!("{:016x}", hash.0);
             let mut hash = Hash(tests.get(folder).copied().unwrap_or_default());
             hash.add(own_tests);
@@ -169,6 +169,14 @@ fn apart(source: &[u8]) -> (&[u8], &[u8]) {
     source.split_at_checked(at).unwrap_or((source, &[]))
 }
 
+/// The lines of a source. What comments say decides nothing, but how long they are: lines have numbers.
+fn without_comments(source: &[u8]) -> impl Iterator<Item = &[u8]> {
+    source.split(|byte| *byte == b'\n').map(|line| match line.trim_ascii_start() {
+        [b'/', b'/', ..] => b"//",
+        _ => line,
+    })
+}
+
 /// FNV-1a, with the length of each part.
 struct Hash(u64);
 
@@ -246,6 +254,14 @@ mod tests {
         let source = b"fn f() {}\n\n#[cfg(test)]\nmod tests {\n}\n";
         assert_eq!(apart(source), (&b"fn f() {}\n"[..], &b"\n#[cfg(test)]\nmod tests {\n}\n"[..]));
         assert_eq!(apart(b"fn f() {}"), (&b"fn f() {}"[..], &[][..]));
+    }
+
+    #[test]
+    fn comments_count_by_their_lines_alone() {
+        let lines = |source| without_comments(source).collect::<Vec<_>>();
+        assert_eq!(lines(b"//! a\n\n    // b\nf(); // c"), lines(b"//! x\n\n    //y\nf(); // c"));
+        assert_ne!(lines(b"// a\n// b\nf();"), lines(b"// a\nf();"));
+        assert_ne!(lines(b"f(); // a"), lines(b"f(); // b"));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::platform::{DomId, Sbdf};
+use crate::region::iommu_state::Unusable;
 use crate::region::record::Origin;
-use crate::region::told::Unusable;
 use crate::region::verdict::Rejection;
 
 fn any_devices() -> impl Strategy<Value = Devices> {

@@ -5,10 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::platform::Sbdf;
+use crate::region::devices::Devices;
 use crate::region::forbidden::{Bar, Window};
 use crate::region::intake::Host;
 use crate::region::memory::{FramesInUse, KeepRam, MemoryKind, MemoryMap, MemoryRegion, ReserveFrames};
-use crate::region::record::{Devices, Origin, Record};
+use crate::region::record::{Origin, Record};
 
 const RAM: MemoryKind = MemoryKind::Ram;
 const RESERVED: MemoryKind = MemoryKind::Reserved;

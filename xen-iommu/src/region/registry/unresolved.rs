@@ -8,10 +8,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use intrusive_collections::{SinglyLinkedListAtomicLink, intrusive_adapter};
 
-use super::record::{Devices, Origin, Region};
-use super::registry::{Registry, RegistryBuilder};
+use super::{Registry, RegistryBuilder};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
+use crate::region::devices::Devices;
+use crate::region::record::{Origin, Region};
 
 /// A scope of an RMRR of which it is open what it means.
 pub(crate) struct UnresolvedScope<'m> {

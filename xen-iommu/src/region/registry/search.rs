@@ -4,11 +4,12 @@ use core::slice;
 
 use p2m::{Mfn, MfnRange};
 
-use super::record::{Devices, Region};
-use super::registry::{Registry, runs_of, without_repeats};
 use super::unresolved;
+use super::{Registry, runs_of, without_repeats};
 use crate::arena::{Arena, OutOfMemory};
 use crate::platform::Sbdf;
+use crate::region::devices::Devices;
+use crate::region::record::Region;
 
 impl<'m> Registry<'m> {
     /// The accepted regions that have a frame in common with `range`, highest start first. Takes logarithmic
@@ -46,7 +47,7 @@ impl<'m> Registry<'m> {
     }
 
     /// As [`regions_of`](Self::regions_of), without those that come before `rank`.
-    pub(super) fn regions_of_from(&self, device: Sbdf, rank: u32) -> RegionsOf<'_, 'm> {
+    pub(in crate::region) fn regions_of_from(&self, device: Sbdf, rank: u32) -> RegionsOf<'_, 'm> {
         let mut regions = self.regions_of(device);
         if rank > 0 {
             let before = |claim: &OfFunction<'_>| claim.function == device && claim.rank < rank;
