@@ -75,6 +75,7 @@ fn a_table_says_its_format_root_and_size_and_a_walk_what_it_found() {
         (ram.p2m_type, ram.access, Some(Mfn::new(0x13ff)))
     );
     assert_eq!(format!("{found:?}"), "p2m_ram_ro at mfn 0x13ff (rw-), order 9");
+    assert_eq!(format!("{:?}", table.runs(gfns(0x180, 0x300))), "runs of [0x180, 0x300)");
 }
 
 #[test]
