@@ -99,6 +99,9 @@ fn what_no_length_field_can_say_is_refused() {
     let table = TableBuilder::new().structure(unit()).structure(unit().scope(scope(0)).scope(scope(125)));
     assert_eq!(table.try_build(), Err(BuildError::ScopeTooLong { structure: 1, scope: 1, length: 256 }));
     visit(&table.build());
+    // 255 bytes, half a hop at the end.
+    let longest = ScopeBuilder::endpoint(0, &[]).raw_path(&[0; 249]);
+    assert!(TableBuilder::new().structure(unit().scope(longest)).try_build().is_ok());
 
     let raw = |count| TableBuilder::new().structure(StructureBuilder::raw(9, &vec![0; count]));
     assert!(raw(0xffff - 4).try_build().is_ok());

@@ -11,7 +11,7 @@
 mod bus;
 
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
-use acpi_dmar::pci_types::PciAddress;
+use acpi_dmar::pci_types::{ConfigRegionAccess, PciAddress};
 use acpi_dmar::resolve::{Buses, ResolveError, Resolved, resolve, static_address};
 use acpi_dmar::{DeviceScope, Dmar, DrhdFlags, Hop, Structure};
 use proptest::prelude::*;
@@ -109,30 +109,72 @@ fn bridges_cover_the_buses_below() {
 }
 
 #[test]
-fn an_endpoint_covers_itself() {
-    let endpoint = Resolved::Endpoint { address: at(0, 2, 0), present: true };
-    assert!(endpoint.covers(at(0, 2, 0)));
-    assert!(!endpoint.covers(at(0, 2, 1)) && !endpoint.covers(at(1, 2, 0)));
-    assert!(Resolved::IoApic { id: 1, address: at(0xf0, 0x1f, 0) }.covers(at(0xf0, 0x1f, 0)));
+fn other_functions_cover_themselves_alone() {
+    let address = Some(at(0, 2, 0));
+    let bytes = table(0, ScopeBuilder::endpoint(0, &[(2, 0)]));
+    let Some(Ok(Structure::Andd(andd))) = Dmar::parse(&bytes).unwrap().structures().nth(1) else { panic!() };
+    for found in [
+        Resolved::Endpoint { address: at(0, 2, 0), present: false },
+        Resolved::NotABridge(at(0, 2, 0)),
+        Resolved::IoApic { id: 0, address: at(0, 2, 0) },
+        Resolved::Hpet { number: 0, address: at(0, 2, 0) },
+        Resolved::Namespace { andd, address, present: true },
+    ] {
+        assert_eq!(found.address(), address);
+        let covered = [at(0, 2, 0), at(0, 2, 1), at(1, 2, 0), PciAddress::new(1, 0, 2, 0)];
+        assert_eq!(covered.map(|address| found.covers(address)), [true, false, false, false], "{found:?}");
+    }
+    assert!(!Resolved::Namespace { andd, address: None, present: false }.covers(at(0, 2, 0)));
 }
 
 #[test]
-fn a_bridge_may_have_one_bus_below_it_or_the_last() {
-    for (secondary, subordinate) in [(3, 3), (1, 0xff), (0xff, 0xff)] {
-        let bus = Bus::default().with(0, 0, 1, 0, Function::Bridge { secondary, subordinate });
+fn a_bridge_has_one_bus_at_least_and_all_that_follow_at_most() {
+    for (secondary, subordinate) in [(1, 1), (0xff, 0xff), (1, 0xff)] {
+        let bus = Bus::default().with(0, 0, 2, 0, Function::Bridge { secondary, subordinate });
         let below = Buses { secondary, subordinate };
         assert_eq!(
-            resolved(0, ScopeBuilder::bridge(0, &[(1, 0)]), &bus),
-            Ok((Some(at(0, 1, 0)), Some(below)))
+            resolved(0, ScopeBuilder::bridge(0, &[(2, 0)]), &bus),
+            Ok((Some(at(0, 2, 0)), Some(below)))
         );
     }
 }
 
+/// A bus whose functions are all gone after so many reads.
+struct Leaving(Bus, usize);
+
+#[allow(unsafe_code, reason = "the trait's methods are unsafe; these touch nothing")]
+impl ConfigRegionAccess for Leaving {
+    // SAFETY: any address and offset will do, as for the bus.
+    unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
+        // SAFETY: as above.
+        let read = unsafe { self.0.read(address, offset) };
+        if self.0.reads.get() > self.1 { u32::MAX } else { read }
+    }
+
+    // SAFETY: any address and offset will do, as for the bus.
+    unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
+        // SAFETY: as above.
+        unsafe { self.0.write(address, offset, value) }
+    }
+}
+
 #[test]
-fn a_bridge_that_goes_while_it_is_read_is_absent() {
-    let bus = Bus::default().with(0, 0, 1, 0, Function::Leaving);
-    let absent = Err(ResolveError::NotPresent(at(0, 1, 0)));
-    assert_eq!(resolved(0, ScopeBuilder::bridge(0, &[(1, 0)]), &bus), absent);
+fn a_bridge_that_goes_while_it_is_read_is_not_present() {
+    let bytes = table(0, ScopeBuilder::bridge(0, &[(2, 0)]));
+    let dmar = Dmar::parse(&bytes).unwrap();
+    let all = |reads| {
+        let bus = Leaving(Bus::default().with(0, 0, 2, 0, BRIDGE), reads);
+        (resolve(0, &first_scope(&dmar), &dmar, &bus), bus.0.reads.get())
+    };
+    let (there, reads) = all(usize::MAX);
+    assert!(matches!(there, Ok(Resolved::Bridge { .. })));
+    for answered in 0..reads {
+        assert_eq!(
+            all(answered).0,
+            Err(ResolveError::NotPresent(at(0, 2, 0))),
+            "{answered} reads of {reads}"
+        );
+    }
 }
 
 #[test]
@@ -176,14 +218,15 @@ fn what_stands_in_the_way_is_named() {
         Ok(endpoint),
         "a bridge scope ends at an endpoint"
     );
-    let bytes = table(0, ScopeBuilder::bridge(0, &[(4, 0)]));
-    let dmar = Dmar::parse(&bytes).unwrap();
-    let itself = Resolved::Endpoint { address: at(0, 4, 0), present: true };
-    assert_eq!(
-        resolve(0, &first_scope(&dmar), &dmar, &bus),
-        Ok(itself),
-        "a bridge scope means a non-transparent bridge"
-    );
+    for (device, expected) in [
+        (3, Resolved::NotABridge(at(0, 3, 0))),
+        // Non-transparent bridges are functions on their own.
+        (4, Resolved::Endpoint { address: at(0, 4, 0), present: true }),
+    ] {
+        let bytes = table(0, ScopeBuilder::bridge(0, &[(device, 0)]));
+        let dmar = Dmar::parse(&bytes).unwrap();
+        assert_eq!(resolve(0, &first_scope(&dmar), &dmar, &bus), Ok(expected));
+    }
     assert_eq!(bridge(&[(9, 0)]), Err(ResolveError::NotPresent(at(0, 9, 0))));
     assert_eq!(bridge(&[(5, 0)]), Err(not_set_up));
     assert_eq!(through(&[(2, 0)]), Ok((Some(at(0, 2, 0)), None)), "the bridge's own function");

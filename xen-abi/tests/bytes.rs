@@ -178,3 +178,11 @@ fn nodes_are_counted_from_one() {
     assert_eq!(xenmemf_node(254), 0xff00);
     assert_eq!(xenmemf_node(255), 0);
 }
+
+#[test]
+fn a_compat_structure_is_shown_without_the_room_that_the_native_one_takes() {
+    let region = ReservedDeviceMemory { start_pfn: 0x10, nr_pages: 2 };
+    let bytes = region.to_bytes(Layout::Compat).unwrap();
+    assert_eq!(format!("{bytes:?}"), "[16, 0, 0, 0, 2, 0, 0, 0]");
+    assert_eq!(*bytes.as_ref(), [16, 0, 0, 0, 2, 0, 0, 0]);
+}

@@ -138,3 +138,28 @@ host address width 48 bits, flags 00
     let text = format!("{}", Dmar::parse(&bytes).unwrap());
     assert_eq!(text, expected);
 }
+
+#[test]
+fn numbers_of_scopes_are_shown_where_they_say_anything() {
+    let shown = |scope: ScopeBuilder| {
+        let bytes = TableBuilder::new().structure(StructureBuilder::rmrr(0, 0, 0xfff).scope(scope)).build();
+        let dmar = Dmar::parse(&bytes).unwrap();
+        format!("{}", dmar.structures().next().unwrap().unwrap().scopes().next().unwrap().unwrap())
+    };
+    assert_eq!(shown(ScopeBuilder::io_apic(0, 0xf0, &[(0x1f, 0)])), "[048h] ioapic 0 f0:1f.0");
+    assert_eq!(shown(ScopeBuilder::endpoint(0, &[(2, 0)])), "[048h] endpoint 00:02.0");
+    // Reserved for endpoints and bridges, and shown if it is there all the same.
+    let endpoint = ScopeBuilder::new(ScopeKind::PciEndpoint, 5, 0, &[(2, 0)]);
+    assert_eq!(shown(endpoint), "[048h] endpoint 5 00:02.0");
+}
+
+#[test]
+fn a_table_is_debugged_with_header_and_structures() {
+    let bytes = TableBuilder::new().host_address_width(39).structure(StructureBuilder::rhsa(0xfed9_0000, 3));
+    let bytes = bytes.build();
+    let dmar = Dmar::parse(&bytes).unwrap();
+    let text = format!("{dmar:?}");
+    for part in ["Dmar {", "header: DMAR revision 1, 68 bytes", "width: 39", "structures: [Ok(Rhsa("] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}

@@ -113,3 +113,12 @@ fn the_first_declaration_of_a_namespace_device_counts() {
     assert_eq!(dmar.namespace_device(2).unwrap().name(), Some(r"\_SB.B"));
     assert_eq!(dmar.namespace_device(3), None);
 }
+
+#[test]
+fn a_table_can_have_bytes_after_its_last_structure() {
+    let bytes = one_unit().trailing(&[1, 2, 3]).build();
+    assert_eq!((bytes.len(), &bytes[64..]), (67, &[1, 2, 3][..]));
+    let dmar = Dmar::parse(&bytes).unwrap();
+    let [Ok(_), Err(error)] = dmar.structures().collect::<Vec<_>>()[..] else { panic!("{dmar}") };
+    assert_eq!((error.offset, error.kind), (64, StructureErrorKind::TrailingBytes { count: 3 }));
+}

@@ -17,9 +17,6 @@ pub(crate) enum Function {
         subordinate: u8,
     },
     CardBus,
-    /// A bridge that is gone when its bus numbers are read.
-    #[allow(dead_code, reason = "not in every test program")]
-    Leaving,
     /// Answers with zeros.
     Silent,
 }
@@ -29,8 +26,6 @@ pub(crate) enum Function {
 pub(crate) struct Bus {
     pub(crate) functions: BTreeMap<PciAddress, Function>,
     pub(crate) reads: Cell<usize>,
-    /// Whether [`Function::Leaving`] has gone.
-    left: Cell<bool>,
 }
 
 impl Bus {
@@ -49,9 +44,7 @@ impl ConfigRegionAccess for Bus {
     // SAFETY: any address and offset will do: what answers is made up.
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         self.reads.set(self.reads.get() + 1);
-        let Some(function) = self.functions.get(&address).filter(|_| !self.left.get()) else {
-            return u32::MAX;
-        };
+        let Some(function) = self.functions.get(&address) else { return u32::MAX };
         if matches!(function, Function::Silent) {
             return 0;
         }
@@ -60,18 +53,14 @@ impl ConfigRegionAccess for Bus {
             (0x00, _) => 0x1234_8086,
             (0x08, Function::Endpoint) => class(0x02, 0x00),
             (0x08, Function::OtherBridge) => class(0x06, 0x80),
-            (0x08, Function::Bridge { .. } | Function::Leaving) => class(0x06, 0x04),
+            (0x08, Function::Bridge { .. }) => class(0x06, 0x04),
             (0x08, Function::CardBus) => class(0x06, 0x07),
             // Multi-function, as bit 7 must not matter.
             (0x0c, Function::Endpoint | Function::OtherBridge) => 0x80 << 16,
-            (0x0c, Function::Bridge { .. } | Function::Leaving) => 0x81 << 16,
+            (0x0c, Function::Bridge { .. }) => 0x81 << 16,
             (0x0c, Function::CardBus) => 0x82 << 16,
             (0x18, &Function::Bridge { secondary, subordinate }) => {
                 u32::from(address.bus()) | u32::from(secondary) << 8 | u32::from(subordinate) << 16
-            }
-            (0x18, Function::Leaving) => {
-                self.left.set(true);
-                u32::MAX
             }
             other => panic!("read of {other:?} at {address}"),
         }

@@ -176,27 +176,35 @@ impl Raw {
 
     /// An entry that points to the table at `frame`, of whose entries `used` are in use: 1 to 512.
     pub(crate) fn pointer<F: Format>(frame: Mfn, used: u64) -> Self {
-        Self(F::TABLE | POINTER | (frame.raw().wrapping_shl(PAGE_SHIFT) & ADDRESS)).with_used(used)
+        let address = frame.raw().wrapping_shl(PAGE_SHIFT) & ADDRESS;
+        Self(F::TABLE).with(POINTER).with(address).with_used(used)
+    }
+
+    /// The same with these bits as well, of fields that are clear.
+    #[inline]
+    const fn with(self, bits: u64) -> Self {
+        Self(self.0 | bits)
     }
 
     /// The same pointer with another count of used entries.
     #[inline]
     pub(crate) const fn with_used(self, used: u64) -> Self {
         let less_one = used.wrapping_sub(1);
-        let bits = (less_one & 0x7f) << KIND_SHIFT | (less_one >> 7 & 3) << USED_HIGH_SHIFT;
-        Self(self.0 & !USED | bits)
+        let (low, high) = (less_one & 0x7f, less_one >> 7 & 3);
+        Self(self.0 & !USED).with(low << KIND_SHIFT).with(high << USED_HIGH_SHIFT)
     }
 
     /// How many entries of the table that this points to are in use.
     #[inline]
     pub(crate) const fn used(self) -> u64 {
-        ((self.0 >> KIND_SHIFT & 0x7f) | (self.0 >> USED_HIGH_SHIFT & 3) << 7).wrapping_add(1)
+        let (low, high) = (self.0 >> KIND_SHIFT & 0x7f, self.0 >> USED_HIGH_SHIFT & 3);
+        (high << 7).wrapping_add(low).wrapping_add(1)
     }
 
     /// Whether the entry says anything: it is not `p2m_invalid`.
     #[inline]
     pub(crate) const fn is_used(self) -> bool {
-        self.0 & (POINTER | KIND) != 0
+        self.is_table() || self.kind() != INVALID
     }
 
     #[inline]
@@ -217,7 +225,7 @@ impl Raw {
     /// A hole: nothing is mapped, nothing promised, and it is not a table.
     #[inline]
     pub(crate) const fn is_vacant(self) -> bool {
-        self.0 & (POINTER | (KIND & !(MMIO_DM << KIND_SHIFT))) == 0
+        !self.is_table() && matches!(self.kind(), INVALID | MMIO_DM)
     }
 
     /// Whether there is a machine frame behind the entry.
@@ -257,21 +265,21 @@ impl Raw {
     /// The leaf as if it began `offset` frames further on: within its span.
     #[inline]
     pub(crate) const fn advanced(self, offset: u64) -> Self {
-        Self(self.0 | offset.wrapping_shl(PAGE_SHIFT))
+        self.with(offset.wrapping_shl(PAGE_SHIFT))
     }
 
     /// Whether it is `p2m_mmio_direct` at the machine frames of the same numbers as the guest frames from
     /// `gfn` on, with this access.
     #[inline]
     pub(crate) const fn is_identical(self, gfn: u64, access: Access) -> bool {
-        let wanted = gfn.wrapping_shl(PAGE_SHIFT) | (access.bits() as u64) << ACCESS_SHIFT;
-        (self.0 ^ wanted) & (ADDRESS | ACCESS) == 0 && (self.kind() == MMIO_DIRECT || self.is_identity())
+        let there = self.frame().raw() == gfn && self.access().bits() == access.bits();
+        there && (self.kind() == MMIO_DIRECT || self.is_identity())
     }
 
     /// Two bits of the link that entry number `entry` of a detached table holds.
     pub(crate) fn with_link(self, link: u64, entry: u32) -> Self {
         let piece = link.wrapping_shr(entry.wrapping_mul(LINK_BITS)) & 3;
-        Self(self.0 & !(3 << LINK_SHIFT) | piece << LINK_SHIFT)
+        Self(self.0 & !(3 << LINK_SHIFT)).with(piece << LINK_SHIFT)
     }
 
     /// What [`with_link`](Self::with_link) put there.
@@ -284,7 +292,7 @@ impl Raw {
 #[derive(Clone, Copy)]
 pub(crate) struct Seed {
     /// The entry but for its address and page size.
-    bits: u64,
+    entry: Raw,
     /// The machine address behind guest address 0, wrapping.
     origin: u64,
     /// The bits that the place of an entry decides, address and page size; none where there is no address.
@@ -299,7 +307,7 @@ impl Seed {
         let Entry { p2m_type, access, .. } = entry;
         let kind = kind_of(p2m_type);
         let access = if p2m_type.is_vacant() { Access::empty() } else { access };
-        let soft = kind << KIND_SHIFT | u64::from(access.bits()) << ACCESS_SHIFT;
+        let soft = Raw(kind << KIND_SHIFT).with(u64::from(access.bits()) << ACCESS_SHIFT);
         match entry.mfn {
             Some(mfn) if kind & HAS_FRAME != 0 => {
                 let allowed = allowed(p2m_type, access);
@@ -312,13 +320,13 @@ impl Seed {
                     _ => 1,
                 };
                 Self {
-                    bits: soft | hardware,
+                    entry: soft.with(hardware),
                     origin: delta.wrapping_shl(PAGE_SHIFT),
                     place: PLACE,
                     top: largest.min(aligned),
                 }
             }
-            _ => Self { bits: soft | format.vacant(), origin: 0, place: 0, top: ANY_LEVEL },
+            _ => Self::without_frame(soft.with(format.vacant())),
         }
     }
 
@@ -327,24 +335,30 @@ impl Seed {
     pub(crate) fn identity<F: Format>(format: &F, access: Access, largest: u32) -> Self {
         let entry = Entry { p2m_type: P2mType::MmioDirect, mfn: Some(Mfn::new(0)), access };
         let direct = Self::new(format, 0, entry, largest);
-        Self { bits: direct.bits & !KIND | IDENTITY << KIND_SHIFT, ..direct }
+        Self { entry: Raw(direct.entry.0 & !KIND).with(IDENTITY << KIND_SHIFT), ..direct }
+    }
+
+    /// The same entry everywhere: there is no address in it.
+    #[inline]
+    const fn without_frame(entry: Raw) -> Self {
+        Self { entry, origin: 0, place: 0, top: ANY_LEVEL }
     }
 
     /// This 1:1 mapping in place of `vacant`.
     #[inline]
     pub(crate) const fn in_place_of(self, vacant: Raw) -> Self {
-        Self { bits: self.bits | vacant.0 & (MMIO_DM << KIND_SHIFT), ..self }
+        Self { entry: self.entry.with(vacant.0 & (MMIO_DM << KIND_SHIFT)), ..self }
     }
 
     /// The same, with hardware's accessed and dirty marks kept from what was there.
     pub(crate) const fn marked(self, marks: u64) -> Self {
-        Self { bits: self.bits | marks, ..self }
+        Self { entry: self.entry.with(marks), ..self }
     }
 
     /// What was there before the 1:1 mapping that installed `raw`.
     #[inline]
     pub(crate) fn before_identity<F: Format>(format: &F, raw: Raw) -> Self {
-        Self { bits: format.vacant() | raw.0 & (MMIO_DM << KIND_SHIFT), origin: 0, place: 0, top: ANY_LEVEL }
+        Self::without_frame(Raw(format.vacant()).with(raw.0 & (MMIO_DM << KIND_SHIFT)))
     }
 
     /// What `raw`, an entry at `level` for the frames from `gfn` on and not a table, holds.
@@ -352,9 +366,9 @@ impl Seed {
     pub(crate) const fn of(raw: Raw, gfn: u64, level: u32) -> Self {
         if raw.has_frame() {
             let origin = (raw.0 & ADDRESS).wrapping_sub(gfn.wrapping_shl(PAGE_SHIFT));
-            Self { bits: raw.0 & !(ADDRESS | LARGE), origin, place: PLACE, top: level }
+            Self { entry: Raw(raw.0 & !PLACE), origin, place: PLACE, top: level }
         } else {
-            Self { bits: raw.0, origin: 0, place: 0, top: ANY_LEVEL }
+            Self::without_frame(raw)
         }
     }
 
@@ -362,8 +376,8 @@ impl Seed {
     #[inline]
     pub(crate) const fn at(&self, gfn: u64, level: u32) -> Raw {
         let large = if level > 1 { LARGE } else { 0 };
-        let place = gfn.wrapping_shl(PAGE_SHIFT).wrapping_add(self.origin) & ADDRESS | large;
-        Raw(self.bits | place & self.place)
+        let address = gfn.wrapping_shl(PAGE_SHIFT).wrapping_add(self.origin) & ADDRESS;
+        self.entry.with(address & self.place).with(large & self.place)
     }
 
     /// What the entry at `level` grows by from one to the next.
@@ -374,7 +388,7 @@ impl Seed {
 
     /// Whether an entry is what a zeroed frame holds.
     pub(crate) const fn is_nothing(&self) -> bool {
-        self.bits == 0 && self.place == 0
+        self.entry.0 == 0
     }
 }
 

@@ -1,8 +1,8 @@
 //! The 1:1 transaction, case by case.
 
 use p2m::{
-    Access, AddressSpace, Entry, Gfn, GfnRange, Identity, IdentityError, MapError, Mfn, MfnRange, OnConflict,
-    P2m, P2mType, PageSize, SecondLevel, Seen, Table,
+    Access, AddressSpace, Entry, Ept, Gfn, GfnRange, Identity, IdentityError, MapError, Mfn, MfnRange,
+    OnConflict, P2m, P2mType, PageSize, SecondLevel, Seen, Table,
 };
 
 use testkit::frames::Frames;
@@ -211,4 +211,34 @@ fn what_leads_to_a_region_by_another_name_is_found() {
     let found = table.mapped_otherwise(mfns(0x1000, 0x1040)).unwrap();
     assert_eq!((found.gfns, found.entry), (gfns(0x1008, 0x1020), ram(0x1000)));
     assert_eq!(table.mapped_otherwise(mfns(0x1030, 0x1040)), None);
+}
+
+#[test]
+fn what_was_there_comes_back_frame_by_frame() {
+    for order in [[P2mType::MmioDm, P2mType::Invalid], [P2mType::Invalid, P2mType::MmioDm]] {
+        let frames = Frames::new(16);
+        let mut table = Table::new(Ept::default(), &frames, 4, PageSize::Size2M).unwrap();
+        let vacant = |p2m_type| Entry { p2m_type, mfn: None, access: Access::empty() };
+        table.map(gfns(0x10, 0x12), vacant(order[0])).unwrap();
+        table.map(gfns(0x12, 0x14), vacant(order[1])).unwrap();
+        let before: Vec<_> = table.runs(gfns(0, 0x20)).collect();
+        let range = MfnRange::new(Mfn::new(0x10), Mfn::new(0x14)).unwrap();
+        table.map_identity(range, Access::READ_WRITE, OnConflict::Refuse, &mut |_| ()).unwrap();
+        table.unmap_identity(range).unwrap();
+        assert_eq!(table.runs(gfns(0, 0x20)).collect::<Vec<_>>(), before);
+    }
+}
+
+#[test]
+fn a_piece_of_a_large_page_takes_a_table_whatever_its_ends() {
+    // The ends have, or have together, all the bits that an address in the page has.
+    for (start, end) in [(0x100, 0x1ff), (0xff, 0x100), (0x1fe, 0x1ff), (1, 0x1ff)] {
+        let frames = Frames::new(16);
+        let mut table = Table::new(Ept::default(), &frames, 4, PageSize::Size2M).unwrap();
+        let ram = Entry { p2m_type: P2mType::RamRw, mfn: Some(Mfn::new(0x1000)), access: Access::all() };
+        table.map(gfns(0, 0x200), ram).unwrap();
+        assert_eq!(table.change_type(gfns(start, end), P2mType::RamRw, P2mType::RamRo), Ok(end - start));
+        let types = table.runs(gfns(0, 0x200)).filter(|run| run.entry.p2m_type == P2mType::RamRo);
+        assert_eq!(types.map(|run| run.gfns).collect::<Vec<_>>(), [gfns(start, end)]);
+    }
 }

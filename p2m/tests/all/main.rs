@@ -11,7 +11,10 @@
 
 mod beside;
 mod identity;
+mod limits;
 mod marks;
 mod owed;
 mod random;
 mod space;
+mod words;
+mod written;

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use p2m::{
-    Access, AddressSpace, DeviceRoot, Entry, Ept, FrameSource, Gfn, Identity, Mfn, MfnRange, OnConflict, P2m,
-    P2mType, PageSize, Table,
+    Access, AddressSpace, DeviceRoot, Entry, Ept, Format, FrameSource, Gfn, Identity, LongMode, Mfn,
+    MfnRange, OnConflict, P2m, P2mType, PageSize, SecondLevel, Table,
 };
 
 use testkit::frames::Frames;
@@ -28,6 +28,20 @@ fn touch(frames: &Frames, root: DeviceRoot, gfn: u64, marks: u64) {
         let leaf = level == 1 || entry.load(Ordering::Relaxed) & 1 << 7 != 0;
         let raw = entry.fetch_or(if leaf { marks } else { ACCESSED }, Ordering::Relaxed);
         if leaf {
+            return;
+        }
+        frame = Mfn::containing(raw & 0xf_ffff_ffff_f000);
+    }
+}
+
+/// Takes the marks of the leaf at `gfn` away.
+fn clear(frames: &Frames, root: DeviceRoot, gfn: u64) {
+    let mut frame = root.root;
+    for level in (1..=u32::from(root.levels)).rev() {
+        let entry = &frames.table(frame).unwrap().0[(gfn >> (9 * (level - 1)) & 511) as usize];
+        let raw = entry.load(Ordering::Relaxed);
+        if level == 1 || raw & 1 << 7 != 0 {
+            entry.store(raw & !(ACCESSED | DIRTY), Ordering::Relaxed);
             return;
         }
         frame = Mfn::containing(raw & 0xf_ffff_ffff_f000);
@@ -125,4 +139,60 @@ fn mapping_the_same_again_writes_nothing() {
     assert!(table.take_flush().is_none());
     frames.listen(|_, _, _| ());
     assert_eq!(marks(&table, 5), (true, true));
+}
+
+#[test]
+fn only_entries_that_say_the_same_are_joined() {
+    let frames = Frames::new(16);
+    let mut table = guest(&frames);
+    table.map(gfns(0, 0x200), ram(0x1000)).unwrap();
+    // Two frames of their own in the middle; the ends go on as ever.
+    for gfn in [5, 7] {
+        table.map(gfns(gfn, gfn + 1), ram(0x9000 + gfn)).unwrap();
+    }
+    assert_eq!(table.look_up(Gfn::new(6)).entry, ram(0x1006));
+    assert_eq!([5, 7].map(|gfn| table.look_up(Gfn::new(gfn)).entry), [ram(0x9005), ram(0x9007)]);
+    assert_eq!(table.runs(gfns(0, 0x200)).count(), 5);
+    table.map(gfns(5, 6), ram(0x1005)).unwrap();
+    assert_eq!((table.table_frames(), table.look_up(Gfn::new(7)).entry), (4, ram(0x9007)));
+
+    // Marks keep nothing from being joined, wherever they are, and the page has them then.
+    for marked in [&[0][..], &[1], &[0x1ff], &[0x20, 0x21]] {
+        table.map(gfns(7, 8), ram(0x9007)).unwrap();
+        for other in 0..0x200 {
+            clear(&frames, table.root(), other);
+        }
+        for gfn in marked {
+            touch(&frames, table.root(), *gfn, ACCESSED | DIRTY);
+        }
+        table.map(gfns(7, 8), ram(0x1007)).unwrap();
+        assert_eq!((table.table_frames(), table.translate(Gfn::new(0)).order()), (3, 9), "{marked:x?}");
+        assert_eq!(marks(&table, 0x100), (true, true), "{marked:x?}");
+    }
+}
+
+#[test]
+fn each_format_has_the_marks_where_its_hardware_puts_them() {
+    fn check<F: Format>(format: F, levels: u8, accessed: u64, dirty: u64) {
+        let frames = Frames::new(16);
+        let mut table = Table::new(format, &frames, levels, PageSize::Size2M).unwrap();
+        table.map(gfns(0x10, 0x20), ram(0x1010)).unwrap();
+        let marks = |gfn| {
+            let page = table.translate(Gfn::new(gfn));
+            (page.is_accessed(), page.is_dirty())
+        };
+        touch(&frames, table.root(), 0x10, accessed);
+        touch(&frames, table.root(), 0x11, dirty);
+        touch(&frames, table.root(), 0x12, accessed | dirty);
+        assert_eq!(
+            [0x10, 0x11, 0x12, 0x13].map(marks),
+            [(true, false), (false, true), (true, true), (false, false)],
+            "{}",
+            F::NAME
+        );
+    }
+    // SDM Vol. 3, tables 29-6 and 4-20; VT-d 9.8.
+    check(Ept::default(), 4, 1 << 8, 1 << 9);
+    check(SecondLevel::default(), 3, 1 << 8, 1 << 9);
+    check(LongMode::NESTED, 4, 1 << 5, 1 << 6);
 }

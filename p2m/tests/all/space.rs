@@ -292,3 +292,17 @@ fn a_shared_table_is_what_devices_walk() {
     assert!(domain.iommu().is_none());
     assert_eq!(domain.device_root(), root);
 }
+
+#[test]
+fn what_has_no_frame_takes_no_table_for_a_whole_page_of_it() {
+    for p2m_type in [P2mType::MmioDm, P2mType::PopulateOnDemand] {
+        let frames = Frames::new(16);
+        let mut table = Table::new(Ept::default(), &frames, 4, PageSize::Size1G).unwrap();
+        let promised = Entry { p2m_type, ..Entry::NOTHING };
+        table.map(gfns(0, 0x155), promised).unwrap();
+        assert_eq!(table.table_frames(), 4);
+        table.map(gfns(0x155, 0x200), promised).unwrap();
+        assert_eq!((table.table_frames(), table.translate(Gfn::new(0x155)).order()), (3, 9), "{p2m_type}");
+        assert_eq!(table.look_up(Gfn::new(0)).gfns, gfns(0, 0x200));
+    }
+}
