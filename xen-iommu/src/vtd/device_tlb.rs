@@ -30,8 +30,8 @@ impl DeviceTlbSlot {
 pub(crate) struct AtsDevice {
     /// Its source id.
     pub(crate) source: u16,
-    /// The source id of its physical function: its own, unless it is a virtual function; 0 where the unit does
-    /// not ask for it.
+    /// The source id of its physical function: its own, unless it is a virtual function; 0 where the unit
+    /// does not ask for it.
     pub(crate) physical_function: u16,
     /// The most invalidations that it may have outstanding, less one (its ATS capability's invalidate queue
     /// depth; 0 there means 32).

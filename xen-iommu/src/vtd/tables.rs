@@ -196,7 +196,7 @@ pub fn context_table(root: &TableFrame, bus: u8) -> Option<Mfn> {
 #[derive(Clone, Copy, Debug)]
 pub struct AtOnce(());
 
-/// By ECX of CPUID's leaf 1 (Intel SDM Vol. 2, CPUID).
+/// Bit 13 of ECX, of leaf 1 (Intel SDM Vol. 2, CPUID).
 #[cfg(target_arch = "x86_64")]
 fn has_cmpxchg16b(ecx: u32) -> bool {
     ecx & 1 << 13 != 0
@@ -204,7 +204,7 @@ fn has_cmpxchg16b(ecx: u32) -> bool {
 
 #[cfg(target_arch = "x86_64")]
 impl AtOnce {
-    /// Asks the CPU.
+    /// Asks the CPU, by leaf 1 of CPUID.
     #[must_use]
     #[allow(unsafe_code, reason = "cpuid is unsafe up to Rust 1.93")]
     #[allow(unused_unsafe, reason = "and safe after")]

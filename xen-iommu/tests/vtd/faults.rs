@@ -83,17 +83,18 @@ fn records_are_read_as_the_specification_has_them() {
         fault(Sbdf::new(0, 0xff, 1, 7), Operation::Write, 0x123, 0x22),
     ];
     assert_eq!(faults, expected);
-    let texts: Vec<String> = faults.iter().map(Fault::to_string).collect();
-    assert_eq!(
-        texts,
-        [
-            "a write by 0000:03:08.2 at 0x12000 was blocked: the page is not mapped for writing (fault reason 0x5)",
-            "a read by 0000:03:08.2 at 0xfffffffffffff000 was blocked: the page is not mapped for reading (fault reason 0x6)",
-            "a page request by 0000:03:08.2 at 0x3000 was blocked: the page is not mapped for reading (fault reason 0x6)",
-            "an atomic operation by 0000:03:08.2 at 0x4000 was blocked: the page is not mapped for reading (fault reason 0x6)",
-            "interrupt 291 of 0000:ff:01.7 was blocked: the interrupt's entry is not present (fault reason 0x22)",
-        ]
-    );
+    let write = "the page is not mapped for writing (fault reason 0x5)";
+    let read = "the page is not mapped for reading (fault reason 0x6)";
+    let texts = [
+        ("a write by 0000:03:08.2 at 0x12000", write),
+        ("a read by 0000:03:08.2 at 0xfffffffffffff000", read),
+        ("a page request by 0000:03:08.2 at 0x3000", read),
+        ("an atomic operation by 0000:03:08.2 at 0x4000", read),
+        ("interrupt 291 of 0000:ff:01.7", "the interrupt's entry is not present (fault reason 0x22)"),
+    ];
+    for (fault, (what, why)) in faults.iter().zip(texts) {
+        assert_eq!(fault.to_string(), format!("{what} was blocked: {why}"));
+    }
 }
 
 /// The codes of §7.1.3 that legacy mode and interrupt remapping have.
