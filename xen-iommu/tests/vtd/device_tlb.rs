@@ -126,15 +126,16 @@ fn a_device_that_does_not_answer_can_be_detached_and_moved() {
 fn cutting_off_that_fails_is_owed() {
     let (rig, tables) = one_is_silent(Silence::Told);
     rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
-    // IOTLB, wait, the device; then of the context cache's invalidation.
+    // IOTLB, wait, the device, which is silent; then of the context cache's invalidation.
     let trouble = Trouble {
         silent_device: Some((A, Silence::Told)),
-        queue_error: Some((2, FaultStatus::QUEUE_ERROR)),
+        queue_error: Some((3, FaultStatus::QUEUE_ERROR)),
         ..Trouble::default()
     };
     rig.model.trouble(trouble);
     rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap_err();
     assert_eq!(rig.model.ats_dma(A, 0x1000), Some(0x1_1000), "the old entry is cached");
+    assert_eq!(cut_off(&rig), [device(0, A as u8)]);
     rig.vtd.flush(SpaceId(0), &flush_of(5, 5)).unwrap();
     assert_eq!(rig.model.ats_dma(A, 0x1000), None);
     assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ));
