@@ -10,6 +10,12 @@ use crate::vtd::registers::Registers;
 use crate::vtd::tables::{ContextEntry, ContextSlot, DomainId, RootEntry, context_table, root_word};
 use crate::vtd::unit::{Locked, walks};
 
+/// The requester with this source id.
+pub(super) fn requester(segment: u16, source: u16) -> Sbdf {
+    let [bus, devfn] = source.to_be_bytes();
+    Sbdf::new(segment, bus, devfn >> 3, devfn & 7)
+}
+
 impl<R: Registers> Locked<'_, '_, R> {
     /// [`RemappingHardware::attach`](crate::RemappingHardware::attach) for a requester of this unit.
     pub(super) fn attach(
@@ -102,7 +108,7 @@ impl<R: Registers> Locked<'_, '_, R> {
     }
 
     pub(super) fn requester(&self, source: u16) -> Sbdf {
-        Sbdf::from_raw(u32::from(self.unit.coverage.segment()) << 16 | u32::from(source))
+        requester(self.unit.coverage.segment(), source)
     }
 
     /// Where a requester's context entry is, if its bus has a context table.

@@ -30,7 +30,8 @@ impl DeviceTlbSlot {
 pub(crate) struct AtsDevice {
     /// Its source id.
     pub(crate) source: u16,
-    /// The source id of its physical function: its own, unless it is a virtual function.
+    /// The source id of its physical function: its own, unless it is a virtual function; 0 where the unit
+    /// does not ask for it.
     pub(crate) physical_function: u16,
     /// The most invalidations that it may have outstanding, less one (its ATS capability's invalidate queue
     /// depth; 0 there means 32).
@@ -54,6 +55,10 @@ impl<R: Registers> Locked<'_, '_, R> {
         if !live.extended.device_tlb() || !live.way.is_queue() {
             return Ok(false);
         }
+        // PFSID, which is reserved elsewhere (§6.5.2.5).
+        let physical_function =
+            if live.extended.invalidation_throttle() { device.physical_function } else { 0 };
+        let device = AtsDevice { physical_function, ..device };
         let same = |place: &DeviceTlbSlot| place.0.is_some_and(|other| other.source == device.source);
         let places = &mut self.state.device_tlbs;
         let free = places.iter().position(same).or_else(|| places.iter().position(|place| place.0.is_none()));

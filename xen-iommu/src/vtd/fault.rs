@@ -5,6 +5,7 @@ use core::fmt;
 use p2m::PAGE_SHIFT;
 
 use crate::platform::Sbdf;
+use crate::vtd::attach::requester;
 use crate::vtd::registers::{
     Capability, FAULT_RECORD_CLEAR, FEADDR, FECTL, FECTL_MASK, FEDATA, FEUADDR, FSTS, FaultRecord,
     FaultStatus, Registers,
@@ -165,7 +166,7 @@ pub(crate) fn read_all<R: Registers>(
 ) -> FaultSummary {
     let status = FaultStatus::from_bits_retain(registers.read32(FSTS));
     let mut summary = FaultSummary { faults: 0, overflow: status.contains(FaultStatus::OVERFLOW) };
-    if !status.intersects(FaultStatus::PENDING | FaultStatus::OVERFLOW) {
+    if !status.intersects(FaultStatus::PENDING.union(FaultStatus::OVERFLOW)) {
         return summary;
     }
     let count = u32::from(capability.fault_registers()).saturating_add(1);
@@ -194,11 +195,10 @@ pub(crate) fn read_all<R: Registers>(
 }
 
 fn decode(unit: u64, segment: u16, record: FaultRecord, low: u64) -> Fault {
-    let [bus, devfn] = record.source_id().to_be_bytes();
     let reason = Reason(record.reason());
     Fault {
         unit,
-        source: Sbdf::new(segment, bus, devfn >> 3, devfn & 7),
+        source: requester(segment, record.source_id()),
         operation: match (record.type1(), record.type2()) {
             (false, false) => Operation::Write,
             (false, true) => Operation::PageRequest,
@@ -208,6 +208,13 @@ fn decode(unit: u64, segment: u16, record: FaultRecord, low: u64) -> Fault {
         address: if reason.is_interrupt() { low >> 48 } else { low >> PAGE_SHIFT << PAGE_SHIFT },
         reason,
     }
+}
+
+/// Drops the faults and errors that somebody before has left, and masks their fault event.
+pub(crate) fn discard<R: Registers>(registers: &R, capability: Capability) {
+    set_event(registers, None);
+    read_all(registers, capability, 0, 0, &mut |_| ());
+    registers.write32(FSTS, FaultStatus::OVERFLOW.union(FaultStatus::QUEUE_ERRORS).bits());
 }
 
 /// Sends the unit's fault event as this message (an MSI's address and data), or masks it.

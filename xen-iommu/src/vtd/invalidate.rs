@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use bitfield_struct::bitfield;
-use p2m::{FrameSource, GfnRange, Mfn, PAGE_SHIFT};
+use p2m::{FrameSource, GfnRange, Mfn};
 
 use crate::platform::HardwareError;
 use crate::vtd::device_tlb::AtsDevice;
@@ -76,11 +76,18 @@ impl Block {
         Some(Self { first: first >> order << order, order })
     }
 
-    /// The block as a device-TLB invalidation has it (PCIe ATS 3.7): the lowest zero of the address tells the
-    /// size.
-    fn ats_address(self) -> (u64, bool) {
+    /// The block as an IOTLB invalidation has it.
+    fn page_address(self) -> PageAddress {
+        PageAddress::new().with_order(self.order).with_frame(self.first)
+    }
+
+    /// The block as a device-TLB invalidation has it (PCIe ATS 3.7): the lowest zero of the frame's number
+    /// tells the size.
+    fn device_tlb_address(self) -> DeviceTlbAddress {
         let ones = (1u64 << self.order.min(52) >> 1).saturating_sub(1);
-        ((self.first | ones) << PAGE_SHIFT, self.order != 0)
+        // The bits of `ones` are clear in the first frame's number.
+        let frame = self.first.saturating_add(ones);
+        DeviceTlbAddress::new().with_frame(frame).with_is_sized(self.order != 0)
     }
 }
 
@@ -134,6 +141,22 @@ struct IotlbDescriptor {
     _reserved_32: u32,
 }
 
+/// Which pages to drop from the IOTLB: the invalidate-address register (§11.4.6.3), and a descriptor's upper
+/// word (§6.5.2.3).
+#[bitfield(u64)]
+struct PageAddress {
+    /// AM: the power of two of pages.
+    #[bits(6)]
+    order: u32,
+    /// IH: no table on the way has changed.
+    only_leaf: bool,
+    #[bits(5)]
+    _reserved_7: u8,
+    /// The first page.
+    #[bits(52)]
+    frame: u64,
+}
+
 /// A descriptor's lower word, type 3: device-TLB (§6.5.2.5).
 #[bitfield(u64)]
 struct DeviceTlbDescriptor {
@@ -150,6 +173,17 @@ struct DeviceTlbDescriptor {
     _reserved_48: u8,
     #[bits(12)]
     physical_function_high: u16,
+}
+
+/// Its upper word.
+#[bitfield(u64)]
+struct DeviceTlbAddress {
+    /// S: more than one page.
+    is_sized: bool,
+    #[bits(11)]
+    _reserved_1: u16,
+    #[bits(52)]
+    frame: u64,
 }
 
 /// A descriptor's lower word, type 5: wait (§6.5.2.8).
@@ -206,8 +240,8 @@ impl<R: Registers> Access<'_, R> {
         set: Global,
         clear: Global,
     ) -> Result<(), HardwareError> {
-        let states = self.status().difference(Global::ONE_SHOT | clear);
-        self.registers.write32(GCMD, (states | set).bits());
+        let states = self.status().difference(Global::ONE_SHOT).difference(clear);
+        self.registers.write32(GCMD, states.union(set).bits());
         // The write buffer's flush shows by its status going away, all others by their status being there.
         let (shown, gone) = if set == Global::WRITE_BUFFER_FLUSH {
             (Global::empty(), Global::WRITE_BUFFER_FLUSH)
@@ -334,7 +368,7 @@ fn by_iotlb_command<R: Registers>(
     let read = || IotlbCommand::from_bits(unit.registers.read64(iotlb));
     unit.wait("an earlier IOTLB invalidation", || Ok(!read().busy()))?;
     if let Some(block) = block {
-        unit.registers.write64(iva, block.first << PAGE_SHIFT | u64::from(block.order));
+        unit.registers.write64(iva, block.page_address().into_bits());
     }
     let command = command
         .with_busy(true)
@@ -375,7 +409,7 @@ impl Queue {
     /// Switches the queue off and on again, which clears it and the errors it stands still for.
     fn restart<R: Registers>(&mut self, unit: &Access<'_, R>) -> Result<(), HardwareError> {
         unit.command("invalidation queue off", Global::empty(), Global::QUEUE)?;
-        let errors = unit.fault_status() & FaultStatus::QUEUE_ERRORS;
+        let errors = unit.fault_status().intersection(FaultStatus::QUEUE_ERRORS);
         if !errors.is_empty() {
             unit.registers.write32(FSTS, errors.bits());
         }
@@ -463,18 +497,17 @@ fn encode(capability: Capability, request: Request) -> (u64, u64) {
         Request::IotlbDomain { domain } => {
             (iotlb.with_granularity(2).with_domain_id(domain.0).into_bits(), 0)
         }
-        Request::IotlbPages { domain, block } => (
-            iotlb.with_granularity(3).with_domain_id(domain.0).into_bits(),
-            block.first << PAGE_SHIFT | u64::from(block.order),
-        ),
+        Request::IotlbPages { domain, block } => {
+            (iotlb.with_granularity(3).with_domain_id(domain.0).into_bits(), block.page_address().into_bits())
+        }
         Request::DeviceTlb { device, block } => {
             let descriptor = DeviceTlbDescriptor::new()
                 .with_max_pending(device.max_pending & 0x1f)
                 .with_source_id(device.source)
                 .with_physical_function_low((device.physical_function & 0xf) as u8)
                 .with_physical_function_high(device.physical_function >> 4);
-            let (address, sized) = block.unwrap_or(Block { first: 0, order: 52 }).ats_address();
-            (descriptor.into_bits(), address | u64::from(sized))
+            let block = block.unwrap_or(Block { first: 0, order: 52 });
+            (descriptor.into_bits(), block.device_tlb_address().into_bits())
         }
     }
 }

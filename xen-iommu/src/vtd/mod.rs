@@ -50,7 +50,8 @@ impl<'m, R: Registers, F: FrameSource> Vtd<'m, R, F> {
 
     /// Starts every unit that is not, and tells of each that cannot be. A started unit has an empty root
     /// table, which blocks all DMA once translation is on, and empty caches; translation that firmware or a
-    /// boot loader left on is switched off first.
+    /// boot loader left on is switched off first. Faults of before are dropped, and no unit sends a fault
+    /// event until [`set_fault_event`](Self::set_fault_event) is called anew.
     ///
     /// Takes the units' locks one after the other, and waits for the units.
     pub fn start(&self, failed: &mut dyn FnMut(&Unit<'m, R>, UnitError)) {

@@ -161,8 +161,12 @@ pub struct ExtendedCapability {
     /// IRO: where the IOTLB registers are, in 16 bytes from the base.
     #[bits(10)]
     pub iotlb_offset: u16,
-    #[bits(46)]
-    _rest: u64,
+    #[bits(23)]
+    _scalable: u32,
+    /// DIT: throttles device-TLB invalidations by the physical function that they name.
+    pub invalidation_throttle: bool,
+    #[bits(22)]
+    _rest: u32,
 }
 
 bitflags! {
@@ -173,6 +177,8 @@ bitflags! {
         const TRANSLATION = 1 << 31;
         /// SRTP: the root table pointer is to be taken over, or was.
         const ROOT_TABLE = 1 << 30;
+        /// SFL: the fault log's pointer is to be taken over, or was.
+        const FAULT_LOG = 1 << 29;
         /// WBF: flush the write buffer; the status shows that it goes on.
         const WRITE_BUFFER_FLUSH = 1 << 27;
         /// QIE: the invalidation queue.
@@ -188,7 +194,8 @@ bitflags! {
 
 impl Global {
     /// What a command does once; every other bit is a state, which a command has to repeat (§11.4.4.1).
-    pub const ONE_SHOT: Self = Self::ROOT_TABLE.union(Self::WRITE_BUFFER_FLUSH).union(Self::INTERRUPT_TABLE);
+    pub const ONE_SHOT: Self =
+        Self::ROOT_TABLE.union(Self::FAULT_LOG).union(Self::WRITE_BUFFER_FLUSH).union(Self::INTERRUPT_TABLE);
 }
 
 bitflags! {

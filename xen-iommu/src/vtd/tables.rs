@@ -116,8 +116,11 @@ impl ContextEntry {
     /// The same with translated requests blocked.
     #[must_use]
     pub fn without_device_tlb(self) -> Self {
-        let is_served = self.low.present() && self.low.translation_type() == 1;
-        if is_served { Self { low: self.low.with_translation_type(0), ..self } } else { self }
+        if self.low.translation_type() == 1 {
+            Self { low: self.low.with_translation_type(0), ..self }
+        } else {
+            self
+        }
     }
 
     /// The same under another domain id.
@@ -193,16 +196,22 @@ pub fn context_table(root: &TableFrame, bus: u8) -> Option<Mfn> {
 #[derive(Clone, Copy, Debug)]
 pub struct AtOnce(());
 
+/// Bit 13 of ECX, of leaf 1 (Intel SDM Vol. 2, CPUID).
+#[cfg(target_arch = "x86_64")]
+fn has_cmpxchg16b(ecx: u32) -> bool {
+    ecx & 1 << 13 != 0
+}
+
 #[cfg(target_arch = "x86_64")]
 impl AtOnce {
-    /// Asks the CPU (leaf 1, ECX bit 13; Intel SDM Vol. 2, CPUID).
+    /// Asks the CPU, by leaf 1 of CPUID.
     #[must_use]
     #[allow(unsafe_code, reason = "cpuid is unsafe up to Rust 1.93")]
     #[allow(unused_unsafe, reason = "and safe after")]
     pub fn detect() -> Option<Self> {
         // SAFETY: every x86-64 processor has `cpuid`, with leaf 1.
         let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
-        (leaf.ecx & 1 << 13 != 0).then_some(Self(()))
+        has_cmpxchg16b(leaf.ecx).then_some(Self(()))
     }
 
     /// Assembly, because without optimization core's `cmpxchg16b` becomes a call into a library that a
@@ -248,5 +257,17 @@ impl AtOnce {
 
     const fn replace(self, _: ContextSlot<'_>, _: ContextEntry) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_processor_says_by_one_bit_whether_it_has_cmpxchg16b() {
+        assert!(has_cmpxchg16b(0x2000) && has_cmpxchg16b(u32::MAX));
+        assert!(!has_cmpxchg16b(0) && !has_cmpxchg16b(!0x2000));
     }
 }

@@ -231,7 +231,8 @@ impl<'m, R: Registers> Unit<'m, R> {
     }
 
     /// Looks at what the unit is, gives it an empty root table, which blocks all DMA once translation is on,
-    /// and empties its caches. Translation that firmware or a boot loader left on is switched off first.
+    /// and empties its caches. Translation that firmware or a boot loader left on is switched off first, and
+    /// what was recorded of faults before is dropped.
     ///
     /// # Errors
     /// [`UnitError`]; the unit is then not started.
@@ -247,6 +248,10 @@ impl<'m, R: Registers> Unit<'m, R> {
         }
         if access.status().contains(Global::QUEUE) {
             access.command("invalidation queue off", Global::empty(), Global::QUEUE)?;
+        }
+        {
+            let _faults = self.faults.lock();
+            fault::discard(&self.registers, capability);
         }
         let root = frames.allocate().ok_or(HardwareError::NoFrames)?;
         let way = match Way::set_up(&access, extended, self.queue, frames) {
@@ -322,11 +327,8 @@ impl<'m, R: Registers> Unit<'m, R> {
         access.flush_write_buffer()?;
         access.command("translation on", Global::TRANSLATION, Global::empty())?;
         if live.capability.protected_low() || live.capability.protected_high() {
-            let enabled = self.registers.read32(PMEN);
-            if enabled & PMEN_ENABLE != 0 {
-                self.registers.write32(PMEN, enabled & !PMEN_ENABLE);
-                access.wait("protected memory off", || Ok(self.registers.read32(PMEN) & PMEN_STATUS == 0))?;
-            }
+            self.registers.write32(PMEN, self.registers.read32(PMEN) & !PMEN_ENABLE);
+            access.wait("protected memory off", || Ok(self.registers.read32(PMEN) & PMEN_STATUS == 0))?;
         }
         Ok(())
     }
@@ -351,7 +353,7 @@ impl<'m, R: Registers> Unit<'m, R> {
         let Some(state) = self.state.try_lock() else { return false };
         if state.live.is_some() {
             let status = Global::from_bits_retain(self.registers.read32(GSTS));
-            let states = status.difference(Global::ONE_SHOT | Global::TRANSLATION);
+            let states = status.difference(Global::ONE_SHOT).difference(Global::TRANSLATION);
             self.registers.write32(GCMD, states.bits());
         }
         true

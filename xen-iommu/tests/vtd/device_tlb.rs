@@ -87,7 +87,7 @@ fn a_device_that_does_not_answer_is_cut_off_and_others_go_on() {
         rig.model.take_events();
         rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap();
         rig.vtd.attach(device(0, A as u8).into(), SpaceId(1), tables[1]).unwrap();
-        assert!(!rig.model.take_events().iter().any(|event| matches!(event, Event::DeviceTlb(..))));
+        assert!(!rig.model.take_events().iter().any(|event| matches!(event, Event::DeviceTlb { .. })));
         assert_eq!(rig.model.ats_request(A, 0x1000), Err(Reason::TRANSLATED_BLOCKED));
         // Until its TLB is switched on anew.
         rig.model.trouble(Trouble::default());
@@ -126,15 +126,16 @@ fn a_device_that_does_not_answer_can_be_detached_and_moved() {
 fn cutting_off_that_fails_is_owed() {
     let (rig, tables) = one_is_silent(Silence::Told);
     rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
-    // IOTLB, wait, the device; then of the context cache's invalidation.
+    // IOTLB, wait, the device, which is silent; then of the context cache's invalidation.
     let trouble = Trouble {
         silent_device: Some((A, Silence::Told)),
-        queue_error: Some((2, FaultStatus::QUEUE_ERROR)),
+        queue_error: Some((3, FaultStatus::QUEUE_ERROR)),
         ..Trouble::default()
     };
     rig.model.trouble(trouble);
     rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap_err();
     assert_eq!(rig.model.ats_dma(A, 0x1000), Some(0x1_1000), "the old entry is cached");
+    assert_eq!(cut_off(&rig), [device(0, A as u8)]);
     rig.vtd.flush(SpaceId(0), &flush_of(5, 5)).unwrap();
     assert_eq!(rig.model.ats_dma(A, 0x1000), None);
     assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ));
@@ -164,6 +165,51 @@ fn a_unit_that_stands_still_is_not_taken_for_the_device() {
     let result = rig.vtd.flush(SpaceId(0), &flush_of(1, 2));
     assert!(matches!(result, Err(HardwareError::TimedOut { unit: BASE, .. })));
     assert_eq!(cut_off(&rig), []);
+}
+
+#[test]
+fn a_device_without_a_tlb_is_served_as_such_beside_one_that_has_one() {
+    let (rig, tables) = one_is_silent(Silence::Told);
+    let requester = device(0, 0x18).into();
+    rig.vtd.attach(requester, SpaceId(1), tables[1]).unwrap();
+    assert_eq!(rig.model.ats_request(0x18, 0x1000), Err(Reason::TRANSLATED_BLOCKED));
+    rig.model.take_events();
+    rig.vtd.detach(requester).unwrap();
+    let events = rig.model.take_events();
+    assert!(matches!(events[..], [Event::Context(_), Event::Iotlb(..)]), "{events:?}");
+    rig.check();
+}
+
+/// PFSID means something only where the unit throttles by it (ECAP.DIT), and is reserved elsewhere.
+#[test]
+fn the_physical_function_is_named_where_the_unit_counts_by_it() {
+    let (physical, virtual_function) = (device(3, 0x10), device(4, 0x81));
+    for (ecap, named) in [(MODEL_ECAP, 0), (MODEL_ECAP | 1 << 41, 0x0310)] {
+        let rig = Rig::new(CAP, ecap, true);
+        let table = rig.table(4, &[(1, 2)]);
+        let requester = RequesterId { id: virtual_function, unit_of: physical };
+        rig.vtd.attach(requester, SpaceId(1), table).unwrap();
+        assert_eq!(rig.vtd.use_device_tlb(requester, 0x15), Ok(true));
+        for (flush, expected) in [
+            (flush_of(5, 6), 0x5000),
+            // S, and the lowest zero from bit 12 on: bit 12 for 2 pages, bit 20 for 512 (PCIe ATS).
+            (flush_of(6, 8), 0x6001),
+            (flush_of(0x200, 0x400), 0x2f_f001),
+            // All of them.
+            (flush_of(0, u64::MAX), 0x7fff_ffff_ffff_f001),
+        ] {
+            rig.model.take_events();
+            rig.vtd.flush(SpaceId(1), &flush).unwrap();
+            let event = Event::DeviceTlb {
+                source: 0x0481,
+                physical_function: named,
+                max_pending: 0x15,
+                address: expected,
+            };
+            assert_eq!(rig.model.take_events()[1..], [event]);
+        }
+        rig.check();
+    }
 }
 
 #[test]

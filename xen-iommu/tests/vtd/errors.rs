@@ -177,10 +177,43 @@ fn a_failed_flush_is_reported_and_remembered() {
 fn an_ignored_page_invalidation_becomes_a_wider_one() {
     let (rig, tables) = two_spaces(CAP, false, true);
     rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
-    rig.model.trouble(Trouble { ignores_pages: true, ..Trouble::default() });
+    for (round, ignores) in [&[3][..], &[3, 2]].into_iter().enumerate() {
+        rig.model.trouble(Trouble { ignores, ..Trouble::default() });
+        rig.model.take_events();
+        rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap();
+        let wider = 2 - round as u8;
+        let events = rig.model.take_events();
+        assert!(matches!(events[..], [Event::Iotlb(done, _)] if done.granularity() == wider), "{events:?}");
+        assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ));
+    }
+    rig.model.trouble(Trouble { ignores: &[3, 2, 1], ..Trouble::default() });
+    assert!(timed_out(rig.vtd.flush(SpaceId(0), &flush_of(1, 2))));
+    rig.check();
+}
+
+#[test]
+fn a_queue_that_stood_still_once_is_started_anew() {
+    let (rig, tables) = two_spaces(CAP, true, true);
+    rig.arena.map(tables[0], 1, 0, PageSize::Size4K, Access::empty());
+    rig.model.trouble(Trouble { stalls: Some((0, 1)), ..Trouble::default() });
+    assert!(timed_out(rig.vtd.flush(SpaceId(0), &flush_of(1, 2))));
     rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap();
     assert_eq!(rig.model.dma(A, 0x1000, false), Err(Reason::NO_READ));
     rig.check();
+}
+
+#[test]
+fn faults_that_were_lost_are_told_though_the_queue_fails_before() {
+    let (rig, _) = two_spaces(CAP, true, true);
+    // One register, and one fault too many.
+    for source in [0x40, 0x41] {
+        rig.model.dma(source, 0x1000, true).unwrap_err();
+    }
+    let trouble = Trouble { queue_error: Some((0, FaultStatus::QUEUE_ERROR)), ..Trouble::default() };
+    rig.model.trouble(trouble);
+    rig.vtd.flush(SpaceId(0), &flush_of(1, 2)).unwrap_err();
+    assert_eq!(rig.faults().1, FaultSummary { faults: 1, overflow: true });
+    assert_eq!(rig.faults().1, FaultSummary::default());
 }
 
 #[test]

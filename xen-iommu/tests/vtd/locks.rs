@@ -249,7 +249,7 @@ fn many_at_once() {
                 let (bus, devfn) = ((number % 2) as u8, (number << 3) as u8);
                 let model = gates[usize::from(bus)].model;
                 let id = device(bus, devfn);
-                for round in 0..2000 {
+                for round in 0..rounds(2000) as u16 {
                     let space = usize::from(number + round) % 3;
                     vtd.attach(id.into(), SpaceId(space as u32), tables[space]).unwrap();
                     vtd.flush(SpaceId(u32::from(round % 3)), &flush_of(1, 2)).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 use testkit::vtd::Trouble;
 use xen_iommu::vtd::UnitError;
-use xen_iommu::vtd::registers::Global;
+use xen_iommu::vtd::registers::{FECTL, FSTS, FaultStatus, GSTS, Global};
 
 fn start_one(model: Hardware, queue: bool, arena: &'static Frames) -> Result<(), UnitError> {
     let unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
@@ -36,6 +36,8 @@ fn an_address_without_a_unit_is_none() {
         text(start(CAP, MODEL_ECAP, true, |model| model.set_version(0))),
         "there is no remapping unit at 0xfed90000: its version reads as 0x0"
     );
+    let old = text(start(CAP, MODEL_ECAP, true, |model| model.set_version(1)));
+    assert!(old.contains("its major version is 0"), "{old}");
     assert_eq!(
         text(start(u64::MAX, MODEL_ECAP, true, |_| ())),
         "there is no remapping unit at 0xfed90000: its capability register reads as 0xffffffffffffffff"
@@ -58,6 +60,12 @@ fn registers_beyond_the_window_are_not_touched() {
     assert!(unusable(start(CAP & !(0x3ff << 24) | 0xff << 24 | 1 << 40, MODEL_ECAP, true, |_| ())));
     assert!(start(CAP & !(0x3ff << 24) | 0xff << 24, MODEL_ECAP, true, |_| ()).0.is_ok());
     assert!(unusable(start(CAP, MODEL_ECAP & !0x3ff00 | 0x100 << 8, false, |_| ())));
+    // With 16 bytes from 0xff0 on they end with the window.
+    assert!(start(CAP, MODEL_ECAP & !0x3ff00 | 0xff << 8, false, |_| ()).0.is_ok());
+    // Nor where a queue is asked for that there is not.
+    assert!(unusable(start(CAP, MODEL_ECAP & !0x3ff02 | 0x100 << 8, true, |_| ())));
+    assert!(unusable(start(CAP, MODEL_ECAP & !2, true, |model| model.set_version(0x60))));
+    assert!(start(CAP, MODEL_ECAP, false, |model| model.set_version(0x50)).0.is_ok());
     // The queue needs no IOTLB registers.
     assert!(start(CAP, MODEL_ECAP & !0x3ff00 | 0x100 << 8, true, |_| ()).0.is_ok());
     // Version 6 has no register-based invalidation.
@@ -90,11 +98,17 @@ fn a_start_that_fails_gives_back_what_it_took() {
 
 #[test]
 fn what_a_boot_loader_left_on_is_taken_over() {
-    for queue in WAYS {
+    for (queue, protected) in WAYS.into_iter().zip([1 << 5, 1 << 6]) {
         let arena = arena(16);
-        let model = model(CAP | 1 << 5, MODEL_ECAP, arena);
+        let model = model(CAP | protected, MODEL_ECAP, arena);
+        // FLS: a fault log was given to the unit.
+        let fault_log = Global::from_bits_retain(1 << 29);
         model.leave_on(
-            Global::TRANSLATION | Global::QUEUE | Global::ROOT_TABLE | Global::INTERRUPT_REMAPPING,
+            Global::TRANSLATION
+                | Global::QUEUE
+                | Global::ROOT_TABLE
+                | Global::INTERRUPT_REMAPPING
+                | fault_log,
             0x8000_0001,
         );
         let unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
@@ -102,13 +116,66 @@ fn what_a_boot_loader_left_on_is_taken_over() {
         vtd.start(&mut |_, error| panic!("{error}"));
         assert!(!vtd.units()[0].is_enabled());
         vtd.enable().unwrap();
+        vtd.enable().unwrap();
         assert!(vtd.units()[0].is_enabled());
         assert_eq!(model.protected(), 0, "translation replaces the protected regions");
-        let status = xen_iommu::vtd::Registers::read32(&model, xen_iommu::vtd::registers::GSTS);
+        let status = Registers::read32(&model, GSTS);
+        assert_eq!(status >> 26 & 1, u32::from(queue), "the queue, if it was asked for");
         assert!(Global::from_bits_retain(status).contains(Global::INTERRUPT_REMAPPING), "not ours");
         assert_eq!(model.violations(), [] as [&str; 0]);
         vtd.disable().unwrap();
         assert_eq!(model.dma(8, 0x1234, true), Ok(0x1234));
+    }
+}
+
+#[test]
+fn faults_of_somebody_before_are_not_told_as_ours() {
+    for queue in WAYS {
+        let arena = arena(16);
+        let model = model(CAP, MODEL_ECAP, arena);
+        model.leave_on(Global::TRANSLATION | Global::ROOT_TABLE, 0);
+        // One register, and one fault too many.
+        for source in [0x40, 0x41] {
+            model.dma(source, 0x1000, true).unwrap_err();
+        }
+        model.leave_errors(FaultStatus::QUEUE_ERRORS);
+        Registers::write32(&model, FECTL, 0);
+        assert_eq!(Registers::read32(&model, FSTS), 0x73);
+        let unit = Unit::new(setup(BASE, model, &[Coverage::All { segment: 0 }], queue));
+        assert!(!unit.is_enabled(), "not by us");
+        let vtd = Vtd::new(Vec::leak(vec![unit]), arena);
+        vtd.start(&mut |_, error| panic!("{error}"));
+        assert_eq!(Registers::read32(&model, FSTS), 0);
+        assert_eq!(model.fault_event()[0], 1 << 31, "their interrupt is masked");
+        assert_eq!(vtd.read_faults(&mut |fault| panic!("{fault}")), FaultSummary::default());
+        assert_eq!(model.violations(), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn a_queue_is_used_only_where_there_is_one() {
+    for version in [0x10, 0x50] {
+        let rig = Rig::new(CAP, MODEL_ECAP & !2, true);
+        rig.model.set_version(version);
+        rig.vtd.attach(device(0, 8).into(), SpaceId(1), rig.table(4, &[(1, 2)])).unwrap();
+        rig.vtd.detach(device(0, 8).into()).unwrap();
+        assert_eq!(Registers::read32(&rig.model, GSTS) >> 26 & 1, 0);
+        rig.check();
+    }
+}
+
+#[test]
+fn what_a_unit_covers_and_can_do_is_told() {
+    let rig = Rig::new(CAP | 3 << 36, MODEL_ECAP | 1 << 7, true);
+    assert!(rig.vtd.is_coherent() && rig.vtd.has_snoop_control());
+    let unit = &rig.vtd.units()[0];
+    assert!(unit.covers(device(7, 1)) && !unit.covers(Sbdf::new(1, 7, 0, 1)));
+    assert_eq!(unit.largest_page(), Some(PageSize::Size1G), "whatever larger ones it knows");
+    // Bit 34 is 2 MiB, bit 35 1 GiB; pages of 1 GiB are used only where there are both.
+    for (pages, largest) in [(0, PageSize::Size4K), (1, PageSize::Size2M), (2, PageSize::Size4K)] {
+        let rig = Rig::new(CAP & !(3 << 34) | pages << 34, MODEL_ECAP, true);
+        assert_eq!(rig.vtd.units()[0].largest_page(), Some(largest));
+        assert_eq!(rig.vtd.largest_page(), largest);
     }
 }
 
@@ -141,11 +208,11 @@ fn stopping_gives_all_frames_back() {
 fn the_closest_scope_names_the_unit() {
     let arena = arena(64);
     let buses = |first, last| Coverage::Buses { segment: 0, first, last };
-    let coverages: [&[Coverage]; 6] = [
+    let coverages: [&[Coverage]; 7] = [
         &[Coverage::All { segment: 0 }],
         &[buses(0x10, 0x1f), Coverage::Endpoint(device(0, 0x10))],
         // A bridge below the one of the unit before.
-        &[buses(0x18, 0x19), buses(0x40, 0x40)],
+        &[buses(0x18, 0x19), buses(0x40, 0x41)],
         &[
             Coverage::Endpoint(device(0x18, 8)),
             Coverage::Endpoint(device(0, 0x10)),
@@ -154,6 +221,8 @@ fn the_closest_scope_names_the_unit() {
         &[Coverage::All { segment: 1 }, buses(0, 0xff)],
         // A reversed range covers nothing.
         &[buses(0x60, 0x50)],
+        // The inner bridge is in another segment.
+        &[buses(0x40, 0x4f), Coverage::Buses { segment: 1, first: 0x40, last: 0x40 }],
     ];
     let units = coverages.iter().enumerate().map(|(index, coverage)| {
         let mut setup = setup(BASE + 0x1000 * index as u64, model(CAP, MODEL_ECAP, arena), coverage, true);
@@ -168,7 +237,8 @@ fn the_closest_scope_names_the_unit() {
     assert_eq!(unit_of(device(0x1f, 0xff)), Some(1));
     assert_eq!(unit_of(device(0x20, 0)), Some(0));
     assert_eq!(unit_of(device(0x18, 0)), Some(2), "the inner bridge");
-    assert_eq!(unit_of(device(0x40, 0)), Some(2));
+    assert_eq!(unit_of(device(0x40, 0)), Some(2), "not the wider bridge");
+    assert_eq!(unit_of(device(0x42, 0)), Some(6));
     assert_eq!(unit_of(device(0x18, 8)), Some(3), "an endpoint below both");
     assert_eq!(unit_of(device(0, 0x10)), Some(1), "named twice: the first");
     assert_eq!(unit_of(device(0, 9)), Some(3));
@@ -245,6 +315,16 @@ fn several_units_have_the_least_in_common_and_are_flushed_together() {
     let summary = vtd.read_faults(&mut |fault| faults.push((fault.unit, fault.source)));
     assert_eq!(faults, [(BASE, device(0, 8)), (BASE + 0x1000, device(1, 8))]);
     assert_eq!(summary, FaultSummary { faults: 2, overflow: false });
+    // Lost ones of one unit, and of two.
+    for count in 1..=2 {
+        for (bus, model) in models.iter().enumerate().take(count) {
+            for _ in 0..2 {
+                model.dma((bus as u16) << 8 | 8, 0x1000, true).unwrap_err();
+            }
+        }
+        let summary = vtd.read_faults(&mut |_| ());
+        assert_eq!(summary, FaultSummary { faults: count as u32, overflow: true });
+    }
 }
 
 /// The id of a virtual function depends on its physical function's NumVFs and ARI, which change; its unit

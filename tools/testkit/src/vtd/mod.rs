@@ -55,8 +55,8 @@ pub struct Trouble {
     pub error_at: Option<(u32, FaultStatus)>,
     /// This device's own TLB does not answer.
     pub silent_device: Option<(u16, Silence)>,
-    /// Page-selective IOTLB invalidations are ignored.
-    pub ignores_pages: bool,
+    /// IOTLB invalidations by register of these granularities are ignored: 1 all, 2 a domain's, 3 pages.
+    pub ignores: &'static [u8],
 }
 
 /// What the model was told to do.
@@ -66,8 +66,17 @@ pub enum Event {
     Context(ContextCommand),
     /// An IOTLB invalidation, with the address word.
     Iotlb(IotlbCommand, u64),
-    /// An invalidation of the TLB of this device, with the address word.
-    DeviceTlb(u16, u64),
+    /// An invalidation of a device's own TLB.
+    DeviceTlb {
+        /// The device.
+        source: u16,
+        /// PFSID.
+        physical_function: u16,
+        /// MIP: the most that it may have outstanding, less one.
+        max_pending: u8,
+        /// The address word.
+        address: u64,
+    },
     /// A write buffer flush.
     WriteBuffer,
     /// Translation was switched on or off.
@@ -204,6 +213,16 @@ impl<F: FrameSource, S: Store> Model<F, S> {
         let mut state = self.state();
         state.status |= status;
         state.protected = protected;
+    }
+
+    /// Has these errors in the fault status, as somebody before may have left them.
+    pub fn leave_errors(&self, errors: FaultStatus) {
+        self.state().faults |= errors;
+    }
+
+    /// Records a fault with these words in the next fault register.
+    pub fn fault(&self, low: u64, high: u64) {
+        self.state().keep_record(low, high);
     }
 
     /// Starts or ends trouble.

@@ -88,7 +88,12 @@ impl<F: FrameSource, S: Store> Model<F, S> {
             3 => {
                 let source = (low >> 32) as u16;
                 state.invalidate_device_tlb(source, high);
-                state.event(Event::DeviceTlb(source, high));
+                state.event(Event::DeviceTlb {
+                    source,
+                    physical_function: (low >> 52 << 4 | low >> 12 & 0xf) as u16,
+                    max_pending: (low >> 16 & 0x1f) as u8,
+                    address: high,
+                });
                 true
             }
             _ => self.wait_descriptor(low, high),

@@ -15,6 +15,7 @@ impl<F: FrameSource, S: Store> Model<F, S> {
         if state.trouble.global {
             return;
         }
+        state.check_command(command);
         let once = command & Global::ONE_SHOT;
         let was_on = state.status.contains(Global::TRANSLATION);
         let kept = state.status & Global::ONE_SHOT;
@@ -74,7 +75,7 @@ impl<F: FrameSource, S: Store> Model<F, S> {
             return;
         }
         let address = state.invalidate_address;
-        let ignored = command.granularity() == 3 && state.trouble.ignores_pages;
+        let ignored = state.trouble.ignores.contains(&command.granularity());
         let done = !ignored && state.invalidate_iotlb(command, address);
         if done {
             state.event(Event::Iotlb(command.with_busy(false), address));
@@ -153,12 +154,22 @@ impl<F: FrameSource, S: Store> Registers for &Model<F, S> {
                 state.faults -= FaultStatus::from_bits_truncate(value) & cleared;
                 self.run_queue(&mut state, false);
             }
-            FECTL => state.event[0] = value,
+            FECTL => {
+                if value & !(1 << 31) != 0 {
+                    state.violation("reserved bits in the fault event's control");
+                }
+                state.event[0] = value;
+            }
             FEDATA => state.event[1] = value,
             FEADDR => state.event[2] = value,
             FEUADDR => state.event[3] = value,
             // PRS follows EPM.
-            PMEN => state.protected = value & 1 << 31 | value >> 31,
+            PMEN => {
+                if value & 0x7fff_fffe != 0 {
+                    state.violation("reserved bits in PMEN");
+                }
+                state.protected = value & 1 << 31 | value >> 31;
+            }
             _ => match state.record_at(offset) {
                 Some((index, 12)) if value >> 31 != 0 => {
                     let record = FaultRecord::from_bits(state.records[index].1).with_fault(false);
@@ -174,7 +185,13 @@ impl<F: FrameSource, S: Store> Registers for &Model<F, S> {
     fn write64(&self, offset: u32, value: u64) {
         let mut state = self.state();
         match offset {
-            RTADDR => state.root_register = value,
+            RTADDR => {
+                // Bits 10 and 11 are the mode, 0 for legacy.
+                if value & 0xfff != 0 {
+                    state.violation("reserved bits, or another mode, in the root table's address");
+                }
+                state.root_register = value;
+            }
             CCMD => Model::<F, S>::context_command(&mut state, ContextCommand::from_bits(value)),
             IQT => {
                 state.tail = value & 0xff0;
@@ -183,6 +200,10 @@ impl<F: FrameSource, S: Store> Registers for &Model<F, S> {
             IQA => {
                 if state.status.contains(Global::QUEUE) {
                     state.violation("the queue's address changed while it is on");
+                }
+                // A frame of descriptors of 128 bits; no more is used here.
+                if value & 0xfff != 0 {
+                    state.violation("reserved bits, or another size, in the queue's address");
                 }
                 state.queue = value;
             }

@@ -49,7 +49,31 @@ impl<F: FrameSource, S: Store> Model<F, S> {
     }
 }
 
+/// GCMD's bits that mean something (§11.4.4.1): 23 to 31.
+const COMMANDS: u32 = 0xff80_0000;
+/// SFL, in bit 29 of GCMD: the fault log's pointer.
+const FAULT_LOG: u32 = 1 << 29;
+
 impl<S: Store> State<S> {
+    /// A command keeps the states as they are, does one thing, and repeats nothing that is done once
+    /// (§11.4.4.1).
+    pub(super) fn check_command(&mut self, command: Global) {
+        let (bits, once) = (command.bits(), Global::ONE_SHOT.bits() | FAULT_LOG);
+        let changed = (bits ^ self.status.bits()) & !once | bits & once;
+        if bits & !COMMANDS != 0 {
+            self.violation("reserved bits in a global command");
+        }
+        if (changed & COMMANDS).count_ones() > 1 {
+            self.violation("a global command that does several things at once");
+        }
+        if bits & FAULT_LOG != 0 || command.contains(Global::INTERRUPT_TABLE) {
+            self.violation("a pointer is taken over that nobody has set");
+        }
+        if command.contains(Global::QUEUE) && !self.extended.queue() {
+            self.violation("a queue is switched on that the unit does not have");
+        }
+    }
+
     fn check_context(&mut self, low: u64, high: u64) {
         let (entry, upper) = (ContextLow::from_bits(low), ContextHigh::from_bits(high));
         if !entry.present() {
@@ -91,7 +115,12 @@ impl<S: Store> State<S> {
                     && low & 0xffff_ffff_0000_ff00 == 0
                     && (granularity == 3 && high & 0xf80 == 0 && aligned || granularity != 3 && high == 0)
             }
-            3 => self.extended.device_tlb() && low & 0x000f_0000_ffe0_0ff0 == 0 && high & 0xffe == 0,
+            3 => {
+                // PFSID means something only where invalidations are throttled (ECAP.DIT, bit 41).
+                let throttled = self.extended.into_bits() & 1 << 41 != 0;
+                let reserved = if throttled { 0x000f_0000_ffe0_0ff0 } else { 0xffff_0000_ffe0_fff0 };
+                self.extended.device_tlb() && low & reserved == 0 && high & 0xffe == 0
+            }
             5 => low & 0xffff_ff80 == 0 && high & 3 == 0,
             _ => false,
         };

@@ -206,6 +206,15 @@ impl<F: FrameSource, S: Store> Model<F, S> {
 
 impl<S: Store> State<S> {
     fn record(&mut self, source: u16, address: u64, write: bool, reason: Reason) {
+        let record = FaultRecord::new()
+            .with_source_id(source)
+            .with_reason(reason.0)
+            .with_type1(!write)
+            .with_fault(true);
+        self.keep_record(address & !0xfff, record.into_bits());
+    }
+
+    pub(super) fn keep_record(&mut self, low: u64, high: u64) {
         if self.faults.contains(FaultStatus::OVERFLOW) {
             return;
         }
@@ -214,12 +223,7 @@ impl<S: Store> State<S> {
             self.faults |= FaultStatus::OVERFLOW;
             return;
         }
-        let record = FaultRecord::new()
-            .with_source_id(source)
-            .with_reason(reason.0)
-            .with_type1(!write)
-            .with_fault(true);
-        self.records[index] = (address & !0xfff, record.into_bits());
+        self.records[index] = (low, high);
         self.next_record = (index + 1) % self.records().len();
     }
 
