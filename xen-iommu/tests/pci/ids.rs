@@ -1,6 +1,9 @@
 //! The requester ids that DMA may carry.
 
 use testkit::bus::{Bus, Function, port};
+use xen_iommu::Sbdf;
+use xen_iommu::pci::RequesterIds;
+use xen_iommu::pci::alias::MAX_IDS;
 
 use crate::kit::{at, function, groups, ids};
 
@@ -136,4 +139,28 @@ fn more_bridges_than_ids_fit_is_said() {
     assert!(function(&bus, at(7, 0, 0)).ids.is_complete());
     let deep = function(&bus, at(20, 0, 0)).ids;
     assert!(!deep.is_complete() && deep.len() == 16);
+}
+
+#[test]
+fn ids_are_there_once_and_their_own_comes_first() {
+    let own = Sbdf::new(1, 2, 3, 0);
+    let mut ids = RequesterIds::from(own);
+    assert_eq!((ids.own(), ids.len(), ids.is_complete()), (own, 1, true));
+    let other = Sbdf::new(1, 2, 0, 0);
+    assert!(ids.add(other) && ids.add(own) && ids.add(other));
+    assert_eq!((ids.iter().collect::<Vec<_>>(), ids.len()), (vec![own, other], 2));
+    assert!(ids.contains(other) && !ids.contains(Sbdf::new(0, 2, 0, 0)));
+    assert!(ids.meets(&RequesterIds::one(other)) && !ids.meets(&RequesterIds::one(Sbdf::new(1, 2, 4, 0))));
+    assert_ne!(ids, RequesterIds::one(own));
+}
+
+#[test]
+fn one_id_too_many_is_said() {
+    let mut ids = RequesterIds::one(Sbdf::new(1, 2, 3, 0));
+    let at = |number| Sbdf::new(1, 9, number, 0);
+    assert!((1..16).all(|number| ids.add(at(number))));
+    assert!(ids.is_complete() && format!("{ids:?}").ends_with("0001:09:0f.0]"));
+    assert!(!ids.add(at(16)) && ids.add(at(15)));
+    assert_eq!((ids.len(), ids.is_complete(), ids.contains(at(16))), (MAX_IDS, false, false));
+    assert!(format!("{ids:?}").ends_with("0001:09:0f.0, ..]"));
 }

@@ -8,6 +8,7 @@
 )]
 
 mod acs;
+mod functions;
 mod ids;
 mod isolation;
 mod kit;
