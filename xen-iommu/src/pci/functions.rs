@@ -46,7 +46,7 @@ impl FunctionIds {
     fn at(self, number: u16) -> Sbdf {
         let distance = self.offset.wrapping_add(self.stride.wrapping_mul(number));
         let id = self.function.source_id().wrapping_add(distance);
-        Sbdf::from_raw(u32::from(self.function.segment()) << 16 | u32::from(id))
+        Sbdf::from_source_id(self.function.segment(), id)
     }
 
     /// Whether `source` is one of them.
@@ -72,12 +72,9 @@ pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
     let space = Space::new(function, pci);
     let express = space.capability(CAPABILITY_EXPRESS)?;
     let enabled = space.read(express.checked_add(8)?) & 1 << 9 != 0;
-    // How many of the upper bits of a function number it may use.
+    // How many of the upper bits of a function number it may use; without any the distance would be 8.
     let bits = space.read(express.checked_add(4)?) >> 3 & 3;
-    if !enabled || bits == 0 {
-        return None;
-    }
-    FunctionIds::phantom(function, 8_u8.checked_shr(bits)?)
+    FunctionIds::phantom(function, 8_u8.checked_shr(bits)?).filter(|_| enabled)
 }
 
 /// The virtual functions that `function` may have: all of its `TotalVFs`, at the offset and stride that it
