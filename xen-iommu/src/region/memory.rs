@@ -99,11 +99,9 @@ pub trait ReserveFrames {
     /// [`FramesInUse`] if some of them are in use already; nothing has changed then.
     fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse>;
 
-    /// Is told of `pages` that the memory map does not know, and that now count as reserved: not to be given
+    /// Is told of pages that the memory map does not know, and that now count as reserved: not to be given
     /// to devices or as hot-plugged RAM.
-    fn take_as_reserved(&mut self, pages: MfnRange) {
-        let _ = pages;
-    }
+    fn take_as_reserved(&mut self, _unknown: MfnRange) {}
 }
 
 /// A hypervisor that gives no RAM away: every region in RAM is rejected.
