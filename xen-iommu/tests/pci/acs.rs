@@ -23,6 +23,8 @@ fn what_is_offered_and_isolates_is_set_and_the_rest_is_left() {
     let some = enable(port().acs(0x05, 0)).unwrap();
     assert_eq!(some.on, Controls::SOURCE_VALIDATION | Controls::REQUEST_REDIRECT);
     assert!(some.isolates(), "the rest cannot be controlled, and holds");
+    let half_on = enable(port().acs(ACS_ISOLATION, 0x04)).unwrap();
+    assert_eq!((half_on.on.bits(), half_on.isolates()), (0x1d, true));
     // The registers that cannot be written say so.
     let stuck = enable(port().acs(ACS_ISOLATION, 0).writable(0x104, 0)).unwrap();
     assert!(!stuck.isolates() && stuck.on.is_empty());
@@ -65,9 +67,16 @@ fn an_older_intel_pch_needs_two_steps() {
         })
     };
     assert!(!isolated(true), "the port does not check ids yet");
-    let enabled = acs::enable(PORT, &bus).unwrap();
-    assert!(enabled.isolates() && enabled.on == Controls::SOURCE_VALIDATION);
-    assert!(!isolated(false) && isolated(true));
+    for _ in 0..2 {
+        let enabled = acs::enable(PORT, &bus).unwrap();
+        assert!(enabled.isolates() && enabled.on == Controls::SOURCE_VALIDATION);
+        assert!(!isolated(false) && isolated(true));
+    }
+    // One whose bit cannot be set, whatever else is in the register.
+    let stuck = port.set(0xd8, 0xfbff_ffff).writable(0xd8, 0);
+    let enabled = enable(stuck).unwrap();
+    assert_eq!((enabled.offered, enabled.on), (Controls::SOURCE_VALIDATION, Controls::empty()));
+    assert!(!enabled.isolates());
 }
 
 #[test]
