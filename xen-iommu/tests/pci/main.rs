@@ -8,6 +8,7 @@
 )]
 
 mod acs;
+mod config;
 mod functions;
 mod ids;
 mod isolation;
