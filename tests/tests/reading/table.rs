@@ -156,6 +156,11 @@ fn a_bridge_scope_that_ends_at_an_endpoint_means_that() {
         );
         assert_eq!(frames(registry, IGD), [(0x30000, 1)]);
     });
+    let odd = StructureBuilder::rmrr(0, 0x3000_0000, 0x3000_0ffe).scope(ScopeBuilder::bridge(0, &[(2, 0)]));
+    read(&table([odd]), "", |_, found| {
+        let repairs = "limit widened to its page's end, bridge scope taken as the endpoint it names";
+        assert_eq!(found, [format!("[0x30000000, 0x30000ffe]: repaired: {repairs}")]);
+    });
     let bridge =
         StructureBuilder::rmrr(0, 0x3000_0000, 0x3000_0fff).scope(ScopeBuilder::endpoint(0, &[(0x1c, 0)]));
     read(&table([bridge]), "", |registry, found| {

@@ -128,11 +128,11 @@ pub(super) fn reserve(
         if frames.take_out_of_ram(pages).is_err() {
             return Err(Rejection::InRam { ram });
         }
-        repairs |= Repairs::TAKEN_OUT_OF_RAM;
+        repairs.insert(Repairs::TAKEN_OUT_OF_RAM);
     }
     for (unknown, _) in runs(map, pages, |_| true).filter(|&(_, covered)| !covered) {
         frames.take_as_reserved(unknown);
-        repairs |= Repairs::UNKNOWN_TAKEN_AS_RESERVED;
+        repairs.insert(Repairs::UNKNOWN_TAKEN_AS_RESERVED);
     }
     Ok(repairs)
 }

@@ -261,12 +261,45 @@ fn a_region_that_a_unit_cannot_express_is_rejected() {
 #[test]
 fn verdicts_read_as_sentences() {
     use std::string::ToString;
-    let verdict = Verdict::Repaired(pages(1, 2), Repairs::BASE_WIDENED | Repairs::TAKEN_OUT_OF_RAM);
-    assert_eq!(verdict.to_string(), "repaired: base widened to its page's start, frames taken out of RAM");
-    let verdict = Verdict::Rejected(Rejection::InRam { ram: pages(0x10, 0x20) });
-    assert_eq!(verdict.to_string(), "rejected: frames 0x10 to 0x1f are RAM in use");
+    let page = pages(1, 2);
+    for (verdict, sentence) in [
+        (Verdict::Accepted(page), "accepted"),
+        (
+            Verdict::Repaired(page, Repairs::BASE_WIDENED | Repairs::TAKEN_OUT_OF_RAM),
+            "repaired: base widened to its page's start, frames taken out of RAM",
+        ),
+        (
+            Verdict::Repaired(page, Repairs::all()),
+            "repaired: base widened to its page's start, limit widened to its page's end, \
+             memory that the map does not know taken as reserved, frames taken out of RAM, \
+             bridge scope taken as the endpoint it names",
+        ),
+        (Verdict::Dormant(page, Repairs::empty()), "dormant: no device of it is present"),
+        (
+            Verdict::Dormant(page, Repairs::LIMIT_WIDENED),
+            "dormant: no device of it is present; repaired: limit widened to its page's end",
+        ),
+        (
+            Verdict::Rejected(Rejection::InRam { ram: pages(0x10, 0x20) }),
+            "rejected: frames 0x10 to 0x1f are RAM in use",
+        ),
+    ] {
+        assert_eq!(verdict.to_string(), sentence);
+    }
     let bar = Bar { device: DEVICE, base: 0x8_0000, limit: 0x8_3fff };
     for (rejection, sentence) in [
+        (
+            Rejection::BaseAboveLimit { base: 0x2000, limit: 0x1fff },
+            "its base 0x2000 is above its limit 0x1fff",
+        ),
+        (
+            Rejection::BeyondAddressWidth { limit: 0x80_0000_0000, width: 39 },
+            "its limit 0x8000000000 is beyond the host address width of 39 bits",
+        ),
+        (
+            Rejection::Overflow { base: 0, limit: u64::MAX },
+            "0x0 to 0xffffffffffffffff is more than 2^64 - 1 bytes long",
+        ),
         (Rejection::NoScope, "no device scope names a device for it"),
         (Forbidden::OverInterrupts.into(), "it is over the interrupts' range, 0xfee00000 to 0xfeefffff"),
         (
