@@ -91,13 +91,13 @@ pub struct OptionError {
 
 /// Reads the value of one `rmrr=` option (what follows the first `=`), region by region.
 pub fn regions(value: &str) -> impl Iterator<Item = Result<OptionRegion<'_>, OptionError>> {
-    let mut next = Some(0_usize);
+    let mut next = 0_usize;
     core::iter::from_fn(move || {
-        let start = next?;
+        let start = next;
         let rest = value.get(start..)?;
         let text = rest.split(';').next().unwrap_or(rest);
-        let behind = start.saturating_add(text.len());
-        next = (behind < value.len()).then(|| behind.saturating_add(1));
+        // Behind the semicolon; where there is none that is beyond the value's end.
+        next = start.saturating_add(text.len()).saturating_add(1);
         Some(
             region(text, start)
                 .map_err(|error| OptionError { position: error.position.saturating_add(start), ..error }),
