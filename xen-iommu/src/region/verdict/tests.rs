@@ -115,6 +115,8 @@ fn bounds_are_checked_to_the_last_byte() {
         let overflow = Rejection::Overflow { base, limit: u64::MAX };
         assert_eq!(judged(base, u64::MAX, 64), Verdict::Rejected(overflow));
     }
+    // A page less, of which only the interrupts' range is wrong.
+    assert_eq!(bounds(0x1000, u64::MAX, 64), Ok((pages(1, 1 << 52), Repairs::empty())));
 }
 
 #[test]
