@@ -123,10 +123,11 @@ fn known_functions_carry_anothers_id() {
 fn who_may_carry_any_id_of_its_bus_is_never_complete() {
     let bus = Bus::new()
         .with(at(0, 1, 0), root_port(1, 1).acs(0x1d, 0x1d))
-        .with(at(1, 0, 0), Function::new(0x8086, 0x2954).express(port::ENDPOINT))
-        .with(at(1, 3, 0), Function::endpoint().express(port::ENDPOINT));
-    assert!(!function(&bus, at(1, 0, 0)).ids.is_complete());
-    assert_eq!(groups(&bus), [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(1, 3, 0)]]);
+        .with(at(1, 0, 0), Function::endpoint().express(port::ENDPOINT))
+        .with(at(1, 3, 0), Function::new(0x8086, 0x2954).express(port::ENDPOINT))
+        .with(at(1, 4, 0), Function::endpoint().express(port::ENDPOINT));
+    assert!(!function(&bus, at(1, 3, 0)).ids.is_complete());
+    assert_eq!(groups(&bus), [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(1, 3, 0), at(1, 4, 0)]]);
 }
 
 #[test]
