@@ -111,11 +111,13 @@ fn known_functions_carry_anothers_id() {
         .with(at(0, 3, 0), root_port(3, 3))
         .with(at(3, 0xe, 0), Function::new(0x9005, 0x0285).subsystem(0x9005, 0x02bc))
         .with(at(3, 0xf, 0), Function::new(0x9005, 0x0285).subsystem(0x9005, 0x02bd))
+        .with(at(3, 0x10, 0), Function::new(0x9005, 0x0285).subsystem(0x1028, 0x02bc))
         .with(at(0, 4, 0), Function::new(0x8086, 0x2264));
     assert_eq!(ids(&bus, at(1, 0, 0)), [at(1, 0, 0), at(1, 0, 1)]);
     assert_eq!(ids(&bus, at(0, 2, 1)), [at(0, 2, 1), at(0, 2, 0)]);
     assert_eq!(ids(&bus, at(3, 0xe, 0)), [at(3, 0xe, 0), at(3, 1, 0)]);
     assert_eq!(ids(&bus, at(3, 0xf, 0)), [at(3, 0xf, 0)], "another subsystem");
+    assert_eq!(ids(&bus, at(3, 0x10, 0)), [at(3, 0x10, 0)], "another vendor's");
     assert_eq!(ids(&bus, at(0, 4, 0)), [at(0, 4, 0), at(0, 0x10, 0), at(0, 0x11, 0), at(0, 0x12, 3)]);
 }
 
