@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::platform::Sbdf;
-use crate::region::forbidden::{Bar, Window};
+use crate::region::forbidden::{Bar, Window, Windows, check};
 use crate::region::intake::Host;
 use crate::region::memory::{FramesInUse, KeepRam, MemoryKind, MemoryMap, MemoryRegion, ReserveFrames};
 use crate::region::record::{Devices, Origin, Record};
@@ -240,6 +240,24 @@ fn no_region_is_over_what_decodes_as_something_else() {
     assert_eq!(in_ram(&both, (0x8_3000, 0x8_3fff), &[bar(Sbdf::new(0, 1, 9, 0))], None).0, None);
     let beyond = Sbdf::new(0, 2, 9, 0);
     assert!(in_ram(&both, (0x8_3000, 0x8_3fff), &[bar(beyond)], None).0.is_some());
+}
+
+#[test]
+fn windows_are_kept_as_the_hypervisor_likes() {
+    let array = [
+        Window::UnitRegisters { base: 0xfed9_0000, limit: 0xfed9_0fff },
+        Window::ConfigSpace { base: 0xe000_0000, limit: 0xefff_ffff },
+    ];
+    let slice = &array[..];
+    let visitor = |visit: &mut dyn FnMut(Window)| array.into_iter().for_each(visit);
+    let kept: [&dyn Windows; 3] = [&array, &slice, &visitor];
+    for windows in kept {
+        let over = |start, end| check(windows, pages(start, end), [Devices::Function(DEVICE)].into_iter());
+        assert_eq!(over(0xef000, 0xf0001), Some(Forbidden::OverConfigSpace { base: 0xe000_0000 }));
+        let both = over(0xe0000, 0xfed91);
+        assert_eq!(both, Some(Forbidden::OverUnitRegisters { base: 0xfed9_0000 }), "the first");
+        assert_eq!(over(0xf0000, 0xfed90), None);
+    }
 }
 
 #[test]
