@@ -245,6 +245,8 @@ mod tests {
                 Ok((12, 1, Vec::from([igd])))
             ]
         );
+        // 1 GiB is the most.
+        assert_eq!(read("40000-7ffff=0:2.0"), [Ok((0x40000, 0x40000, Vec::from([igd])))]);
         // 00:00.0 is a device like any other.
         assert_eq!(read("1=0:0.0,0:2.0"), [Ok((1, 1, Vec::from([Sbdf::new(0, 0, 0, 0), igd])))]);
     }
