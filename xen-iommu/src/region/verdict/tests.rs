@@ -71,6 +71,8 @@ fn whole_reserved_pages_are_accepted() {
     let map = [region(0x8000_0000, 0x9000_0000, RESERVED)];
     let verdict = judge(0x8000_0000, 0x8000_0fff, 39, &map, &mut KeepRam);
     assert_eq!(verdict, Verdict::Accepted(pages(0x80000, 0x80001)));
+    let borrowed = map.as_slice();
+    assert_eq!(judge(0x8000_0000, 0x8000_0fff, 39, &borrowed, &mut KeepRam), verdict);
     assert_eq!(verdict.dormant(), Verdict::Dormant(pages(0x80000, 0x80001), Repairs::empty()));
     assert_eq!(verdict.dormant().awake(), verdict);
     assert_eq!(verdict.dormant().pages(), verdict.pages());
