@@ -163,4 +163,17 @@ mod tests {
         assert!(arena.slice(17, |_| 0_u8).is_err());
         assert_eq!(*arena.object(5_u8).unwrap(), 5);
     }
+
+    #[test]
+    fn all_of_it_can_be_used() {
+        let mut memory = [MaybeUninit::uninit(); 16];
+        let mut arena = Arena::new(&mut memory);
+        assert_eq!(arena.collect(0_u8..16).map(|all| all.len()), Ok(16));
+        assert_eq!(arena.left(), 0);
+        assert_eq!(arena.object(()), Ok(&mut ()), "what takes no room");
+        let refused = arena.object(7_u8).unwrap_err();
+        assert_eq!(refused, OutOfMemory { wanted: 1, left: 0 });
+        let words = std::format!("{refused}");
+        assert_eq!(words, "1 bytes are needed and 0 are left of the memory given at boot");
+    }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Index<'m> {
     slots: &'m mut [u32],
     /// Leaves of 32 bits those that number the slots.
     shift: u32,
+    /// How many more may be in.
+    room: usize,
 }
 
 impl<'m> Index<'m> {
@@ -19,7 +21,7 @@ impl<'m> Index<'m> {
         let twice = capacity.max(1).saturating_mul(2);
         let len = twice.checked_next_power_of_two().unwrap_or(usize::MAX);
         let slots = arena.slice(len, |_| NONE)?;
-        Ok(Self { slots, shift: u32::BITS.saturating_sub(len.trailing_zeros()) })
+        Ok(Self { slots, shift: u32::BITS.saturating_sub(len.trailing_zeros()), room: capacity })
     }
 
     /// What `at` finds under one of the numbers of `key`; `at` is to answer `None` for other keys' numbers.
@@ -41,13 +43,14 @@ impl<'m> Index<'m> {
 
     /// Adds a number, unless as many are in as there is room for.
     pub(crate) fn insert(&mut self, key: Sbdf, number: u32) {
+        let Some(room) = self.room.checked_sub(1) else { return };
         let mut slot = self.home(key);
-        for _ in 0..self.slots.len() / 2 {
-            match self.slots.get_mut(slot) {
-                Some(free) if *free == NONE => return *free = number,
-                _ => slot = self.after(slot),
-            }
+        // Half of the slots are free.
+        while self.slots.get(slot).is_some_and(|there| *there != NONE) {
+            slot = self.after(slot);
         }
+        self.set(slot, number);
+        self.room = room;
     }
 
     /// Takes a number out; `key_of` tells the key of any number that is in.
@@ -75,6 +78,7 @@ impl<'m> Index<'m> {
             slot = self.after(slot);
         }
         self.set(gap, NONE);
+        self.room = self.room.saturating_add(1);
     }
 
     fn set(&mut self, slot: usize, number: u32) {
@@ -129,7 +133,11 @@ mod tests {
                 } else if !insert && map.remove(&raw).is_some() {
                     index.remove(key, raw, |number| Some(Sbdf::from_raw(number)));
                 }
-                let found: Vec<u32> = (0..24)
+                if map.len() == CAPACITY {
+                    index.insert(Sbdf::from_raw(24), 24);
+                }
+                index.remove(Sbdf::from_raw(25), 25, |number| Some(Sbdf::from_raw(number)));
+                let found: Vec<u32> = (0..26)
                     .filter(|raw| index.find(Sbdf::from_raw(*raw), |n| (n == *raw).then_some(())).is_some())
                     .collect();
                 prop_assert_eq!(found, map.keys().copied().collect::<Vec<_>>());
@@ -145,5 +153,29 @@ mod tests {
         assert!(Index::new(9, &mut arena).is_err());
         let index = Index::new(0, &mut arena).unwrap();
         assert_eq!(index.find(Sbdf::from_raw(7), Some), None);
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_as_were_asked_for() {
+        let mut memory = [MaybeUninit::uninit(); 64];
+        let mut arena = Arena::new(&mut memory);
+        for capacity in [0, 1, 3] {
+            let mut index = Index::new(capacity, &mut arena).unwrap();
+            // All of one key.
+            let key = Sbdf::new(0, 0, 2, 0);
+            (0..9).for_each(|number| index.insert(key, number));
+            let found = |index: &Index<'_>| {
+                let is_in =
+                    |number: &u32| index.find(key, |there| (there == *number).then_some(())).is_some();
+                (0..9).filter(is_in).collect::<Vec<_>>()
+            };
+            assert_eq!(found(&index).len(), capacity);
+            for number in 0..9 {
+                index.remove(key, number, |_| Some(key));
+            }
+            assert_eq!(found(&index), []);
+            (4..9).for_each(|number| index.insert(key, number));
+            assert_eq!(found(&index), (4..).take(capacity).collect::<Vec<_>>());
+        }
     }
 }

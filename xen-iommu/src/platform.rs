@@ -23,6 +23,13 @@ impl Sbdf {
         Self(raw)
     }
 
+    /// From a segment and a 16-bit source id.
+    #[must_use]
+    pub const fn from_source_id(segment: u16, source_id: u16) -> Self {
+        let [bus, devfn] = source_id.to_be_bytes();
+        Self::new(segment, bus, devfn >> 3, devfn)
+    }
+
     /// Xen's number.
     #[must_use]
     pub const fn raw(self) -> u32 {
@@ -240,4 +247,47 @@ pub trait RemappingHardware {
     /// The width in bits of the guest addresses that the requester's unit translates; `None` where there is
     /// no unit, or it is not known.
     fn address_width(&self, requester: RequesterId) -> Option<u8>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    /// The layout of Xen's `machine_sbdf`.
+    #[test]
+    fn a_function_is_one_number() {
+        for (raw, (segment, bus, device, function), words) in [
+            (0, (0, 0, 0, 0), "0000:00:00.0"),
+            (0x0000_00a0, (0, 0, 0x14, 0), "0000:00:14.0"),
+            (0x0000_03ff, (0, 3, 0x1f, 7), "0000:03:1f.7"),
+            (0x0001_021a, (1, 2, 3, 2), "0001:02:03.2"),
+            (0xabcd_ef5d, (0xabcd, 0xef, 0xb, 5), "abcd:ef:0b.5"),
+            (0xffff_ffff, (0xffff, 0xff, 0x1f, 7), "ffff:ff:1f.7"),
+        ] {
+            let sbdf = Sbdf::from_raw(raw);
+            assert_eq!(sbdf, Sbdf::new(segment, bus, device, function));
+            assert_eq!(sbdf, Sbdf::from_source_id(segment, raw as u16));
+            assert_eq!((sbdf.raw(), sbdf.source_id(), sbdf.devfn()), (raw, raw as u16, raw as u8));
+            let parts = (sbdf.segment(), sbdf.bus(), sbdf.device(), sbdf.function());
+            assert_eq!(parts, (segment, bus, device, function));
+            assert_eq!((sbdf.to_string(), std::format!("{sbdf:?}")), (words.into(), words.into()));
+            assert_eq!(RequesterId::from(sbdf), RequesterId { id: sbdf, unit_of: sbdf });
+
+            let address = pci_types::PciAddress::new(segment, bus, device, function);
+            assert_eq!((pci_types::PciAddress::from(sbdf), Sbdf::from(address)), (address, sbdf));
+            let device = xen_abi::PciDevice::from_machine_sbdf(raw);
+            assert_eq!((xen_abi::PciDevice::from(sbdf), Sbdf::from(device)), (device, sbdf));
+        }
+        assert_eq!(Sbdf::new(0, 1, 0x22, 0xb), Sbdf::new(0, 1, 2, 3), "5 bits, and 3 bits");
+    }
+
+    #[test]
+    fn names_are_as_in_the_log() {
+        let id = Sbdf::new(0, 3, 0, 0);
+        let behind_bridge = RequesterId { id, unit_of: Sbdf::new(0, 3, 1, 0) };
+        assert_eq!(behind_bridge.to_string(), "0000:03:00.0");
+        assert_eq!((DomId(7).to_string(), std::format!("{:?}", DomId::IO)), ("d7".into(), "d32753".into()));
+    }
 }

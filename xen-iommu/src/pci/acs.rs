@@ -111,10 +111,9 @@ pub fn enable(function: Sbdf, pci: &impl ConfigRegionAccess) -> Option<Enabled> 
         return Some(Enabled { offered: Controls::SOURCE_VALIDATION, on });
     }
     let registers = Registers::find(&space, part)?;
-    let missing = registers.read(&space);
-    let missing = (missing.offered & Controls::ISOLATION).difference(missing.on);
-    if !missing.is_empty() {
-        registers.set(&space, missing);
+    let found = registers.read(&space);
+    if !found.isolates() {
+        registers.set(&space, found.offered & Controls::ISOLATION);
     }
     Some(registers.read(&space))
 }
@@ -189,7 +188,7 @@ impl PchPeers {
             return None;
         }
         let base = u64::from(base & !0x3fff);
-        Some(Self { strap: base | 0x1104, decode: base | 0x1014 })
+        Some(Self { strap: base.saturating_add(0x1104), decode: base.saturating_add(0x1014) })
     }
 
     /// Whether the ports are kept apart, by the values of the two registers.

@@ -160,38 +160,3 @@ impl fmt::Debug for RequesterIds {
         if self.complete { list.finish() } else { list.finish_non_exhaustive() }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::format;
-    use std::vec::Vec;
-
-    use super::*;
-
-    const OWN: Sbdf = Sbdf::new(1, 2, 3, 0);
-
-    #[test]
-    fn ids_are_there_once_and_their_own_comes_first() {
-        let mut ids = RequesterIds::from(OWN);
-        assert_eq!((ids.own(), ids.len(), ids.is_complete()), (OWN, 1, true));
-        let other = Sbdf::new(1, 2, 0, 0);
-        assert!(ids.add(other) && ids.add(OWN) && ids.add(other));
-        assert_eq!(ids.iter().collect::<Vec<_>>(), [OWN, other]);
-        assert!(ids.contains(other) && !ids.contains(Sbdf::new(0, 2, 0, 0)));
-        assert!(
-            ids.meets(&RequesterIds::one(other)) && !ids.meets(&RequesterIds::one(Sbdf::new(1, 2, 4, 0)))
-        );
-        assert_ne!(ids, RequesterIds::one(OWN));
-    }
-
-    #[test]
-    fn one_too_many_is_said() {
-        let mut ids = RequesterIds::one(OWN);
-        let at = |number| Sbdf::new(1, 9, number, 0);
-        assert!((1..16).all(|number| ids.add(at(number))));
-        assert!(ids.is_complete());
-        assert!(!ids.add(at(16)) && ids.add(at(15)));
-        assert_eq!((ids.len(), ids.is_complete(), ids.contains(at(16))), (MAX_IDS, false, false));
-        assert!(format!("{ids:?}").ends_with("0001:09:0f.0, ..]"));
-    }
-}

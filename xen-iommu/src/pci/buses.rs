@@ -97,7 +97,7 @@ impl<'m> Buses<'m> {
     }
 
     fn function(&self, source_id: u16) -> Sbdf {
-        Sbdf::from_raw(u32::from(self.range.segment) << 16 | u32::from(source_id))
+        Sbdf::from_source_id(self.range.segment, source_id)
     }
 
     /// The bridge that leads to `bus`, or below which it is.

@@ -125,7 +125,7 @@ impl<'a, A: ConfigRegionAccess> Space<'a, A> {
         let mut offset = 0x100_u16;
         for _ in 0..EXTENDED_CAPABILITIES {
             let header = self.read(offset);
-            if header == 0 || header == u32::MAX {
+            if header == u32::MAX {
                 return None;
             }
             if header as u16 == wanted {

@@ -46,7 +46,7 @@ impl FunctionIds {
     fn at(self, number: u16) -> Sbdf {
         let distance = self.offset.wrapping_add(self.stride.wrapping_mul(number));
         let id = self.function.source_id().wrapping_add(distance);
-        Sbdf::from_raw(u32::from(self.function.segment()) << 16 | u32::from(id))
+        Sbdf::from_source_id(self.function.segment(), id)
     }
 
     /// Whether `source` is one of them.
@@ -72,12 +72,9 @@ pub fn phantom_functions(function: Sbdf, pci: &impl ConfigRegionAccess) -> Optio
     let space = Space::new(function, pci);
     let express = space.capability(CAPABILITY_EXPRESS)?;
     let enabled = space.read(express.checked_add(8)?) & 1 << 9 != 0;
-    // How many of the upper bits of a function number it may use.
+    // How many of the upper bits of a function number it may use; without any the distance would be 8.
     let bits = space.read(express.checked_add(4)?) >> 3 & 3;
-    if !enabled || bits == 0 {
-        return None;
-    }
-    FunctionIds::phantom(function, 8_u8.checked_shr(bits)?)
+    FunctionIds::phantom(function, 8_u8.checked_shr(bits)?).filter(|_| enabled)
 }
 
 /// The virtual functions that `function` may have: all of its `TotalVFs`, at the offset and stride that it
@@ -116,119 +113,4 @@ fn of_sr_iov<A: ConfigRegionAccess>(
     let ids = FunctionIds { function, offset, stride, count: count.min(most) };
     // Without a stride there is room for one; without an offset it would be the function itself.
     (count > 0 && offset != 0 && (stride != 0 || count == 1)).then_some(ids)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::vec::Vec;
-
-    use acpi_dmar::pci_types::PciAddress;
-
-    use super::*;
-
-    struct Config(BTreeMap<u16, u32>);
-
-    #[expect(unsafe_code, reason = "the trait's methods are unsafe; these touch nothing")]
-    impl ConfigRegionAccess for Config {
-        unsafe fn read(&self, _: PciAddress, offset: u16) -> u32 {
-            self.0.get(&offset).copied().unwrap_or(0)
-        }
-
-        unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
-    }
-
-    const FUNCTION: Sbdf = Sbdf::new(1, 2, 3, 1);
-
-    fn express(capabilities: u32, control: u32) -> Config {
-        // A power management capability comes first.
-        Config(BTreeMap::from([
-            (4, 1 << 20),
-            (0x34, 0x41),
-            (0x40, 0x5001),
-            (0x50, 0x10),
-            (0x54, capabilities),
-            (0x58, control),
-        ]))
-    }
-
-    #[test]
-    fn phantom_functions_are_those_switched_on() {
-        let numbers = |bits: u32, control, function: Sbdf| {
-            let found = phantom_functions(function, &express(bits << 3, control));
-            found.map(|ids| ids.iter().map(Sbdf::function).collect::<Vec<_>>())
-        };
-        assert_eq!(numbers(1, 1 << 9, FUNCTION), Some(std::vec![5]));
-        assert_eq!(numbers(2, 1 << 9, FUNCTION), Some(std::vec![3, 5, 7]));
-        assert_eq!(numbers(3, 1 << 9, Sbdf::new(1, 2, 3, 0)), Some((1..8).collect()));
-        // Off, none, a function that would be its own phantom's, and no list of capabilities at all.
-        assert_eq!(numbers(1, 0, FUNCTION), None);
-        assert_eq!(numbers(0, 1 << 9, FUNCTION), None);
-        assert_eq!(numbers(3, 1 << 9, FUNCTION), None);
-        assert_eq!(phantom_functions(FUNCTION, &Config(BTreeMap::new())), None);
-    }
-
-    #[test]
-    fn virtual_functions_cross_buses() {
-        let config = |total: u32, place: u32| {
-            Config(BTreeMap::from([
-                (4, 1 << 20),
-                (0x34, 0x40),
-                (0x40, 0x10),
-                (0x100, 0x1401_0001),
-                (0x140, 0x0001_0010),
-                (0x14c, total << 16 | 8),
-                (0x154, place),
-            ]))
-        };
-        let found = virtual_functions(FUNCTION, &config(64, 2 << 16 | 0x80)).unwrap();
-        assert_eq!(found.iter().count(), 64);
-        // 02:03.1 is 0x219: from 0x299 on, by twos.
-        assert_eq!(found.iter().next(), Some(Sbdf::new(1, 2, 0x13, 1)));
-        assert_eq!(found.iter().last(), Some(Sbdf::new(1, 3, 2, 7)));
-        for id in 0..=u16::MAX {
-            let source = Sbdf::from_raw(1 << 16 | u32::from(id));
-            assert_eq!(found.contains(source), found.iter().any(|one| one == source), "{source}");
-        }
-        assert!(!found.contains(Sbdf::new(0, 2, 0x13, 1)), "another segment");
-        for (total, place) in [(0, 0x2_0080), (4, 0x2_0000), (4, 0x80)] {
-            assert_eq!(virtual_functions(FUNCTION, &config(total, place)), None);
-        }
-        assert!(virtual_functions(FUNCTION, &config(1, 0x80)).unwrap().contains(Sbdf::new(1, 2, 0x13, 1)));
-    }
-
-    #[test]
-    fn virtual_functions_are_there_when_they_are_enabled() {
-        let config = |control: u32, number: u32| {
-            Config(BTreeMap::from([
-                (4, 1 << 20),
-                (0x34, 0x40),
-                (0x40, 0x10),
-                (0x100, 0x0001_0010),
-                (0x108, control),
-                (0x10c, 8 << 16 | 8),
-                (0x110, number),
-                (0x114, 1 << 16 | 0x80),
-            ]))
-        };
-        let count = |control, number| {
-            enabled_virtual_functions(FUNCTION, &config(control, number)).map(|ids| ids.iter().count())
-        };
-        assert_eq!((count(1, 3), count(0, 3), count(1, 0)), (Some(3), None, None));
-        assert_eq!(count(0x11, 9), Some(8), "there are no more than the total");
-        let mut lapping = config(1, 0xffff);
-        lapping.0.extend([(0x10c, 0xffff_ffff), (0x114, 0x1000 << 16 | 0x80)]);
-        let ids: Vec<_> = enabled_virtual_functions(FUNCTION, &lapping).unwrap().iter().collect();
-        assert_eq!((ids.len(), ids[15]), (16, Sbdf::new(1, 0xf2, 0x13, 1)), "all the way round, once");
-    }
-
-    #[test]
-    fn lists_with_loops_end() {
-        let looping =
-            Config(BTreeMap::from([(4, 1 << 20), (0x34, 0x40), (0x40, 0x4001), (0x100, 0x1001_0001)]));
-        assert_eq!(phantom_functions(FUNCTION, &looping), None);
-        let looping =
-            Config(BTreeMap::from([(4, 1 << 20), (0x34, 0x40), (0x40, 0x4010), (0x100, 0x1001_0001)]));
-        assert_eq!(virtual_functions(FUNCTION, &looping), None);
-    }
 }

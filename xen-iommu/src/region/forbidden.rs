@@ -95,7 +95,7 @@ pub trait Windows {
     fn for_each(&self, visit: &mut dyn FnMut(Window));
 }
 
-impl Windows for [Window] {
+impl Windows for &[Window] {
     fn for_each(&self, visit: &mut dyn FnMut(Window)) {
         self.iter().copied().for_each(visit);
     }

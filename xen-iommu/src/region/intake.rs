@@ -83,8 +83,10 @@ impl<A, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
     fn judged(&mut self, record: &Record<'_>, is_awaited: bool, repairs: Repairs) -> Verdict {
         match self.checked(record, is_awaited) {
             Err(rejection) => Verdict::Rejected(rejection),
-            Ok((pages, more)) if (repairs | more).is_empty() => Verdict::Accepted(pages),
-            Ok((pages, more)) => Verdict::Repaired(pages, repairs | more),
+            Ok((pages, more)) => match repairs.union(more) {
+                none if none.is_empty() => Verdict::Accepted(pages),
+                repairs => Verdict::Repaired(pages, repairs),
+            },
         }
     }
 
@@ -106,7 +108,7 @@ impl<A, M: MemoryMap + ?Sized, F: ReserveFrames + ?Sized> Host<'_, A, M, F> {
             return Err(Rejection::BeyondUnit { limit: record.limit, width });
         }
         // Last, as frames once taken are not given back.
-        Ok((pages, repairs | reserve(pages, self.memory, self.frames)?))
+        Ok((pages, repairs.union(reserve(pages, self.memory, self.frames)?)))
     }
 }
 

@@ -92,11 +92,9 @@ pub trait ReserveFrames {
     /// [`FramesInUse`] if some of them are in use already; nothing has changed then.
     fn take_out_of_ram(&mut self, pages: MfnRange) -> Result<(), FramesInUse>;
 
-    /// Is told of `pages` that the memory map does not know, and that now count as reserved: not to be given
+    /// Is told of pages that the memory map does not know, and that now count as reserved: not to be given
     /// to devices or as hot-plugged RAM.
-    fn take_as_reserved(&mut self, pages: MfnRange) {
-        let _ = pages;
-    }
+    fn take_as_reserved(&mut self, _unknown: MfnRange) {}
 }
 
 /// A hypervisor that gives no RAM away: every region in RAM is rejected.
@@ -123,11 +121,11 @@ pub(super) fn reserve(
         if frames.take_out_of_ram(pages).is_err() {
             return Err(Rejection::InRam { ram });
         }
-        repairs |= Repairs::TAKEN_OUT_OF_RAM;
+        repairs.insert(Repairs::TAKEN_OUT_OF_RAM);
     }
     for (unknown, _) in runs(map, pages, |_| true).filter(|&(_, covered)| !covered) {
         frames.take_as_reserved(unknown);
-        repairs |= Repairs::UNKNOWN_TAKEN_AS_RESERVED;
+        repairs.insert(Repairs::UNKNOWN_TAKEN_AS_RESERVED);
     }
     Ok(repairs)
 }

@@ -96,7 +96,7 @@ impl<'m> RegistryBuilder<'m> {
         let mut count = 0_u32;
         let mut highest = Mfn::new(0);
         for region in by_start {
-            if count == 0 || region.range().start() >= highest {
+            if region.range().start() >= highest {
                 count = count.saturating_add(1);
             }
             region.set_cluster(count.saturating_sub(1));

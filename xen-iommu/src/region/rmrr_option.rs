@@ -91,13 +91,13 @@ pub struct OptionError {
 
 /// Reads the value of one `rmrr=` option (what follows the first `=`), region by region.
 pub fn regions(value: &str) -> impl Iterator<Item = Result<OptionRegion<'_>, OptionError>> {
-    let mut next = Some(0_usize);
+    let mut next = 0_usize;
     core::iter::from_fn(move || {
-        let start = next?;
+        let start = next;
         let rest = value.get(start..)?;
         let text = rest.split(';').next().unwrap_or(rest);
-        let behind = start.saturating_add(text.len());
-        next = (behind < value.len()).then(|| behind.saturating_add(1));
+        // Behind the semicolon; where there is none that is beyond the value's end.
+        next = start.saturating_add(text.len()).saturating_add(1);
         Some(
             region(text, start)
                 .map_err(|error| OptionError { position: error.position.saturating_add(start), ..error }),
@@ -245,6 +245,8 @@ mod tests {
                 Ok((12, 1, Vec::from([igd])))
             ]
         );
+        // 1 GiB is the most.
+        assert_eq!(read("40000-7ffff=0:2.0"), [Ok((0x40000, 0x40000, Vec::from([igd])))]);
         // 00:00.0 is a device like any other.
         assert_eq!(read("1=0:0.0,0:2.0"), [Ok((1, 1, Vec::from([Sbdf::new(0, 0, 0, 0), igd])))]);
     }

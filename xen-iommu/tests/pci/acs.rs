@@ -23,6 +23,8 @@ fn what_is_offered_and_isolates_is_set_and_the_rest_is_left() {
     let some = enable(port().acs(0x05, 0)).unwrap();
     assert_eq!(some.on, Controls::SOURCE_VALIDATION | Controls::REQUEST_REDIRECT);
     assert!(some.isolates(), "the rest cannot be controlled, and holds");
+    let half_on = enable(port().acs(ACS_ISOLATION, 0x04)).unwrap();
+    assert_eq!((half_on.on.bits(), half_on.isolates()), (0x1d, true));
     // The registers that cannot be written say so.
     let stuck = enable(port().acs(ACS_ISOLATION, 0).writable(0x104, 0)).unwrap();
     assert!(!stuck.isolates() && stuck.on.is_empty());
@@ -65,15 +67,56 @@ fn an_older_intel_pch_needs_two_steps() {
         })
     };
     assert!(!isolated(true), "the port does not check ids yet");
-    let enabled = acs::enable(PORT, &bus).unwrap();
-    assert!(enabled.isolates() && enabled.on == Controls::SOURCE_VALIDATION);
-    assert!(!isolated(false) && isolated(true));
+    for _ in 0..2 {
+        let enabled = acs::enable(PORT, &bus).unwrap();
+        assert!(enabled.isolates() && enabled.on == Controls::SOURCE_VALIDATION);
+        assert!(!isolated(false) && isolated(true));
+    }
+    // One whose bit cannot be set, whatever else is in the register.
+    let stuck = port.set(0xd8, 0xfbff_ffff).writable(0xd8, 0);
+    let enabled = enable(stuck).unwrap();
+    assert_eq!((enabled.offered, enabled.on), (Controls::SOURCE_VALIDATION, Controls::empty()));
+    assert!(!enabled.isolates());
+}
 
-    let peers = PchPeers::find(PORT, &bus).unwrap();
-    assert_eq!(peers, PchPeers { strap: 0xfed1_d104, decode: 0xfed1_d014 });
-    assert!(PchPeers::closed(0x300, 0x3f) && PchPeers::closed(0x100, 0xc0) && !PchPeers::closed(0x200, 1));
-    assert_eq!(PchPeers::close(0xff), 0xc0);
-    assert_eq!(PchPeers::find(at(1, 0, 0), &bus), None);
-    bus.change(at(0, 0x1f, 0), |lpc| lpc.set(0xf0, 0xfed1_c000));
-    assert_eq!(PchPeers::find(PORT, &bus), None, "not enabled");
+#[test]
+fn the_registers_of_an_older_intel_pch_are_found_by_its_lpc_bridge() {
+    let port = Function::bridge(1, 1).id(0x8086, 0x1c10).express(port::ROOT);
+    let lpc = || Function::new(0x8086, 0x1c44).class(0x06_01_00).set(0xf0, 0xfed1_c001);
+    let find = |function, lpc| {
+        let endpoint = Function::endpoint().express(port::ENDPOINT);
+        let bus = Bus::new().with(PORT, port.clone()).with(at(0, 0x1f, 0), lpc).with(at(1, 0, 0), endpoint);
+        PchPeers::find(function, &bus)
+    };
+    // BSPR and UPDCR are at 0x1104 and 0x1014 from RCBA, which is 16 KiB aligned.
+    assert_eq!(find(PORT, lpc()), Some(PchPeers { strap: 0xfed1_d104, decode: 0xfed1_d014 }));
+    let reserved_bits = lpc().set(0xf0, 0xfed1_ffff);
+    assert_eq!(find(PORT, reserved_bits), Some(PchPeers { strap: 0xfed1_d104, decode: 0xfed1_d014 }));
+    for (other, what) in [
+        (lpc().set(0xf0, 0xfed1_c000), "not enabled"),
+        (lpc().set(0xf0, 0xfed1_fffe), "not enabled, whatever reserved bits say"),
+        (lpc().class(0x06_80_00), "no LPC bridge"),
+        (lpc().id(0x1022, 0x1c44), "another vendor's"),
+        (lpc().id(0x1022, 0x1c44).class(0x06_80_00), "another vendor's, and no LPC bridge"),
+    ] {
+        assert_eq!(find(PORT, other), None, "{what}");
+    }
+    assert_eq!(find(at(1, 0, 0), lpc()), None, "no port of a PCH");
+    assert_eq!(find(at(7, 0, 0), lpc()), None, "nobody");
+}
+
+#[test]
+fn peers_are_apart_by_the_straps_or_by_what_is_decoded() {
+    for (strap, decode, closed) in [
+        (0x300, 0x3f, true),
+        (0xffff_ffff, 0x3f, true),
+        (0x200, 0x01, false),
+        (0x100, 0x20, false),
+        (0xffff_fcff, 0x3f, false),
+        (0x100, 0xffff_ffc0, true),
+        (0, 0, true),
+    ] {
+        assert_eq!(PchPeers::closed(strap, decode), closed, "{strap:#x} {decode:#x}");
+    }
+    assert_eq!([0xff, 0x3f, 0xffff_ff80].map(PchPeers::close), [0xc0, 0, 0xffff_ff80]);
 }

@@ -1,6 +1,9 @@
 //! The requester ids that DMA may carry.
 
 use testkit::bus::{Bus, Function, port};
+use xen_iommu::Sbdf;
+use xen_iommu::pci::RequesterIds;
+use xen_iommu::pci::alias::MAX_IDS;
 
 use crate::kit::{at, function, groups, ids};
 
@@ -108,11 +111,13 @@ fn known_functions_carry_anothers_id() {
         .with(at(0, 3, 0), root_port(3, 3))
         .with(at(3, 0xe, 0), Function::new(0x9005, 0x0285).subsystem(0x9005, 0x02bc))
         .with(at(3, 0xf, 0), Function::new(0x9005, 0x0285).subsystem(0x9005, 0x02bd))
+        .with(at(3, 0x10, 0), Function::new(0x9005, 0x0285).subsystem(0x1028, 0x02bc))
         .with(at(0, 4, 0), Function::new(0x8086, 0x2264));
     assert_eq!(ids(&bus, at(1, 0, 0)), [at(1, 0, 0), at(1, 0, 1)]);
     assert_eq!(ids(&bus, at(0, 2, 1)), [at(0, 2, 1), at(0, 2, 0)]);
     assert_eq!(ids(&bus, at(3, 0xe, 0)), [at(3, 0xe, 0), at(3, 1, 0)]);
     assert_eq!(ids(&bus, at(3, 0xf, 0)), [at(3, 0xf, 0)], "another subsystem");
+    assert_eq!(ids(&bus, at(3, 0x10, 0)), [at(3, 0x10, 0)], "another vendor's");
     assert_eq!(ids(&bus, at(0, 4, 0)), [at(0, 4, 0), at(0, 0x10, 0), at(0, 0x11, 0), at(0, 0x12, 3)]);
 }
 
@@ -120,10 +125,11 @@ fn known_functions_carry_anothers_id() {
 fn who_may_carry_any_id_of_its_bus_is_never_complete() {
     let bus = Bus::new()
         .with(at(0, 1, 0), root_port(1, 1).acs(0x1d, 0x1d))
-        .with(at(1, 0, 0), Function::new(0x8086, 0x2954).express(port::ENDPOINT))
-        .with(at(1, 3, 0), Function::endpoint().express(port::ENDPOINT));
-    assert!(!function(&bus, at(1, 0, 0)).ids.is_complete());
-    assert_eq!(groups(&bus), [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(1, 3, 0)]]);
+        .with(at(1, 0, 0), Function::endpoint().express(port::ENDPOINT))
+        .with(at(1, 3, 0), Function::new(0x8086, 0x2954).express(port::ENDPOINT))
+        .with(at(1, 4, 0), Function::endpoint().express(port::ENDPOINT));
+    assert!(!function(&bus, at(1, 3, 0)).ids.is_complete());
+    assert_eq!(groups(&bus), [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(1, 3, 0), at(1, 4, 0)]]);
 }
 
 #[test]
@@ -136,4 +142,28 @@ fn more_bridges_than_ids_fit_is_said() {
     assert!(function(&bus, at(7, 0, 0)).ids.is_complete());
     let deep = function(&bus, at(20, 0, 0)).ids;
     assert!(!deep.is_complete() && deep.len() == 16);
+}
+
+#[test]
+fn ids_are_there_once_and_their_own_comes_first() {
+    let own = Sbdf::new(1, 2, 3, 0);
+    let mut ids = RequesterIds::from(own);
+    assert_eq!((ids.own(), ids.len(), ids.is_complete()), (own, 1, true));
+    let other = Sbdf::new(1, 2, 0, 0);
+    assert!(ids.add(other) && ids.add(own) && ids.add(other));
+    assert_eq!((ids.iter().collect::<Vec<_>>(), ids.len()), (vec![own, other], 2));
+    assert!(ids.contains(other) && !ids.contains(Sbdf::new(0, 2, 0, 0)));
+    assert!(ids.meets(&RequesterIds::one(other)) && !ids.meets(&RequesterIds::one(Sbdf::new(1, 2, 4, 0))));
+    assert_ne!(ids, RequesterIds::one(own));
+}
+
+#[test]
+fn one_id_too_many_is_said() {
+    let mut ids = RequesterIds::one(Sbdf::new(1, 2, 3, 0));
+    let at = |number| Sbdf::new(1, 9, number, 0);
+    assert!((1..16).all(|number| ids.add(at(number))));
+    assert!(ids.is_complete() && format!("{ids:?}").ends_with("0001:09:0f.0]"));
+    assert!(!ids.add(at(16)) && ids.add(at(15)));
+    assert_eq!((ids.len(), ids.is_complete(), ids.contains(at(16))), (MAX_IDS, false, false));
+    assert!(format!("{ids:?}").ends_with("0001:09:0f.0, ..]"));
 }

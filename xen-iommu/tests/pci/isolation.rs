@@ -178,23 +178,33 @@ fn a_bridge_of_a_device_without_acs_takes_its_siblings_along() {
         .with(at(1, 0, 0), endpoint())
         .with(at(1, 1, 0), endpoint());
     assert_eq!(groups(&bus), [[at(0, 3, 0), at(0, 3, 1), at(1, 0, 0), at(1, 1, 0)]]);
-    // An upstream port needs ACS as one of several functions only.
-    let switch = |upstream: Function| {
-        groups(
-            &Bus::new()
-                .with(at(0, 1, 0), root_port(1, 9).isolating())
-                .with(at(1, 0, 0), upstream)
-                .with(at(2, 0, 0), Function::bridge(3, 3).express(port::DOWNSTREAM).isolating())
-                .with(at(3, 0, 0), endpoint()),
-        )
-    };
+}
+
+#[test]
+fn an_upstream_port_needs_acs_as_one_of_several_functions_only() {
+    let root = || root_port(1, 9).isolating();
     let upstream = || Function::bridge(2, 9).express(port::UPSTREAM);
-    assert_eq!(switch(upstream()).len(), 4);
-    assert_eq!(
-        switch(upstream().multifunction()),
-        [vec![at(0, 1, 0)], vec![at(1, 0, 0), at(2, 0, 0), at(3, 0, 0)]]
-    );
-    assert_eq!(switch(upstream().multifunction().isolating()).len(), 4);
+    let together = vec![vec![at(0, 1, 0)], vec![at(1, 0, 0), at(2, 0, 0), at(3, 0, 0)]];
+    let apart: Vec<_> = [at(0, 1, 0), at(1, 0, 0), at(2, 0, 0), at(3, 0, 0)].map(|one| vec![one]).into();
+    for (root, upstream, expected) in [
+        (root(), upstream(), &apart),
+        (root(), upstream().multifunction(), &together),
+        (root(), upstream().multifunction().isolating(), &apart),
+        // With 8-bit function numbers it says which function is next, or that there is none.
+        (root().ari_forwarding(), upstream().ari(8), &together),
+        (root().ari_forwarding(), upstream().ari(8).isolating(), &apart),
+        (root().ari_forwarding(), upstream().ari(0), &apart),
+        (root().ari_forwarding(), upstream(), &apart),
+        // Without them nobody reaches the next.
+        (root(), upstream().ari(8), &apart),
+    ] {
+        let bus = Bus::new()
+            .with(at(0, 1, 0), root)
+            .with(at(1, 0, 0), upstream)
+            .with(at(2, 0, 0), Function::bridge(3, 3).express(port::DOWNSTREAM).isolating())
+            .with(at(3, 0, 0), endpoint());
+        assert_eq!(&groups(&bus), expected);
+    }
 }
 
 #[test]

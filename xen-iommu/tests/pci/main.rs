@@ -8,6 +8,8 @@
 )]
 
 mod acs;
+mod config;
+mod functions;
 mod ids;
 mod isolation;
 mod kit;

@@ -264,8 +264,6 @@ fn register() -> impl Strategy<Value = (u16, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn the_walk_agrees_with_the_model(tree in tree()) {
         let bus = Bus::new();

@@ -49,12 +49,10 @@ impl<'m> Registry<'m> {
     /// As [`regions_of`](Self::regions_of), without those that come before `rank`.
     pub(in crate::region) fn regions_of_from(&self, device: Sbdf, rank: u32) -> RegionsOf<'_, 'm> {
         let mut regions = self.regions_of(device);
-        if rank > 0 {
-            let before = |claim: &OfFunction<'_>| claim.function == device && claim.rank < rank;
-            let passed = regions.claims.partition_point(before);
-            regions.claims = regions.claims.get(passed..).unwrap_or_default();
-            regions.from = rank;
-        }
+        let before = |claim: &OfFunction<'_>| claim.function == device && claim.rank < rank;
+        let passed = regions.claims.partition_point(before);
+        regions.claims = regions.claims.get(passed..).unwrap_or_default();
+        regions.from = rank;
         regions
     }
 }

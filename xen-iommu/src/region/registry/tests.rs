@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::platform::{DomId, Sbdf};
 use crate::region::iommu_state::Unusable;
-use crate::region::record::Origin;
+use crate::region::record::{NONE, Origin, Stage};
 use crate::region::verdict::Rejection;
 
 fn any_devices() -> impl Strategy<Value = Devices> {
@@ -216,6 +216,25 @@ fn what_is_said_outlives_what_it_is_about() {
     ] {
         assert_eq!(std::format!("{:?}", name(origin)), words);
         assert_eq!(name(origin).to_string(), "[0x1000, 0x1fff]");
+    }
+}
+
+#[test]
+fn a_region_is_named_as_it_was_stated_and_keeps_what_is_said_of_it() {
+    let mut memory = vec![MaybeUninit::uninit(); 1 << 14];
+    let mut arena = Arena::new(&mut memory);
+    let registry = registry(&[(3, 4, ONE)], IommuState::Active, &mut arena);
+    let region = registry.regions().next().unwrap();
+    assert_eq!(region.to_string(), "[0x3000, 0x3fff]");
+    assert_eq!(std::format!("{region:?}"), "[0x3000, 0x3fff] (hypervisor)");
+    assert_eq!((region.owner(), region.stage(), region.first_user()), (None, Stage::Idle, NONE));
+    for stage in [Stage::Mapped, Stage::Left, Stage::Leaving, Stage::Idle] {
+        region.set_stage(stage);
+        assert_eq!(region.stage(), stage);
+    }
+    for owner in [Some(DomId(0)), Some(DomId::IO), Some(DomId(0xffff)), None] {
+        region.set_owner(owner);
+        assert_eq!(region.owner(), owner);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use bitfield_struct::bitfield;
 use intrusive_collections::{SinglyLinkedListAtomicLink, intrusive_adapter};
 
 use super::{Registry, RegistryBuilder};
@@ -20,36 +21,55 @@ pub(crate) struct UnresolvedScope<'m> {
     pub(crate) region: &'m Region<'m>,
     /// Where the scope is, in bytes from the table's start.
     offset: u32,
-    /// See [`encode`]; 0 as long as it is open.
+    /// A [`Place`].
     place: AtomicU64,
 }
 
 intrusive_adapter!(pub(super) UnresolvedScopes<'m> = &'m UnresolvedScope<'m>: UnresolvedScope<'m> { link => SinglyLinkedListAtomicLink });
 
-const KNOWN: u64 = 1 << 63;
-const BELOW: u64 = 1 << 62;
+/// What a scope means, as it stands in an atomic: zeros as long as it is open.
+#[bitfield(u64)]
+struct Place {
+    /// The function, or the bridge.
+    #[bits(32)]
+    named: u32,
+    /// The first bus below the bridge.
+    first_bus: u8,
+    /// The last one, inclusive.
+    last_bus: u8,
+    #[bits(14)]
+    _unused: u16,
+    /// Whether it means a bridge and what is below it.
+    is_below: bool,
+    is_known: bool,
+}
 
-fn encode(devices: Devices) -> u64 {
-    match devices {
-        Devices::Function(function) => KNOWN | u64::from(function.raw()),
-        Devices::Below { bridge, first_bus, last_bus } => {
-            KNOWN | BELOW | u64::from(last_bus) << 40 | u64::from(first_bus) << 32 | u64::from(bridge.raw())
+impl From<Devices> for Place {
+    fn from(devices: Devices) -> Self {
+        let known = Self::new().with_is_known(true);
+        match devices {
+            Devices::Function(function) => known.with_named(function.raw()),
+            Devices::Below { bridge, first_bus, last_bus } => known
+                .with_is_below(true)
+                .with_named(bridge.raw())
+                .with_first_bus(first_bus)
+                .with_last_bus(last_bus),
+            // No device scope means one; it stays open.
+            Devices::Requesters { .. } => Self::new(),
         }
-        // No device scope means one; it stays open.
-        Devices::Requesters { .. } => 0,
     }
 }
 
 impl UnresolvedScope<'_> {
     /// What it means, once that is known.
     pub(crate) fn devices(&self) -> Option<Devices> {
-        let place = self.place.load(Ordering::Acquire);
-        let named = Sbdf::from_raw(place as u32);
-        match (place & KNOWN != 0, place & BELOW != 0) {
+        let place = Place::from(self.place.load(Ordering::Acquire));
+        let named = Sbdf::from_raw(place.named());
+        match (place.is_known(), place.is_below()) {
             (false, _) => None,
             (true, false) => Some(Devices::Function(named)),
             (true, true) => {
-                let (first_bus, last_bus) = ((place >> 32) as u8, (place >> 40) as u8);
+                let (first_bus, last_bus) = (place.first_bus(), place.last_bus());
                 Some(Devices::Below { bridge: named, first_bus, last_bus })
             }
         }
@@ -57,7 +77,7 @@ impl UnresolvedScope<'_> {
 
     /// From now on it means this.
     pub(crate) fn settle(&self, devices: Devices) {
-        self.place.store(encode(devices), Ordering::Release);
+        self.place.store(Place::from(devices).into(), Ordering::Release);
     }
 }
 
@@ -75,7 +95,7 @@ impl<'m> RegistryBuilder<'m> {
             link,
             region,
             offset,
-            place: AtomicU64::new(0),
+            place: AtomicU64::new(Place::new().into()),
         })?);
         Ok(())
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::platform::Sbdf;
 use crate::region::devices::Devices;
-use crate::region::forbidden::{Bar, Window};
+use crate::region::forbidden::{Bar, Window, Windows, check};
 use crate::region::intake::Host;
 use crate::region::memory::{FramesInUse, KeepRam, MemoryKind, MemoryMap, MemoryRegion, ReserveFrames};
 use crate::region::record::{Origin, Record};
@@ -72,6 +72,8 @@ fn whole_reserved_pages_are_accepted() {
     let map = [region(0x8000_0000, 0x9000_0000, RESERVED)];
     let verdict = judge(0x8000_0000, 0x8000_0fff, 39, &map, &mut KeepRam);
     assert_eq!(verdict, Verdict::Accepted(pages(0x80000, 0x80001)));
+    let borrowed = map.as_slice();
+    assert_eq!(judge(0x8000_0000, 0x8000_0fff, 39, &borrowed, &mut KeepRam), verdict);
     assert_eq!(verdict.dormant(), Verdict::Dormant(pages(0x80000, 0x80001), Repairs::empty()));
     assert_eq!(verdict.dormant().awake(), verdict);
     assert_eq!(verdict.dormant().pages(), verdict.pages());
@@ -116,6 +118,8 @@ fn bounds_are_checked_to_the_last_byte() {
         let overflow = Rejection::Overflow { base, limit: u64::MAX };
         assert_eq!(judged(base, u64::MAX, 64), Verdict::Rejected(overflow));
     }
+    // A page less, of which only the interrupts' range is wrong.
+    assert_eq!(bounds(0x1000, u64::MAX, 64), Ok((pages(1, 1 << 52), Repairs::empty())));
 }
 
 #[test]
@@ -242,6 +246,24 @@ fn no_region_is_over_what_decodes_as_something_else() {
 }
 
 #[test]
+fn windows_are_kept_as_the_hypervisor_likes() {
+    let array = [
+        Window::UnitRegisters { base: 0xfed9_0000, limit: 0xfed9_0fff },
+        Window::ConfigSpace { base: 0xe000_0000, limit: 0xefff_ffff },
+    ];
+    let slice = &array[..];
+    let visitor = |visit: &mut dyn FnMut(Window)| array.into_iter().for_each(visit);
+    let kept: [&dyn Windows; 3] = [&array, &slice, &visitor];
+    for windows in kept {
+        let over = |start, end| check(windows, pages(start, end), [Devices::Function(DEVICE)].into_iter());
+        assert_eq!(over(0xef000, 0xf0001), Some(Forbidden::OverConfigSpace { base: 0xe000_0000 }));
+        let both = over(0xe0000, 0xfed91);
+        assert_eq!(both, Some(Forbidden::OverUnitRegisters { base: 0xfed9_0000 }), "the first");
+        assert_eq!(over(0xf0000, 0xfed90), None);
+    }
+}
+
+#[test]
 fn a_region_that_a_unit_cannot_express_is_rejected() {
     let devices = [Devices::Function(DEVICE), Devices::Function(Sbdf::new(0, 0, 3, 0))];
     let judged = |limit, width: &dyn Fn(Devices) -> Option<u8>| {
@@ -262,12 +284,45 @@ fn a_region_that_a_unit_cannot_express_is_rejected() {
 #[test]
 fn verdicts_read_as_sentences() {
     use std::string::ToString;
-    let verdict = Verdict::Repaired(pages(1, 2), Repairs::BASE_WIDENED | Repairs::TAKEN_OUT_OF_RAM);
-    assert_eq!(verdict.to_string(), "repaired: base widened to its page's start, frames taken out of RAM");
-    let verdict = Verdict::Rejected(Rejection::InRam { ram: pages(0x10, 0x20) });
-    assert_eq!(verdict.to_string(), "rejected: frames 0x10 to 0x1f are RAM in use");
+    let page = pages(1, 2);
+    for (verdict, sentence) in [
+        (Verdict::Accepted(page), "accepted"),
+        (
+            Verdict::Repaired(page, Repairs::BASE_WIDENED | Repairs::TAKEN_OUT_OF_RAM),
+            "repaired: base widened to its page's start, frames taken out of RAM",
+        ),
+        (
+            Verdict::Repaired(page, Repairs::all()),
+            "repaired: base widened to its page's start, limit widened to its page's end, \
+             memory that the map does not know taken as reserved, frames taken out of RAM, \
+             bridge scope taken as the endpoint it names",
+        ),
+        (Verdict::Dormant(page, Repairs::empty()), "dormant: no device of it is present"),
+        (
+            Verdict::Dormant(page, Repairs::LIMIT_WIDENED),
+            "dormant: no device of it is present; repaired: limit widened to its page's end",
+        ),
+        (
+            Verdict::Rejected(Rejection::InRam { ram: pages(0x10, 0x20) }),
+            "rejected: frames 0x10 to 0x1f are RAM in use",
+        ),
+    ] {
+        assert_eq!(verdict.to_string(), sentence);
+    }
     let bar = Bar { device: DEVICE, base: 0x8_0000, limit: 0x8_3fff };
     for (rejection, sentence) in [
+        (
+            Rejection::BaseAboveLimit { base: 0x2000, limit: 0x1fff },
+            "its base 0x2000 is above its limit 0x1fff",
+        ),
+        (
+            Rejection::BeyondAddressWidth { limit: 0x80_0000_0000, width: 39 },
+            "its limit 0x8000000000 is beyond the host address width of 39 bits",
+        ),
+        (
+            Rejection::Overflow { base: 0, limit: u64::MAX },
+            "0x0 to 0xffffffffffffffff is more than 2^64 - 1 bytes long",
+        ),
         (Rejection::NoScope, "no device scope names a device for it"),
         (Forbidden::OverInterrupts.into(), "it is over the interrupts' range, 0xfee00000 to 0xfeefffff"),
         (
