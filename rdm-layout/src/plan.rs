@@ -55,7 +55,7 @@ pub struct RegionPlan {
     /// Its frames.
     #[cfg_attr(feature = "serde", serde(with = "crate::written::one"))]
     pub frames: GfnRange,
-    /// Its policy, or strict where it is one with a region that is.
+    /// Its policy, or strict where it is one with a region of another.
     pub policy: Policy,
     /// What became of it.
     pub verdict: Verdict,
@@ -162,6 +162,29 @@ impl Plan<'_> {
         let (below, above) = ram.split_at_checked(split).unwrap_or((ram, &[]));
         let end = |ranges: &[GfnRange]| ranges.last().map_or(Gfn::new(0), |last| last.end());
         (end(below), end(above))
+    }
+
+    /// Where the guest gets frames of its own at a region's addresses ([`Policy::Private`]), beside its memory:
+    /// to be zeroed before it sees them, and mapped for processor and device. By address, those of regions
+    /// that are one together.
+    pub fn private(&self) -> impl Iterator<Item = GfnRange> + '_ {
+        let is_private = |region: &&RegionPlan| {
+            region.policy == Policy::Private && region.verdict.is_honoured() && !region.frames.is_empty()
+        };
+        // The records are in the input's order: each range is the next above the one before.
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let left = || self.regions.iter().filter(is_private).map(|region| region.frames);
+            let first = left().filter(|frames| frames.low() >= from).min_by_key(GfnRange::start)?;
+            let mut whole = first;
+            while let Some(more) =
+                left().find(|frames| frames.overlaps(&whole) && frames.high() > whole.high())
+            {
+                whole = whole.hull(&more);
+            }
+            from = whole.high();
+            Some(whole)
+        })
     }
 
     /// The first frames of `asked` that are off limits: a region is there, so nothing may be populated,

@@ -157,7 +157,7 @@ impl Work<'_, '_> {
         let verdict = match (left_out, region.policy) {
             (None, _) => Verdict::Honoured,
             (Some(cause), Policy::Relaxed) => Verdict::GivenUp(cause),
-            (Some(cause), Policy::Strict) => Verdict::InTheWay(cause),
+            (Some(cause), Policy::Strict | Policy::Private) => Verdict::InTheWay(cause),
         };
         if (which == Which::Relaxed) != (region.policy == Policy::Relaxed) {
             return;

@@ -11,9 +11,9 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{GIB, MIB, bar32, bar64, libxl, planned};
+use common::{GIB, MIB, bar32, bar64, planned};
 use p2m::GfnRange;
-use rdm_layout::xen::{DIRECT, HVMLOADER, OVMF, SEABIOS};
+use rdm_layout::xen::{DIRECT, HVMLOADER, OVMF, SEABIOS, libxl};
 use rdm_layout::{Error, Firmware, Machine, Mode, Policy, Region, Thing, Verdict};
 
 const SIZES: [u64; 9] = [512 * MIB, GIB, 2 * GIB, 3 * GIB, 4 * GIB, 8 * GIB, 16 * GIB, 32 * GIB, 64 * GIB];
@@ -86,7 +86,8 @@ fn every_device_of_every_table() {
             guests.iter().flat_map(|guest| SIZES.map(|memory| (guest, memory))).map(|(guest, memory)| {
                 let strict: Vec<_> =
                     guest.iter().map(|&frames| Region { frames, policy: Policy::Strict }).collect();
-                libxl::layout(memory, &strict).free.iter().all(|free| *free)
+                let ends = libxl::Ends::new(memory, libxl::HOLE, libxl::BOUNDARY, &strict);
+                strict.iter().all(|region| ends.is_free(&region.frames))
             });
         let solved: Vec<_> = solved.collect();
         count(&mut counts, "libxl's rules", &solved);
