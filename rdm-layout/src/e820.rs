@@ -48,7 +48,7 @@ pub(crate) fn write(
     let mut start = from;
     for ram in ram {
         start = start.max(ram.low());
-        while let Some(special) = next.filter(|special| frames(&special).low() < ram.high()) {
+        while let Some(special) = next.filter(|special| frames(special).low() < ram.high()) {
             append(map, range(start, frames(&special).low()), RAM)?;
             append(map, frames(&special), special.kind)?;
             start = start.max(frames(&special).high());

@@ -30,8 +30,8 @@ pub enum Policy {
     Relaxed,
     /// As strict, but the guest gets fresh, zeroed frames of its own there, mapped for processor and device,
     /// and the host's region stays with the host: for devices whose firmware lets go of its region when they
-    /// are reset (USB controllers), and where there is a reset. Not for graphics: there, the region holds what
-    /// firmware left for the driver (a frame buffer, stolen memory), and hardware goes on using it.
+    /// are reset (USB controllers), and where there is a reset. Not for graphics: there, the region holds
+    /// what firmware left for the driver (a frame buffer, stolen memory), and hardware goes on using it.
     Private,
 }
 
@@ -240,6 +240,13 @@ impl Machine<'_> {
     /// All that lies fast: the firmware's, then what was filled before.
     pub(crate) fn fixed(&self) -> impl Iterator<Item = &Fixed> + Clone {
         self.firmware.fixed.iter().chain(self.filled)
+    }
+
+    /// What lies fast and has this index in a [`Cause`](crate::Cause): the firmware's first, then what was
+    /// filled before.
+    #[must_use]
+    pub fn lies_fast(&self, index: usize) -> Option<&Fixed> {
+        self.fixed().nth(index)
     }
 
     /// All modules: the firmware's, then the guest's.

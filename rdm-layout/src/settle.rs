@@ -202,7 +202,7 @@ impl Work<'_, '_> {
     /// The name of what is in the way.
     fn obstacle(&self, cause: Cause) -> Option<&'static str> {
         match cause {
-            Cause::Fixed { index, .. } => self.machine.fixed().nth(index).map(|fixed| fixed.name),
+            Cause::Fixed { index, .. } => self.machine.lies_fast(index).map(|fixed| fixed.name),
             _ => None,
         }
     }
