@@ -27,19 +27,28 @@ fn frames(entry: &E820Entry) -> GfnRange {
     range(entry.addr >> p2m::PAGE_SHIFT, end(entry) >> p2m::PAGE_SHIFT)
 }
 
-/// Writes the map: `special` are ranges with their types in any order, overlapping where their type is the
-/// same; the rest of `ram`, from `from` on, is RAM.
+/// Writes the map: `reserved` are ranges by address, `others` ranges with their types in any order, overlapping
+/// where their type is the same; the rest of `ram`, from `from` on, is RAM.
 pub(crate) fn write(
     map: &mut List<'_, E820Entry>,
-    special: impl Iterator<Item = (GfnRange, u32)>,
+    reserved: impl Iterator<Item = GfnRange>,
+    others: impl Iterator<Item = (GfnRange, u32)>,
     ram: &[GfnRange],
     from: u64,
 ) -> Result<(), Full> {
     map.clear();
-    for (frames, kind) in special.filter(|(frames, _)| !frames.is_empty()) {
-        append(map, frames, kind)?;
+    for frames in reserved {
+        append(map, frames, RESERVED)?;
     }
-    map.items_mut().sort_unstable_by_key(|entry| entry.addr);
+    for (frames, kind) in others.filter(|(frames, _)| !frames.is_empty()) {
+        // There are few of them.
+        let entry = entry(frames, kind);
+        let place = map.items().partition_point(|before| before.addr <= entry.addr);
+        map.push(entry)?;
+        if let Some(behind) = map.items_mut().get_mut(place..) {
+            behind.rotate_right(1);
+        }
+    }
     // They go to the end of the memory, and from there to their places among the RAM, which is written from
     // the start on.
     let mut specials = map.move_to_end();

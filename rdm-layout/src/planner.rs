@@ -50,7 +50,8 @@ pub fn plan<'s>(machine: &Machine<'_>, storage: &'s mut Storage<'_>) -> Result<P
         no_unallocated: None,
         hole: machine.hole,
         closing: Closing::default(),
-        bars_stand: false,
+        took_ram: false,
+        stands: false,
     };
     let settled = work.settle();
     by_input(work.bars, |bar| bar.input);
