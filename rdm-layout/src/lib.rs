@@ -10,6 +10,7 @@ mod error;
 mod fill;
 mod frames;
 mod gaps;
+pub mod graphics;
 mod holds;
 mod list;
 mod machine;

@@ -279,6 +279,69 @@ fn the_machine_gives_bars_and_the_width_of_addresses() {
     assert!(error.contains("firmware tells of no IOMMU"), "{error}");
 }
 
+/// A laptop's graphics: stolen memory in the region of the table, OpRegion in ACPI's memory.
+#[test]
+fn graphics_have_their_memory_and_registers() {
+    let folder = Folder::new();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    write("sys/firmware/acpi/tables/DMAR", &table());
+    let mut config = [0; 256];
+    config[..12].copy_from_slice(&[0x86, 0x80, 0x16, 0x59, 0, 0, 0, 0, 2, 0, 0, 3]);
+    config[0x50..0x52].copy_from_slice(&0x02c1_u16.to_le_bytes());
+    config[0x5c..0x60].copy_from_slice(&0x8c00_0001_u32.to_le_bytes());
+    config[0xfc..].copy_from_slice(&0x7a5e_9018_u32.to_le_bytes());
+    let device = "sys/bus/pci/devices/0000:00:02.0/config";
+    write(device, &config);
+    let plan = |more: &str| {
+        let root = folder.0.path().display();
+        folder.rdm(&format!("plan --memory 4G --pci 00:02.0 --firmware ovmf --root {root} {more}"))
+    };
+    let (code, out, _) = plan("");
+    assert_eq!(code, Some(0));
+    assert!(out.contains("Graphics: 0000:00:02.0, Skylake to Comet Lake"), "{out}");
+    assert!(
+        out.contains(
+            "  stolen memory [0x8c000000, 0x8fffffff], 64 MiB: at the host's addresses, in a region"
+        ),
+        "{out}"
+    );
+    assert!(
+        out.contains("  OpRegion [0x7a5e9000, 0x7a5ebfff], 12 KiB: the guest has memory of its own at [0xfc"),
+        "{out}"
+    );
+    let (_, out, _) = plan("--json");
+    let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let registers = &object["graphics"][0]["registers"];
+    assert_eq!((&registers[1]["name"], &registers[1]["value"]), (&"BDSM".into(), &0x8c00_0001_u32.into()));
+    let map = object["map"].as_array().unwrap();
+    let module = map.iter().find(|row| row["name"] == "OpRegion").unwrap();
+    assert_eq!(registers[2]["value"], module["start"].as_u64().unwrap() + 0x18);
+    // What its driver shows of the OpRegion says where the VBT is.
+    let mut shown = vec![0; 8192];
+    shown[..16].copy_from_slice(b"IntelGraphicsMem");
+    (shown[0x10], shown[0x17], shown[0x58]) = (8, 2, 4);
+    shown[0x3ba..0x3be].copy_from_slice(&0x7a5e_f000_u32.to_le_bytes());
+    shown[0x3c2..0x3c4].copy_from_slice(&0x2400_u16.to_le_bytes());
+    write("sys/kernel/debug/dri/0/i915_opregion", &shown);
+    let (_, out, _) = plan("");
+    assert!(out.contains("  VBT [0x7a5ef000, 0x7a5f1fff], 12 KiB: the guest has memory of its own"), "{out}");
+    assert!(out.contains("; RVDA in its OpRegion is 0xfc"), "{out}");
+    // Stolen memory that no region covers goes into the guest; a region that is lost takes it along.
+    config[0x5c..0x60].copy_from_slice(&0x9c00_0001_u32.to_le_bytes());
+    write(device, &config);
+    let (_, out, _) = plan("");
+    assert!(out.contains("64 MiB: the guest has memory of its own at [0xc0000000, 0xc3ffffff]"), "{out}");
+    assert!(out.contains("the guest reads GGC 0x2c1, BDSM 0xc0000000, ASLS 0xfc"), "{out}");
+    // Who is not root is shown no more than the header.
+    write(device, &config[..64]);
+    let (_, out, _) = plan("");
+    assert!(!out.contains("Graphics"), "{out}");
+}
+
 #[test]
 fn a_drawing_is_well_formed_and_has_every_region() {
     let folder = Folder::new();

@@ -7,6 +7,7 @@ mod processor;
 mod windows;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,8 @@ pub struct Machine {
     pub bars: BTreeMap<PciAddress, Vec<(u8, rdm_layout::Bar)>>,
     /// Bits of the processor's physical addresses, where `/proc/cpuinfo` says it.
     pub address_bits: Option<u32>,
+    /// The first bytes of Intel graphics' OpRegion, as its driver shows them.
+    pub op_region: Option<Vec<u8>>,
     /// The names of devices, from pci.ids; empty where that is not installed.
     pub names: Names,
 }
@@ -47,6 +50,7 @@ impl Machine {
             windows: windows::read(&devices, &root.join("sys/firmware/acpi/tables/MCFG")),
             bars: windows::bar_sizes(&devices),
             address_bits: processor::address_bits(&root.join("proc/cpuinfo")),
+            op_region: fs::read(root.join("sys/kernel/debug/dri/0/i915_opregion")).ok(),
             memory: memory::read(&root.join("sys/firmware/memmap")),
             names: Names::read(root),
         })

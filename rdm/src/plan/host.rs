@@ -3,11 +3,13 @@
 use std::fmt;
 
 use acpi_dmar::pci_types::PciAddress;
+use p2m::GfnRange;
 use rdm_layout::xen::{HostRegion, regions};
 use rdm_layout::{Bar, Policy, Region};
 
+use super::graphics;
 use crate::device::Device;
-use crate::guest::Guest;
+use crate::guest::{Assigned, Guest};
 use crate::inspect::Report;
 use crate::inspect::sentence::{Sentences, Standing, region_name};
 use crate::machine::Machine;
@@ -112,6 +114,13 @@ impl<'a> Host<'a> {
         let further = guest.bars.iter().enumerate();
         bars.extend(further.map(|(index, bar)| (format!("--bar {}", index + 1), *bar)));
         bars
+    }
+
+    /// The guest's devices that are Intel graphics; `regions` are the guest's.
+    pub(super) fn graphics(&self, guest: &Guest, regions: &[GfnRange]) -> Vec<graphics::Device> {
+        let Some(machine) = self.machine else { return Vec::new() };
+        let read = |device: &Assigned| graphics::Device::read(machine, device.address, regions);
+        guest.devices.iter().filter_map(read).collect()
     }
 
     /// What is to be known of a guest's devices.

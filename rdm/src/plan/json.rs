@@ -4,11 +4,14 @@
 //! - `regions`: each region that counts, with its devices, policy, what becomes of it (`honoured`,
 //!   `moved-around`, `given-up`, `in-the-way`) and that in words.
 //! - `bars`: each with its place, null where it has none.
+//! - `graphics`: what a guest reads in the registers of its Intel graphics (`rvda`: what its copy of the
+//!   OpRegion has to say).
 //! - `map`: what lies where, in order; without a plan, as it would be without what is in the way.
 //! - `plan`: what `rdm-layout` writes and reads back (its feature `serde`); null without a plan.
 
 use p2m::GfnRange;
 use rdm_layout::Verdict;
+use rdm_layout::graphics::GuestRegister;
 use serde::Serialize;
 
 use super::Planned;
@@ -23,6 +26,7 @@ struct Object<'p> {
     width: u32,
     regions: Vec<Region<'p>>,
     bars: Vec<Bar<'p>>,
+    graphics: Vec<Graphics<'p>>,
     map: Vec<Row<'p>>,
     notes: &'p [String],
     lowmem_end: Option<u64>,
@@ -49,6 +53,22 @@ struct Bar<'p> {
     is_64bit: bool,
     prefetchable: bool,
     address: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Graphics<'p> {
+    device: &'p str,
+    ranges: &'p [String],
+    registers: Vec<Register>,
+    rvda: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Register {
+    name: &'static str,
+    offset: u16,
+    bytes: u8,
+    value: u64,
 }
 
 #[derive(Serialize)]
@@ -87,6 +107,15 @@ pub fn write(planned: &Planned, guest: &Guest, out: impl std::io::Write) -> serd
         prefetchable: bar.bar.prefetchable,
         address: bar.place.map(|place| bytes(&place).0),
     });
+    let graphics = planned.graphics.iter().map(|graphics| Graphics {
+        device: &graphics.device,
+        ranges: &graphics.ranges,
+        registers: graphics
+            .registers
+            .map(|GuestRegister { name, offset, bytes, value }| Register { name, offset, bytes, value })
+            .into(),
+        rvda: graphics.rvda,
+    });
     let map = layout.iter().flat_map(|layout| &layout.map).map(|row| Row {
         start: bytes(&row.frames).0,
         end: bytes(&row.frames).1,
@@ -101,6 +130,7 @@ pub fn write(planned: &Planned, guest: &Guest, out: impl std::io::Write) -> serd
         width: planned.width,
         regions: regions.collect(),
         bars: bars.collect(),
+        graphics: graphics.collect(),
         map: map.collect(),
         notes: &planned.notes,
         lowmem_end: plan.map(|plan| plan.lowmem_end),

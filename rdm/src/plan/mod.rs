@@ -2,6 +2,7 @@
 //! out the names that a reader knows; [`text`], [`json`] and [`picture`] show it, and [`xl`] makes lines for
 //! an xl.cfg of it.
 
+pub mod graphics;
 pub mod host;
 pub mod json;
 pub mod map;
@@ -11,8 +12,8 @@ pub mod xl;
 
 use p2m::GfnRange;
 use rdm_layout::{
-    Bar, BarPlan, Cause, E820Entry, Error, Failure, Machine, Mode, ModulePlan, Moved, Plan, Policy, Region,
-    RegionPlan, Storage, Thing, Verdict,
+    Bar, BarPlan, Cause, E820Entry, Error, Failure, Machine, Mode, Module, ModulePlan, Moved, Plan, Policy,
+    Region, RegionPlan, Storage, Thing, Verdict,
 };
 
 use crate::guest::{Guest, GuestFirmware, policy_word};
@@ -79,6 +80,8 @@ pub struct Planned {
     pub failure: Option<String>,
     /// The layout; where there is no plan, that without what is in the way, if there is one.
     pub layout: Option<Layout>,
+    /// The guest's Intel graphics, as far as its config space can be read.
+    pub graphics: Vec<graphics::Outcome>,
     /// What else is to be known of the guest's devices: they may need others beside them, or have rejected
     /// regions.
     pub notes: Vec<String>,
@@ -95,6 +98,9 @@ impl Planned {
         let regions: Vec<Region> = wanted.iter().map(|wanted| wanted.region).collect();
         let named: Vec<(String, Bar)> = host.bars(guest);
         let bars: Vec<Bar> = named.iter().map(|(_, bar)| *bar).collect();
+        let covering: Vec<GfnRange> = regions.iter().map(|region| region.frames).collect();
+        let graphics = host.graphics(guest, &covering);
+        let modules: Vec<Module> = graphics.iter().flat_map(graphics::Device::modules).collect();
         let width = host.width();
         let ram_above = Machine::new(guest.memory, width);
         let machine = Machine {
@@ -105,6 +111,7 @@ impl Planned {
             hole_lowest: p2m::Gfn::new(guest.hole.raw().min(0x8_0000)),
             regions: &regions,
             bars: &bars,
+            modules: &modules,
             unallocated: UNALLOCATED,
             ..ram_above
         };
@@ -121,11 +128,18 @@ impl Planned {
         };
         let outcomes: Vec<_> = wanted.iter().zip(&verdicts).map(outcome).collect();
         let places: Vec<Option<GfnRange>> = memory.bars.iter().map(|bar| bar.place).collect();
+        let mut own = memory.modules.get(machine.firmware.modules.len()..).unwrap_or_default();
+        let outcome = |device: &graphics::Device| {
+            let (its, rest) = own.split_at(device.modules().count());
+            own = rest;
+            device.outcome(its, &verdicts)
+        };
+        let graphics = graphics.iter().map(outcome).collect();
         let (failure, layout) = match result {
             Ok(layout) => (None, Some(layout)),
             Err(error) => {
                 let without = without(&machine, &memory, &wanted, &named);
-                (Some(failure_sentence(&error, &wanted, &named)), without)
+                (Some(failure_sentence(&error, &machine, &wanted, &named)), without)
             }
         };
         let mut notes = host.notes(guest);
@@ -136,7 +150,7 @@ impl Planned {
             }
         }
         let bars = named.into_iter().zip(places).map(|((name, bar), place)| BarOutcome { name, bar, place });
-        Self { width, regions: outcomes, bars: bars.collect(), failure, layout, notes }
+        Self { width, regions: outcomes, bars: bars.collect(), failure, layout, graphics, notes }
     }
 
     /// Whether there is a plan.
@@ -219,11 +233,20 @@ fn cause_words(machine: &Machine<'_>, cause: Cause) -> String {
     }
 }
 
-fn failure_sentence(error: &Error, wanted: &[host::Wanted], named: &[(String, Bar)]) -> String {
+fn failure_sentence(
+    error: &Error,
+    machine: &Machine<'_>,
+    wanted: &[host::Wanted],
+    named: &[(String, Bar)],
+) -> String {
     let Error::NoLayout(failure @ Failure { first, .. }) = error else { return error.to_string() };
     match *first {
         Thing::Region(index) => failure.naming(&wanted[index]).to_string(),
         Thing::Bar(index) => failure.naming(&format_args!("BAR {}", named[index].0)).to_string(),
+        Thing::Module(index) => {
+            let name = machine.modules.get(index).map_or("a module", |module| module.name);
+            failure.naming(&name).to_string()
+        }
         _ => failure.to_string(),
     }
 }

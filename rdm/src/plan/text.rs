@@ -53,6 +53,13 @@ pub fn write(planned: &Planned, guest: &Guest, out: &mut impl Write) -> io::Resu
             None => writeln!(out, "  {BAD}BAR {}, {size}, {kind}: no place{BAD:#}", bar.name)?,
         }
     }
+    for graphics in &planned.graphics {
+        writeln!(out, "\n{HEADING}Graphics: {}{HEADING:#}", graphics.device)?;
+        for range in &graphics.ranges {
+            writeln!(out, "  {range}")?;
+        }
+        writeln!(out, "  {}", graphics.reads())?;
+    }
     let Some(layout) = &planned.layout else { return Ok(()) };
     let title = if planned.is_planned() {
         "The guest's addresses"
