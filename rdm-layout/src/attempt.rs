@@ -89,8 +89,7 @@ impl Work<'_, '_> {
             closed = count;
             self.closing = closing;
             // What is closed below the hole does not concern BARs, unless a module comes to them from there.
-            let below = |gap: GfnRange| gap.high() <= self.hole.low();
-            let all_below = closing.closed(self.machine, self.regions).all(below);
+            let all_below = closing.lies_below(self.hole.low(), self.regions);
             let only_those = self.machine.mode == Mode::Ranges && !self.took_ram;
             self.stands = only_those && all_below && !self.own_modules_may_move();
             stopped = self.lay_out();

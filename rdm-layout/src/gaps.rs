@@ -75,6 +75,11 @@ impl Closing {
         closes
     }
 
+    /// Whether all gaps end at `end` or below that may be closed by their size.
+    pub(crate) fn lies_below(&self, end: u64, regions: &[RegionPlan]) -> bool {
+        between(regions).all(|gap| gap.high() <= end || gap.len() > self.size)
+    }
+
     /// The gaps that are closed.
     pub(crate) fn closed<'a>(
         self,

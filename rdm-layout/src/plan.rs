@@ -4,7 +4,7 @@ use p2m::{Gfn, GfnRange};
 
 use crate::e820::E820Entry;
 use crate::error::Cause;
-use crate::frames::Bounds;
+use crate::frames::{Bounds, FRAMES_4G};
 use crate::machine::{Mode, Policy};
 
 /// The version of the rules that make plans. Guest addresses are a contract for migration and resume: the
@@ -149,7 +149,35 @@ pub struct Plan<'s> {
     pub highmem_end: Gfn,
 }
 
+/// RAM as `struct hvm_info_table` has it (`xen/include/public/hvm/hvm_info_table.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HvmInfo {
+    /// The frame behind the last of RAM below 4 GiB.
+    pub low_mem_pgend: u32,
+    /// The frame behind the last of RAM from 4 GiB on; 0 where there is none.
+    pub high_mem_pgend: u32,
+}
+
 impl Plan<'_> {
+    /// What hvmloader is told of RAM, where that can say it: RAM up to one frame but for VGA's place, and from
+    /// 4 GiB up to another, with nothing between.
+    #[must_use]
+    pub fn hvm_info(&self) -> Option<HvmInfo> {
+        let (low, high) = (self.lowmem_end.raw(), self.highmem_end.raw());
+        let [conventional, first_mib] = [0xa0, 0x100];
+        // All that RAM has to be, and all that there is.
+        let is_told = |range: &GfnRange| {
+            let ends = (range.high() == low && range.low() <= first_mib) || range.high() == high;
+            range.high() <= first_mib || ends && (range.low() == FRAMES_4G || range.low() <= first_mib)
+        };
+        let below: u64 =
+            self.ram.iter().map(|ram| ram.high().min(conventional).saturating_sub(ram.low())).sum();
+        (below == conventional && low > first_mib && self.ram.iter().all(is_told)).then_some(HvmInfo {
+            low_mem_pgend: u32::try_from(low).ok()?,
+            high_mem_pgend: u32::try_from(high).ok()?,
+        })
+    }
+
     /// Frames of RAM.
     #[must_use]
     pub fn ram_frames(&self) -> u64 {

@@ -332,6 +332,28 @@ fn ballooned_ram_is_in_nobody_s_way_as_long_as_it_is_out() {
 }
 
 #[test]
+fn hvmloader_is_told_of_ram_where_two_ends_say_it() {
+    let info = |machine: &Machine<'_>| {
+        let mut memory = common::Memory::new(machine);
+        let mut storage = memory.storage();
+        let plan = rdm_layout::plan(machine, &mut storage).unwrap();
+        plan.hvm_info().map(|info| (info.low_mem_pgend, info.high_mem_pgend))
+    };
+    let regions = [strict(0x7_b800, 0x7_b900)];
+    let two = Machine { mode: Mode::TwoRange, firmware: HVMLOADER, regions: &regions, ..machine(4 * GIB) };
+    assert_eq!(info(&two), Some((0x7_b800, 0x18_4800)));
+    assert_eq!(info(&Machine { memory: GIB, ..two }), Some((0x4_0000, 0)));
+    // RAM on both sides of a region is more than it can say, and so is a region in conventional memory.
+    let ranges = Machine { firmware: SEABIOS, regions: &regions, ..machine(4 * GIB) };
+    assert_eq!(info(&ranges), None);
+    assert_eq!(info(&Machine { regions: &[], ..ranges }), Some((0xf_0000, 0x11_0020)));
+    let low = [strict(0x80, 0x81)];
+    assert_eq!(info(&Machine { regions: &low, firmware: DIRECT, ..machine(GIB) }), None);
+    let high = [strict(0x10_0000, 0x10_0001)];
+    assert_eq!(info(&Machine { regions: &high, ..ranges }), None);
+}
+
+#[test]
 fn private_regions_get_frames_of_the_guest_s_own() {
     let private = |start, end| Region { policy: Policy::Private, ..strict(start, end) };
     let regions = [

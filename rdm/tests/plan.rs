@@ -313,6 +313,9 @@ fn graphics_have_their_memory_and_registers() {
         out.contains("  OpRegion [0x7a5e9000, 0x7a5ebfff], 12 KiB: the guest has memory of its own at [0xfc"),
         "{out}"
     );
+    assert!(!out.contains("note:"), "{out}");
+    let (_, out, _) = plan("--policy private");
+    assert!(out.contains("note: 0000:00:02.0 is graphics: it goes on using what firmware left"), "{out}");
     let (_, out, _) = plan("--json");
     let object: serde_json::Value = serde_json::from_str(&out).unwrap();
     let registers = &object["graphics"][0]["registers"];

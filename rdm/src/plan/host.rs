@@ -13,6 +13,7 @@ use crate::guest::{Assigned, Guest};
 use crate::inspect::Report;
 use crate::inspect::sentence::{Sentences, Standing, region_name};
 use crate::machine::Machine;
+use xen_iommu::DeviceClass;
 
 /// A region that a guest's layout has to do with.
 #[derive(Clone, Debug)]
@@ -138,6 +139,18 @@ impl<'a> Host<'a> {
                 });
                 continue;
             };
+            let class = self.machine.and(self.report.function(number)).map(|function| function.class);
+            let why = match class.filter(|_| guest.policy_of(device) == Policy::Private) {
+                None | Some(DeviceClass::Usb) => None,
+                Some(DeviceClass::Graphics) => Some(
+                    "is graphics: it goes on using what firmware left in its region, and a private one is empty",
+                ),
+                Some(DeviceClass::Other) => Some(
+                    "is no USB controller: nobody can say whether firmware lets go of its region at a reset, as \
+                     private needs it",
+                ),
+            };
+            notes.extend(why.map(|why| format!("{address} {why}.")));
             let group = self.report.groups.iter().find(|group| group.devices.contains(&number));
             let Some(group) = group else { continue };
             let (standing, sentence) = Sentences::of(self.report, group).sentence(number);
