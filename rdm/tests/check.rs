@@ -7,6 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../../acpi-dmar/tests/common/mod.rs"]
+mod corpus;
 #[path = "common/golden.rs"]
 mod kept;
 
@@ -211,6 +213,48 @@ fn strings_have_their_escapes() {
         Value::List(_) => panic!(),
     };
     assert_eq!((text("a"), text("b")), ("x\tyA\\\"'z".to_string(), "\"".to_string()));
+}
+
+/// What works as things are is planned for hvmloader too, at the same ends of RAM; and the other way round
+/// nothing that a table holds is in the way of a direct boot.
+#[test]
+fn real_tables_are_planned_where_libxl_keeps_their_regions() {
+    use rdm::check::{Check, Outcome};
+    use rdm::guest::Assigned;
+    use rdm::inspect::Report;
+    use rdm::plan::host::Host;
+    let Some(corpus) = corpus::corpus() else { return };
+    let mut counts = [0; 3];
+    for (path, bytes) in &corpus {
+        let report = Report::new(bytes, None);
+        let host = Host::new(&report);
+        for address in report.devices.iter().filter_map(|device| device.address()) {
+            for policy in [Policy::Strict, Policy::Relaxed] {
+                let devices = vec![Assigned { address, policy: Some(policy) }];
+                let guest = Guest { devices, ..Guest::new(4 << 18) };
+                let check = Check::new(&guest, &host);
+                let two_range = check.two_range.as_ref().unwrap();
+                match check.outcome() {
+                    Outcome::Kept => {
+                        let layout = two_range.layout.as_ref().unwrap();
+                        let ends = (layout.lowmem_end >> 12, layout.highmem_end >> 12);
+                        let theirs = (check.ends.lowmem_end.raw(), check.ends.highmem_end.raw());
+                        assert!(two_range.is_planned(), "{}: {:?}", path.display(), two_range.failure);
+                        assert_eq!(ends, theirs, "{}", path.display());
+                        counts[0] += 1;
+                    }
+                    Outcome::Lost => {
+                        assert_eq!(policy, Policy::Relaxed);
+                        counts[1] += 1;
+                    }
+                    Outcome::Fails => counts[2] += 1,
+                }
+                let direct = Check::new(&Guest { firmware: GuestFirmware::Direct, ..guest }, &host);
+                assert!(direct.ours.is_planned() && direct.two_range.is_none());
+            }
+        }
+    }
+    assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
 }
 
 proptest! {

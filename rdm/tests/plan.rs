@@ -20,12 +20,13 @@ use acpi_dmar::DrhdFlags;
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder, TableBuilder};
 use acpi_dmar::pci_types::PciAddress;
 use kept::golden;
+use proptest::prelude::*;
 use rdm::guest::{Assigned, Guest, GuestFirmware};
 use rdm::inspect::Report;
 use rdm::plan::host::Host;
 use rdm::plan::{Planned, json, picture, text, xl};
 use rdm_layout::Policy;
-use rdm_layout::xen::Strategy;
+use rdm_layout::xen::Strategy as RdmStrategy;
 
 /// A laptop's: USB below 1 MiB and below 2 GiB, graphics above.
 fn table() -> Vec<u8> {
@@ -377,11 +378,11 @@ fn every_device_of_every_real_table() {
         let report = Report::new(bytes, None);
         let host = Host::new(&report);
         let devices: Vec<PciAddress> = report.devices.iter().filter_map(|device| device.address()).collect();
-        let mut guests: Vec<(Vec<Assigned>, Strategy)> = devices
+        let mut guests: Vec<(Vec<Assigned>, RdmStrategy)> = devices
             .iter()
-            .map(|&address| (vec![Assigned { address, policy: None }], Strategy::Devices))
+            .map(|&address| (vec![Assigned { address, policy: None }], RdmStrategy::Devices))
             .collect();
-        guests.push((Vec::new(), Strategy::Host));
+        guests.push((Vec::new(), RdmStrategy::Host));
         for (devices, strategy) in guests {
             for policy in [Policy::Strict, Policy::Relaxed, Policy::Private] {
                 for (firmware, two_range) in [
@@ -420,4 +421,60 @@ fn every_device_of_every_real_table() {
         }
     }
     assert!(planned_all > 2000, "{planned_all}");
+}
+
+/// Regions mostly where they are, and anywhere.
+fn region() -> impl Strategy<Value = (u64, u64, u8)> {
+    let base = prop_oneof![3 => 0x2000_0000_u64..0xe000_0000, 1 => 0_u64..0x20_0000, 1 => any::<u64>()];
+    let length = prop_oneof![3 => 0_u64..0x80_0000, 1 => any::<u64>()];
+    (base, length, 1_u8..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+
+    /// Whatever a table holds and a guest asks for, there is a plan or a sentence, and all of it can be shown.
+    #[test]
+    fn anything_can_be_shown(
+        regions in prop::collection::vec(region(), 0..24),
+        memory in prop_oneof![4 => 1_u64..1 << 24, 1 => 1_u64..=1 << 40],
+        width in 30_u8..=64,
+        kinds in (0_usize..3, 0_usize..3, any::<bool>(), any::<bool>()),
+        bars in prop::collection::vec((4_u32..40, any::<bool>()), 0..6),
+    ) {
+        let rmrr = |(base, length, slot): &(u64, u64, u8)| {
+            let limit = base.saturating_add(*length);
+            StructureBuilder::rmrr(0, *base, limit).scope(ScopeBuilder::endpoint(0, &[(*slot, 0)]))
+        };
+        let table = TableBuilder::new().host_address_width(width);
+        let bytes = regions.iter().map(rmrr).fold(table, TableBuilder::structure).build();
+        let report = Report::new(&bytes, None);
+        let (policy, firmware, two_range, is_host) = kinds;
+        let assigned = |slot| Assigned { address: PciAddress::new(0, 0, slot, 0), policy: None };
+        let bar = |&(order, is_64bit): &(u32, bool)| rdm_layout::Bar {
+            bytes: 1 << if is_64bit { order } else { order.min(31) },
+            is_64bit,
+            prefetchable: is_64bit,
+        };
+        let guest = Guest {
+            devices: (1..4).map(assigned).collect(),
+            strategy: if is_host { RdmStrategy::Host } else { RdmStrategy::Devices },
+            policy: [Policy::Strict, Policy::Relaxed, Policy::Private][policy],
+            firmware: [GuestFirmware::Bios, GuestFirmware::Ovmf, GuestFirmware::Direct][firmware],
+            bars: bars.iter().map(bar).collect(),
+            two_range,
+            ..Guest::new(memory)
+        };
+        let planned = Planned::new(&guest, &Host::new(&report));
+        let mut out = Vec::new();
+        text::write(&planned, &guest, &mut out).unwrap();
+        xl::write(&planned, &guest, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        prop_assert_eq!(text.contains("no plan: "), !planned.is_planned());
+        let mut object = Vec::new();
+        json::write(&planned, &guest, &mut object).unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&object).unwrap();
+        prop_assert_eq!(object["plan"].is_null(), !planned.is_planned());
+        roxmltree::Document::parse(&picture::draw(&planned, &guest).to_string()).unwrap();
+    }
 }
