@@ -130,6 +130,7 @@ fn every_setting_that_counts_is_read() {
         ("0000:00:02.0", Some(Policy::Strict)),
     ];
     assert_eq!(devices, expected.map(|(address, policy)| (address.to_string(), policy)));
+    assert!(guest.remarks.iter().any(|remark| remark.contains("drops all of rdm=")), "{:?}", guest.remarks);
     let plain = read("builder = 'hvm'\nmemory = 4").unwrap();
     assert_eq!(plain, Guest { policy: Policy::Relaxed, ..Guest::new(1024) });
     for (line, firmware) in [

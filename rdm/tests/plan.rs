@@ -88,6 +88,8 @@ fn what_is_in_the_way_is_named_and_shown_where_it_would_be() {
     let red = "\u{1b}[31m";
     assert!(out.contains(&format!("{red}no plan: there is no layout: R3 ")), "{out}");
     assert!(out.contains(&format!("{red}in the way: it meets")));
+    let (_, out, _) = folder.rdm("plan --dmar DMAR --memory 2G --strategy host --firmware ovmf --two-range");
+    assert!(out.contains("note: With RAM in several ranges there is a plan."), "{out}");
     // Relaxed, it is given up by name.
     let (code, out, _) =
         folder.rdm("plan --dmar DMAR --memory 2G --pci 00:1d.0,rdm_policy=relaxed --color always");

@@ -177,6 +177,10 @@ fn rdm(config: &Config, guest: &mut Guest) -> Result<(), ConfigError> {
             Some(("strategy", _)) => return Err(wrong(atom, "rdm", "its strategy is host, or left out")),
             Some(("policy", word)) => {
                 guest.policy = policy(word, Policies::OfXl).map_err(|rule| wrong(atom, "rdm", &rule))?;
+                // Seen in 4.17.
+                let dropped = "xl 4.17 drops all of rdm= where it holds a policy: give each device its \
+                               rdm_policy= instead.";
+                guest.remarks.push(dropped.into());
             }
             _ => return Err(wrong(atom, "rdm", "it has strategy=host and policy=strict or policy=relaxed")),
         }

@@ -71,6 +71,8 @@ pub struct Guest {
     pub two_range: bool,
     /// Where the hole for BARs below 4 GiB starts.
     pub hole: Gfn,
+    /// What is to be known of how it was asked for.
+    pub remarks: Vec<String>,
     /// `rdm_mem_boundary`: libxl moves RAM out of the way above this alone.
     pub boundary: Gfn,
 }
@@ -86,6 +88,7 @@ impl Guest {
             policy: Policy::Strict,
             firmware: GuestFirmware::Bios,
             bars: Vec::new(),
+            remarks: Vec::new(),
             two_range: false,
             hole: libxl::HOLE,
             boundary: libxl::BOUNDARY,

@@ -142,12 +142,10 @@ impl Planned {
                 (Some(failure_sentence(&error, &machine, &wanted, &named)), without)
             }
         };
-        let mut notes = host.notes(guest);
-        if failure.is_some() && guest.firmware == GuestFirmware::Bios && !guest.two_range {
-            let with_ovmf = Self::new(&Guest { firmware: GuestFirmware::Ovmf, ..guest.clone() }, host);
-            if with_ovmf.is_planned() {
-                notes.push("With OVMF there is a plan.".into());
-            }
+        let mut notes = guest.remarks.clone();
+        notes.extend(host.notes(guest));
+        if failure.is_some() {
+            notes.extend(remedy(guest, host));
         }
         let bars = named.into_iter().zip(places).map(|((name, bar), place)| BarOutcome { name, bar, place });
         Self { width, regions: outcomes, bars: bars.collect(), failure, layout, graphics, notes }
@@ -162,6 +160,21 @@ impl Planned {
 
 fn range(start: u64, end: u64) -> GfnRange {
     GfnRange::new(p2m::Gfn::new(start), p2m::Gfn::new(end.max(start))).unwrap_or_default()
+}
+
+/// What else of the guest's would make a plan.
+fn remedy(guest: &Guest, host: &Host<'_>) -> Option<String> {
+    let (other, sentence) = match (guest.two_range, guest.firmware) {
+        (true, _) => {
+            (Guest { two_range: false, ..guest.clone() }, "With RAM in several ranges there is a plan.")
+        }
+        (false, GuestFirmware::Bios) => {
+            (Guest { firmware: GuestFirmware::Ovmf, ..guest.clone() }, "With OVMF there is a plan.")
+        }
+        _ => return None,
+    };
+    let planned = Planned::new(&Guest { remarks: Vec::new(), ..other }, host);
+    planned.is_planned().then(|| sentence.into())
 }
 
 /// The layout that comes out without all that is in the way; those regions lie over what they meet.
