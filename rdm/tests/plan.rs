@@ -365,6 +365,12 @@ fn a_drawing_is_well_formed_and_has_every_region() {
         }
         assert!(text.contains("#b91c1c"), "what conflicts is red");
     }
+    // The README's.
+    let drawing = folder.path("plan.svg");
+    let devices = "--pci 00:14.0 --pci 00:02.0 --pci 00:1d.0,rdm_policy=relaxed --bar 256M,64,pref --bar 16M";
+    folder.rdm(&format!("plan --dmar DMAR --memory 4G {devices} --svg {}", drawing.display()));
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plan.svg");
+    assert!(fs::read(drawing).unwrap() == fs::read(kept).unwrap(), "docs/plan.svg is drawn otherwise now");
     let (code, _, error) = folder.rdm("plan --dmar DMAR --memory 4G --svg /nonexistent/x");
     assert_eq!(code, Some(1));
     assert!(error.contains("cannot be written"), "{error}");

@@ -106,10 +106,11 @@ fn draw_block(block: &Block<'_>, top: f64, height: f64) -> Node {
         names.join(", ")
     );
     let short: String = words.chars().take(48).collect();
+    let ink = if block.kind.is_some() { "#0f172a" } else { "#64748b" };
     Node::new()
         .add(Title::new(escape(&all)))
         .add(shape)
-        .add(label(BLOCKS.0 + 8.0, top + height / 2.0 + 4.0, &short))
+        .add(label(BLOCKS.0 + 8.0, top + height / 2.0 + 4.0, &short).set("fill", ink))
         .add(address(top, block.end))
 }
 
