@@ -20,7 +20,7 @@ use crate::plan_command::{complain_of, draw, ended};
 use crate::table::Source;
 
 const HELP: &str = "\
-Reads an xl.cfg (memory, maxmem, type, pci, rdm, rdm_mem_boundary, mmio_hole, firmware or bios,
+Reads an xl.cfg (memory, maxmem, type, pci, rdm, rdm_mem_boundary, mmio_hole, firmware or bios, vga, videoram,
 device_model_version) and says what would happen to the guest's reserved regions, with libxl as it is and with
 the planner.
 

@@ -92,7 +92,7 @@ fn each_way_to_fail_has_its_words() {
             true,
         ),
         ("00:14.1", 1024, "kept", "Xen warns that 2 devices share it", true),
-        ("00:04.0,rdm_policy=strict", 8192, "fails", "RAM lies there, up to 0x210000000", true),
+        ("00:04.0,rdm_policy=strict", 8192, "fails", "RAM lies there, up to 0x20f800000", true),
         ("00:04.0,rdm_policy=strict", 2048, "kept", "kept free", true),
     ] {
         let config = format!("type='hvm'; memory={memory}; firmware='uefi'\npci=['{pci}']");
@@ -119,7 +119,7 @@ fn every_setting_that_counts_is_read() {
          rdm = \"strategy=host, policy=strict\"\nrdm_mem_boundary = 1024\nmmio_hole=01000\nbios = 'ovmf'\ndevice_model_version=\"qemu-xen\"",
     )
     .unwrap();
-    assert_eq!((guest.memory, guest.firmware), (2048 * 256, GuestFirmware::Ovmf));
+    assert_eq!((guest.memory, guest.firmware), ((2048 - 8) * 256, GuestFirmware::Ovmf));
     assert_eq!((guest.policy, guest.strategy), (Policy::Strict, RdmStrategy::Host));
     assert_eq!((guest.boundary, guest.hole), (Gfn::new(1024 * 256), Gfn::new((4096 - 512) * 256)));
     let devices: Vec<_> =
@@ -131,18 +131,28 @@ fn every_setting_that_counts_is_read() {
     ];
     assert_eq!(devices, expected.map(|(address, policy)| (address.to_string(), policy)));
     assert!(guest.remarks.iter().any(|remark| remark.contains("drops all of rdm=")), "{:?}", guest.remarks);
-    let plain = read("builder = 'hvm'\nmemory = 4").unwrap();
+    let plain = read("builder = 'hvm'\nmemory = 4\nvga = 'none'").unwrap();
     assert_eq!(plain, Guest { policy: Policy::Relaxed, ..Guest::new(1024) });
+    for (lines, mib) in [
+        ("stdvga = 1", 16),
+        ("vga = 'qxl'", 128),
+        ("vga = 'stdvga'\nvideoram = 32", 32),
+        ("device_model_version = 'qemu-xen-traditional'", 4),
+    ] {
+        let guest = read(&format!("type = 'hvm'\nmemory = 512\n{lines}")).unwrap();
+        assert_eq!(guest.memory, (512 - mib) * 256, "{lines}");
+        assert!(guest.remarks[0].starts_with(&format!("{mib} MiB of its memory")));
+    }
     for (line, firmware) in [
         ("firmware = 'bios'", GuestFirmware::Bios),
         ("firmware = 'uefi'", GuestFirmware::Ovmf),
         ("firmware = '/usr/share/x.bin'", GuestFirmware::Bios),
         ("bios = 'rombios'\ndevice_model_version = 'qemu-xen-traditional'", GuestFirmware::Bios),
     ] {
-        assert_eq!(read(&format!("type = 'hvm'\nmemory = 4\n{line}")).unwrap().firmware, firmware, "{line}");
+        assert_eq!(read(&format!("type = 'hvm'\nmemory = 64\n{line}")).unwrap().firmware, firmware, "{line}");
     }
     // Of a name that is set twice the last counts.
-    assert_eq!(read("memory=4\ntype='hvm'\nmemory=8").unwrap().memory, 8 * 256);
+    assert_eq!(read("memory=4\ntype='pvh'\nmemory=8").unwrap().memory, 8 * 256);
 }
 
 #[test]
@@ -179,6 +189,9 @@ fn errors_have_line_value_and_rule() {
         ("@firmware = 'efi'", 3, "a file's path"),
         ("@bios = 'ovmf'\ndevice_model_version = 'qemu-xen-traditional'", 3, "rombios alone"),
         ("@device_model_version = 'qemu'", 3, "qemu-xen-traditional"),
+        ("@vga = 'vmware'", 3, "a display is stdvga"),
+        ("@videoram = 4", 3, "not less than the 8 of its display"),
+        ("type = 'hvm'\nmemory = 8", 2, "which leaves nothing"),
         ("@vcpus 4", 3, "behind a name comes ="),
         ("@vcpus = ", 3, "a value is a number"),
         ("@vcpus = 4 5", 3, "behind its value comes"),

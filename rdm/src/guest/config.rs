@@ -25,6 +25,9 @@ pub fn read(text: &str) -> Result<Guest, ConfigError> {
         Kind::Pvh => GuestFirmware::Direct,
         Kind::Hvm => firmware(&config)?,
     };
+    if guest.firmware != GuestFirmware::Direct {
+        take_video(&config, &mut guest)?;
+    }
     rdm(&config, &mut guest)?;
     if let Some((atom, boundary)) = number(&config, "rdm_mem_boundary")? {
         guest.boundary = Gfn::new(boundary.checked_mul(MIB).ok_or_else(|| {
@@ -136,18 +139,20 @@ fn memory(config: &Config) -> Result<u64, ConfigError> {
     }
 }
 
+fn is_traditional(config: &Config) -> Result<bool, ConfigError> {
+    let Some(atom) = atom(config, "device_model_version")? else { return Ok(false) };
+    match atom.text.as_str() {
+        "qemu-xen" => Ok(false),
+        "qemu-xen-traditional" => Ok(true),
+        _ => {
+            let rule = "a device model is qemu-xen or qemu-xen-traditional";
+            Err(wrong(atom, "device_model_version", rule))
+        }
+    }
+}
+
 fn firmware(config: &Config) -> Result<GuestFirmware, ConfigError> {
-    let traditional = match atom(config, "device_model_version")? {
-        None => false,
-        Some(atom) => match atom.text.as_str() {
-            "qemu-xen" => false,
-            "qemu-xen-traditional" => true,
-            _ => {
-                let rule = "a device model is qemu-xen or qemu-xen-traditional";
-                return Err(wrong(atom, "device_model_version", rule));
-            }
-        },
-    };
+    let traditional = is_traditional(config)?;
     let (atom, name) = match (atom(config, "bios")?, atom(config, "firmware")?) {
         (Some(atom), _) => (atom, "bios"),
         (None, Some(atom)) => (atom, "firmware"),
@@ -166,6 +171,46 @@ fn firmware(config: &Config) -> Result<GuestFirmware, ConfigError> {
         path if path.contains('/') => Ok(GuestFirmware::Bios),
         _ => Err(wrong(atom, name, "it is bios, uefi, seabios, rombios, ovmf or a file's path")),
     }
+}
+
+/// What of the guest's memory libxl leaves to its display: `videoram`, or the least that its kind takes
+/// (tools/libs/light/libxl_create.c, `libxl__domain_build_info_setdefault`).
+fn take_video(config: &Config, guest: &mut Guest) -> Result<(), ConfigError> {
+    let traditional = is_traditional(config)?;
+    let standard = number(config, "stdvga")?.is_some_and(|(_, number)| number != 0);
+    let least = match atom(config, "vga")? {
+        Some(vga) => match (vga.text.as_str(), traditional) {
+            ("none", _) => 0,
+            ("qxl", false) => 128,
+            ("stdvga", false) => 16,
+            ("stdvga", true) | ("cirrus", false) => 8,
+            ("cirrus", true) => 4,
+            _ => return Err(wrong(vga, "vga", "a display is stdvga, cirrus, none or, with qemu-xen, qxl")),
+        },
+        None => match (standard, traditional) {
+            (true, false) => 16,
+            (true, true) | (false, false) => 8,
+            (false, true) => 4,
+        },
+    };
+    let video = match number(config, "videoram")? {
+        Some((atom, mib)) if mib < least => {
+            let rule = format!("it is in MiB, and not less than the {least} of its display");
+            return Err(wrong(atom, "videoram", &rule));
+        }
+        Some((_, mib)) => mib,
+        None => least,
+    };
+    let left = video.checked_mul(MIB).and_then(|video| guest.memory.checked_sub(video));
+    guest.memory = left.filter(|left| *left > 0).ok_or_else(|| {
+        let line = config.get("memory").or(config.get("maxmem")).map_or(1, |setting| setting.line);
+        let sentence = format!("memory: {video} MiB of it are the display's, which leaves nothing");
+        ConfigError { line, sentence }
+    })?;
+    if video > 0 {
+        guest.remarks.push(format!("{video} MiB of its memory are the display's (videoram)."));
+    }
+    Ok(())
 }
 
 /// `rdm = "strategy=host,policy=relaxed"`.
