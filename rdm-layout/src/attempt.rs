@@ -58,15 +58,18 @@ pub(crate) struct Work<'m, 's> {
     pub(crate) hole: GfnRange,
     /// Which gaps between regions are closed, to save entries of the map.
     pub(crate) closing: Closing,
-    /// The hole and the BARs' places are those of the layout before.
-    pub(crate) bars_stand: bool,
+    /// Some of what is taken is RAM.
+    pub(crate) took_ram: bool,
+    /// What is taken (what lies fast, regions, BARs, modules with frames of their own) and the hole are those
+    /// of the layout before, but for gaps that are closed now.
+    pub(crate) stands: bool,
 }
 
 impl Work<'_, '_> {
     /// Lays out what is chosen. Where the map would have too many entries, RAM goes without the smallest gaps
     /// between regions.
     pub(crate) fn attempt(&mut self) -> Result<(), Stop> {
-        (self.closing, self.bars_stand) = (Closing::default(), false);
+        (self.closing, self.stands) = (Closing::default(), false);
         let first = self.lay_out();
         let mut stopped = first;
         let (mut closed, mut step) = (0_usize, 0_usize);
@@ -86,9 +89,9 @@ impl Work<'_, '_> {
             closed = count;
             self.closing = closing;
             // What is closed below the hole does not concern BARs, unless a module comes to them from there.
-            let below = |gap: GfnRange| gap.high() <= self.hole.low();
-            let all_below = closing.closed(self.machine, self.regions).all(below);
-            self.bars_stand = all_below && !self.own_modules_may_move();
+            let all_below = closing.lies_below(self.hole.low(), self.regions);
+            let only_those = self.machine.mode == Mode::Ranges && !self.took_ram;
+            self.stands = only_those && all_below && !self.own_modules_may_move();
             stopped = self.lay_out();
         }
         match stopped {
@@ -98,9 +101,15 @@ impl Work<'_, '_> {
     }
 
     fn lay_out(&mut self) -> Result<(), Stop> {
-        if !self.bars_stand {
-            self.hole = self.machine.hole;
+        self.took_ram = false;
+        if self.stands {
+            for gap in self.closing.closed(self.machine, self.regions) {
+                self.taken.take(gap)?;
+            }
+            self.ram_and_modules()?;
+            return self.finish();
         }
+        self.hole = self.machine.hole;
         self.fixed_and_regions()?;
         self.place_small_bars()?;
         let is_rigid = self.rigid_ram()?;
@@ -114,6 +123,11 @@ impl Work<'_, '_> {
             })?,
             false => self.ram_and_modules()?,
         }
+        self.finish()
+    }
+
+    /// The rest, once all has its place.
+    fn finish(&mut self) -> Result<(), Stop> {
         self.firmware_has_ram()?;
         self.write_e820()?;
         self.stay_unallocated()
@@ -132,20 +146,17 @@ impl Work<'_, '_> {
     /// What lies fast.
     pub(crate) fn fixed_and_regions(&mut self) -> Result<(), Stop> {
         self.taken.clear();
-        let honoured = self.regions.iter().filter(|region| region.verdict.is_honoured());
-        for region in honoured {
-            if region.frames.high() > self.machine.end() && !region.frames.is_empty() {
-                return Err(refuse(Cause::BeyondAddresses { end: self.machine.end() }, true));
+        let end = self.machine.end();
+        for frames in self.closing.reserved(self.machine, self.regions) {
+            if frames.high() > end {
+                return Err(refuse(Cause::BeyondAddresses { end }, true));
             }
-            self.taken.take(region.frames)?;
+            self.taken.take(frames)?;
         }
         for (index, fixed) in self.machine.fixed().enumerate().filter(|(_, fixed)| !fixed.yields) {
             if let Some(at) = self.taken.first_in(fixed.range()) {
                 return Err(refuse(Cause::Fixed { index, at: at.raw() }, true));
             }
-        }
-        for gap in self.closing.closed(self.machine, self.regions) {
-            self.taken.take(gap)?;
         }
         for fixed in self.machine.fixed().filter(|fixed| fixed.backing != Backing::Ram) {
             self.taken.take(fixed.range())?;
@@ -201,6 +212,7 @@ impl Work<'_, '_> {
             let certain = not_found.all_tried && !self.modules_meet_others();
             return Err(refuse(Cause::Modules, certain));
         }
+        self.took_ram = true;
         let mut rest = memory;
         for place in
             modules::chosen(self.machine, self.modules, modules::Kind::Ram).filter_map(|one| one.place)
@@ -267,6 +279,7 @@ impl Work<'_, '_> {
         if wanted == 0 || self.no_unallocated.is_some() {
             return Ok(());
         }
+        self.took_ram = true;
         let mut left = wanted;
         let [low, high] = self.windows();
         for window in [high, low] {
@@ -297,10 +310,7 @@ impl Work<'_, '_> {
 
     fn write_e820(&mut self) -> Result<(), Stop> {
         let machine = self.machine;
-        let regions = self.regions.iter().filter(|region| region.verdict.is_honoured());
-        let closed = self.closing.closed(machine, self.regions);
-        let regions =
-            regions.map(|region| region.frames).chain(closed).map(|frames| (frames, e820::RESERVED));
+        let reserved = self.closing.reserved(machine, self.regions);
         let firmware = &machine.firmware;
         let lists_itself = |index: usize| firmware.lists_itself && index < firmware.modules.len();
         let modules = modules::chosen(machine, self.modules, modules::Kind::Own);
@@ -312,7 +322,7 @@ impl Work<'_, '_> {
         let fixed = machine.filled.iter().chain(machine.firmware.fixed).take(listed);
         let fixed = fixed.filter_map(|fixed| Some((fixed.range(), fixed.e820?)));
         let from = machine.firmware.e820_from.raw();
-        e820::write(&mut self.e820, regions.chain(modules).chain(fixed), self.ram.items(), from)?;
+        e820::write(&mut self.e820, reserved, modules.chain(fixed), self.ram.items(), from)?;
         match self.e820.items().len() {
             entries if entries > E820_MAX => Err(refuse(Cause::E820 { entries }, false)),
             _ => Ok(()),

@@ -53,12 +53,6 @@ fn highest_start(taken: &mut Taken<'_>, bars: &mut [BarPlan], end: u64) -> Resul
 impl Work<'_, '_> {
     /// Places the 32-bit BARs, and makes the hole as large as they need it and it may become.
     pub(crate) fn place_small_bars(&mut self) -> Result<(), Stop> {
-        if self.bars_stand {
-            for place in small(self.bars).filter_map(|bar| bar.place) {
-                self.taken.take(place)?;
-            }
-            return Ok(());
-        }
         let Some(frames) = into_hole(&mut self.taken, self.bars, self.hole)? else { return Ok(()) };
         self.fixed_and_regions()?;
         let hole_start = highest_start(&mut self.taken, self.bars, self.hole.high())?;
@@ -79,10 +73,8 @@ impl Work<'_, '_> {
     pub(crate) fn place_large_bars(&mut self) -> Result<(), Stop> {
         let certain = !self.own_modules_may_move() && !self.hole_may_grow();
         for bar in self.bars.iter_mut().filter(|bar| bar.left_out.is_none() && bar.is_64bit) {
-            if !self.bars_stand {
-                bar.place = aligned::tightest(&self.taken, self.hole, bar.frames)
-                    .or_else(|| aligned::highest(&self.taken, self.machine.high, bar.frames));
-            }
+            bar.place = aligned::tightest(&self.taken, self.hole, bar.frames)
+                .or_else(|| aligned::highest(&self.taken, self.machine.high, bar.frames));
             let Some(place) = bar.place else {
                 return Err(refuse(Cause::Bar { frames: bar.frames, hole_start: None }, certain));
             };

@@ -118,14 +118,28 @@ pub struct Failure {
     pub certainty: Certainty,
 }
 
+/// A failure's sentence with the caller's name for what has no place.
+struct Named<'a>(&'a Failure, &'a dyn fmt::Display);
+
+impl Failure {
+    /// The sentence, with a name for [`first`](Self::first) instead of its index and frames.
+    pub fn naming<'a>(&'a self, first: &'a dyn fmt::Display) -> impl fmt::Display + 'a {
+        Named(self, first)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lead = match self.certainty {
-            Certainty::ThereIsNone => "there is no layout",
-            Certainty::NoneFound => "no layout was found",
-        };
-        write!(f, "{lead}: ")?;
-        match self.first {
+        Named(self, &Plain(self)).fmt(f)
+    }
+}
+
+/// What has no place, by index and frames.
+struct Plain<'a>(&'a Failure);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.first {
             Thing::Memory => write!(f, "the memory")?,
             Thing::Region(index) => write!(f, "region {index}")?,
             Thing::Bar(index) => write!(f, "BAR {index}")?,
@@ -133,24 +147,35 @@ impl fmt::Display for Failure {
             Thing::FirmwareModule(index) => write!(f, "the firmware's module {index}")?,
             Thing::Unallocated => write!(f, "the unallocated space")?,
         }
-        if let Some(frames) = self.frames {
-            write!(f, " (frames {frames})")?;
+        match self.0.frames {
+            Some(frames) => write!(f, " (frames {frames})"),
+            None => Ok(()),
         }
-        write!(f, " {}", self.cause)?;
-        if let Some(name) = self.obstacle {
+    }
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(failure, first) = *self;
+        let lead = match failure.certainty {
+            Certainty::ThereIsNone => "there is no layout",
+            Certainty::NoneFound => "no layout was found",
+        };
+        write!(f, "{lead}: {first} {}", failure.cause)?;
+        if let Some(name) = failure.obstacle {
             write!(f, " ({name})")?;
         }
-        match (self.first, self.cause) {
+        match (failure.first, failure.cause) {
             (Thing::Memory, Cause::Memory { room }) => write!(f, "; {room} frames of memory would make one"),
             (Thing::Memory, Cause::TooLittle { .. }) => write!(f, "; more of it would make one"),
             (Thing::Memory, Cause::LowEnd { .. } | Cause::HighRange { .. }) => {
                 write!(f, "; without what was filled in there before there would be one")
             }
             (Thing::Memory | Thing::Unallocated, _) => write!(f, "; less of it would make one"),
-            (_, Cause::Bar { hole_start: Some(start), .. }) if self.more == 0 => {
+            (_, Cause::Bar { hole_start: Some(start), .. }) if failure.more == 0 => {
                 write!(f, "; a hole from frame {start:#x} on, or leaving it out, would make one")
             }
-            _ if self.more > 0 => write!(f, "; leaving out it and {} more would make one", self.more),
+            _ if failure.more > 0 => write!(f, "; leaving out it and {} more would make one", failure.more),
             _ => write!(f, "; leaving it out would make one"),
         }
     }

@@ -18,14 +18,19 @@ pub(crate) struct Closing {
     of_that_size: usize,
 }
 
-/// The gaps between honoured regions, which come by address.
+/// The honoured regions that have frames, by address.
+fn honoured(regions: &[RegionPlan]) -> impl Iterator<Item = GfnRange> + '_ {
+    let honoured = regions.iter().filter(|region| region.verdict.is_honoured());
+    honoured.map(|region| region.frames).filter(|frames| !frames.is_empty())
+}
+
+/// The gaps between them.
 fn between(regions: &[RegionPlan]) -> impl Iterator<Item = GfnRange> + '_ {
-    let mut regions =
-        regions.iter().filter(|region| region.verdict.is_honoured() && !region.frames.is_empty());
-    let mut end = regions.next().map_or(u64::MAX, |region| region.frames.high());
+    let mut regions = honoured(regions);
+    let mut end = regions.next().map_or(u64::MAX, |first| first.high());
     regions.filter_map(move |region| {
-        let gap = (end < region.frames.low()).then(|| range(end, region.frames.low()));
-        end = end.max(region.frames.high());
+        let gap = (end < region.low()).then(|| range(end, region.low()));
+        end = end.max(region.high());
         gap
     })
 }
@@ -57,6 +62,24 @@ impl Closing {
         Ok((Self { size, of_that_size }, count))
     }
 
+    /// Whether a gap is closed; they come by address, and `left` counts those of the largest size.
+    fn closes(&self, machine: &Machine<'_>, gap: &GfnRange, left: &mut usize) -> bool {
+        if gap.len() > self.size || !is_free(machine, gap) {
+            return false;
+        }
+        if gap.len() < self.size {
+            return true;
+        }
+        let closes = *left > 0;
+        *left = left.saturating_sub(1);
+        closes
+    }
+
+    /// Whether all gaps end at `end` or below that may be closed by their size.
+    pub(crate) fn lies_below(&self, end: u64, regions: &[RegionPlan]) -> bool {
+        between(regions).all(|gap| gap.high() <= end || gap.len() > self.size)
+    }
+
     /// The gaps that are closed.
     pub(crate) fn closed<'a>(
         self,
@@ -64,14 +87,30 @@ impl Closing {
         regions: &'a [RegionPlan],
     ) -> impl Iterator<Item = GfnRange> + 'a {
         let mut left = self.of_that_size;
-        let small =
-            between(regions).take_while(move |_| self.size > 0).filter(move |gap| gap.len() <= self.size);
-        small.filter(|gap| is_free(machine, gap)).filter(move |gap| {
-            if gap.len() == self.size && left > 0 {
-                left = left.saturating_sub(1);
-                return true;
+        between(regions).filter(move |gap| self.closes(machine, gap, &mut left))
+    }
+
+    /// What is reserved, by address: honoured regions and closed gaps, as one where they overlap or touch.
+    pub(crate) fn reserved<'a>(
+        self,
+        machine: &'a Machine<'_>,
+        regions: &'a [RegionPlan],
+    ) -> impl Iterator<Item = GfnRange> + 'a {
+        let mut left = self.of_that_size;
+        let mut regions = honoured(regions);
+        let mut next = regions.next();
+        core::iter::from_fn(move || {
+            let first = next.take()?;
+            let mut end = first.high();
+            for region in regions.by_ref() {
+                let gap = range(end, region.low());
+                if !gap.is_empty() && !self.closes(machine, &gap, &mut left) {
+                    next = Some(region);
+                    break;
+                }
+                end = end.max(region.high());
             }
-            gap.len() < self.size
+            Some(range(first.low(), end))
         })
     }
 }

@@ -57,6 +57,9 @@ pub enum Broken {
 pub enum Change {
     /// RAM.
     Ram,
+    /// Nothing now, as all of it is ballooned out, but the guest takes it for RAM that it may ask for again: no
+    /// frame may come back there.
+    Ballooned,
     /// A BAR.
     Bar,
     /// A module.
@@ -69,15 +72,25 @@ pub enum Change {
 
 impl Plan<'_> {
     /// What of the plan does not hold for `machine`, the same guest on a changed host or with a change of its
-    /// own: a device more, RAM ballooned. Regions that are gone break nothing: their place stays reserved.
+    /// own, such as a device more. Regions that are gone break nothing: their place stays reserved.
     pub fn still_holds<'a>(&'a self, machine: &'a Machine<'a>) -> impl Iterator<Item = Broken> + 'a {
+        self.still_holds_without(machine, &[])
+    }
+
+    /// The same where these frames of RAM are ballooned out. The memory stays what it was when planned: a
+    /// balloon comes and goes.
+    pub fn still_holds_without<'a>(
+        &'a self,
+        machine: &'a Machine<'a>,
+        ballooned: &'a [GfnRange],
+    ) -> impl Iterator<Item = Broken> + 'a {
         let version = (self.version != VERSION).then_some(Broken::Version { plan: self.version });
         let memory = (self.memory != machine.memory).then_some(Broken::Memory { plan: self.memory });
         let places = self.ram.iter().copied().chain(self.places());
         let beyond = places.filter(|place| place.high() > machine.end());
         let beyond = beyond.map(|frames| Broken::BeyondAddresses { frames });
-        let regions = machine.regions.iter().enumerate().filter_map(|(index, region)| {
-            let (frames, change) = self.meets(region.frames)?;
+        let regions = machine.regions.iter().enumerate().filter_map(move |(index, region)| {
+            let (frames, change) = self.meets(region.frames, ballooned)?;
             Some(Broken::Region { index, frames, change })
         });
         let fixed = machine.fixed().enumerate().filter_map(|(index, fixed)| {
@@ -111,14 +124,17 @@ impl Plan<'_> {
     }
 
     /// What a region at `asked` would meet.
-    fn meets(&self, asked: GfnRange) -> Option<(GfnRange, Change)> {
+    fn meets(&self, asked: GfnRange, ballooned: &[GfnRange]) -> Option<(GfnRange, Change)> {
         let honoured = || self.regions.iter().filter(|region| region.verdict.is_honoured());
-        let ram = self.ram.iter().map(|ram| (*ram, Change::Ram));
+        let populated = self.ram.iter().filter_map(|ram| ram.intersection(&asked));
+        let populated = populated.filter_map(|ram| outside(ram, ballooned));
+        let populated = populated.map(|ram| (ram, Change::Ram));
+        let ram = self.ram.iter().map(|ram| (*ram, Change::Ballooned));
         let bars = self.bars.iter().filter_map(|bar| Some((bar.place?, Change::Bar)));
         let modules = self.modules.iter().filter_map(|module| Some((module.place?, Change::Module)));
         let space = self.unallocated.iter().map(|space| (*space, Change::Unallocated));
         // Modules lie in RAM: they are named first.
-        let mut all = modules.chain(ram).chain(bars).chain(space);
+        let mut all = modules.chain(populated).chain(bars).chain(space).chain(ram);
         let met = all.find_map(|(place, change)| Some((place.intersection(&asked)?, change)));
         met.or_else(|| {
             // All of it has to be in regions of the plan; those that touch are one to a guest.
@@ -134,4 +150,20 @@ impl Plan<'_> {
             None
         })
     }
+}
+
+/// The first frames of `frames` that are in none of `others`, which come in any order.
+fn outside(frames: GfnRange, others: &[GfnRange]) -> Option<GfnRange> {
+    let mut start = frames.low();
+    while let Some(end) = others
+        .iter()
+        .filter(|other| other.low() <= start && start < other.high())
+        .map(|other| other.high())
+        .max()
+    {
+        start = end;
+    }
+    let above = others.iter().map(|other| other.low()).filter(|low| *low > start);
+    let end = above.min().unwrap_or(u64::MAX).min(frames.high());
+    (start < end).then(|| crate::frames::range(start, end))
 }

@@ -10,6 +10,7 @@ mod error;
 mod fill;
 mod frames;
 mod gaps;
+pub mod graphics;
 mod holds;
 mod list;
 mod machine;
@@ -29,7 +30,7 @@ pub use e820::{ACPI, E820_MAX, E820Entry, NVS, RAM, RESERVED};
 pub use error::{Cause, Certainty, Error, Failure, Frame, InputError, Thing};
 pub use holds::{Broken, Change};
 pub use machine::{Backing, Bar, Firmware, Fixed, Machine, Mode, Module, ModuleMemory, Policy, Region};
-pub use plan::{BarPlan, ModulePlan, Moved, Plan, RegionPlan, VERSION, Verdict};
+pub use plan::{BarPlan, HvmInfo, ModulePlan, Moved, Plan, RegionPlan, VERSION, Verdict};
 pub use planner::plan;
 pub use storage::{Needs, Storage};
 #[cfg(feature = "serde")]

@@ -19,7 +19,8 @@ pub enum Mode {
     TwoRange,
 }
 
-/// What is to happen where a region cannot be had, as in `rdm_policy=` of xl.cfg.
+/// What a region is to a guest, and what happens where it cannot be had: `rdm_policy=` of xl.cfg, and one
+/// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Policy {
@@ -27,6 +28,20 @@ pub enum Policy {
     Strict,
     /// The layout goes without it, and says so.
     Relaxed,
+    /// As strict, but the guest gets fresh, zeroed frames of its own there, mapped for processor and device,
+    /// and the host's region stays with the host: for devices whose firmware lets go of its region when they
+    /// are reset (USB controllers), and where there is a reset. Not for graphics: there, the region holds
+    /// what firmware left for the driver (a frame buffer, stolen memory), and hardware goes on using it.
+    Private,
+}
+
+impl Policy {
+    /// That of regions which are one, or of one that several devices have: what one of them does not leave to
+    /// the layout, all need.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        if self == other { self } else { Self::Strict }
+    }
 }
 
 /// A reserved region: at its own address in the guest, or not at all.
@@ -34,7 +49,8 @@ pub enum Policy {
 pub struct Region {
     /// Its frames; the guest's and the machine's numbers are the same.
     pub frames: GfnRange,
-    /// What if it cannot be had. Regions that overlap, or share a page, are one: strict where one of them is.
+    /// What if it cannot be had. Regions that overlap, or share a page, are one: strict
+    /// where they have different ones.
     pub policy: Policy,
 }
 
@@ -224,6 +240,13 @@ impl Machine<'_> {
     /// All that lies fast: the firmware's, then what was filled before.
     pub(crate) fn fixed(&self) -> impl Iterator<Item = &Fixed> + Clone {
         self.firmware.fixed.iter().chain(self.filled)
+    }
+
+    /// What lies fast and has this index in a [`Cause`](crate::Cause): the firmware's first, then what was
+    /// filled before.
+    #[must_use]
+    pub fn lies_fast(&self, index: usize) -> Option<&Fixed> {
+        self.fixed().nth(index)
     }
 
     /// All modules: the firmware's, then the guest's.

@@ -4,7 +4,7 @@ use p2m::{Gfn, GfnRange};
 
 use crate::e820::E820Entry;
 use crate::error::Cause;
-use crate::frames::Bounds;
+use crate::frames::{Bounds, FRAMES_4G};
 use crate::machine::{Mode, Policy};
 
 /// The version of the rules that make plans. Guest addresses are a contract for migration and resume: the
@@ -55,7 +55,7 @@ pub struct RegionPlan {
     /// Its frames.
     #[cfg_attr(feature = "serde", serde(with = "crate::written::one"))]
     pub frames: GfnRange,
-    /// Its policy, or strict where it is one with a region that is.
+    /// Its policy, or strict where it is one with a region of another.
     pub policy: Policy,
     /// What became of it.
     pub verdict: Verdict,
@@ -149,7 +149,35 @@ pub struct Plan<'s> {
     pub highmem_end: Gfn,
 }
 
+/// RAM as `struct hvm_info_table` has it (`xen/include/public/hvm/hvm_info_table.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HvmInfo {
+    /// The frame behind the last of RAM below 4 GiB.
+    pub low_mem_pgend: u32,
+    /// The frame behind the last of RAM from 4 GiB on; 0 where there is none.
+    pub high_mem_pgend: u32,
+}
+
 impl Plan<'_> {
+    /// What hvmloader is told of RAM, where that can say it: RAM up to one frame but for VGA's place, and from
+    /// 4 GiB up to another, with nothing between.
+    #[must_use]
+    pub fn hvm_info(&self) -> Option<HvmInfo> {
+        let (low, high) = (self.lowmem_end.raw(), self.highmem_end.raw());
+        let [conventional, first_mib] = [0xa0, 0x100];
+        // All that RAM has to be, and all that there is.
+        let is_told = |range: &GfnRange| {
+            let ends = (range.high() == low && range.low() <= first_mib) || range.high() == high;
+            range.high() <= first_mib || ends && (range.low() == FRAMES_4G || range.low() <= first_mib)
+        };
+        let below: u64 =
+            self.ram.iter().map(|ram| ram.high().min(conventional).saturating_sub(ram.low())).sum();
+        (below == conventional && low > first_mib && self.ram.iter().all(is_told)).then_some(HvmInfo {
+            low_mem_pgend: u32::try_from(low).ok()?,
+            high_mem_pgend: u32::try_from(high).ok()?,
+        })
+    }
+
     /// Frames of RAM.
     #[must_use]
     pub fn ram_frames(&self) -> u64 {
@@ -162,6 +190,29 @@ impl Plan<'_> {
         let (below, above) = ram.split_at_checked(split).unwrap_or((ram, &[]));
         let end = |ranges: &[GfnRange]| ranges.last().map_or(Gfn::new(0), |last| last.end());
         (end(below), end(above))
+    }
+
+    /// Where the guest gets frames of its own at a region's addresses ([`Policy::Private`]), beside its memory:
+    /// to be zeroed before it sees them, and mapped for processor and device. By address, those of regions
+    /// that are one together.
+    pub fn private(&self) -> impl Iterator<Item = GfnRange> + '_ {
+        let is_private = |region: &&RegionPlan| {
+            region.policy == Policy::Private && region.verdict.is_honoured() && !region.frames.is_empty()
+        };
+        // The records are in the input's order: each range is the next above the one before.
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let left = || self.regions.iter().filter(is_private).map(|region| region.frames);
+            let first = left().filter(|frames| frames.low() >= from).min_by_key(GfnRange::start)?;
+            let mut whole = first;
+            while let Some(more) =
+                left().find(|frames| frames.overlaps(&whole) && frames.high() > whole.high())
+            {
+                whole = whole.hull(&more);
+            }
+            from = whole.high();
+            Some(whole)
+        })
     }
 
     /// The first frames of `asked` that are off limits: a region is there, so nothing may be populated,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::frames::{Bounds, range};
 use crate::gaps::Closing;
 use crate::list::List;
-use crate::machine::{Machine, Policy};
+use crate::machine::Machine;
 use crate::plan::{BarPlan, ModulePlan, Moved, Plan, RegionPlan, VERSION, Verdict};
 use crate::storage::Storage;
 use crate::taken::Taken;
@@ -50,7 +50,8 @@ pub fn plan<'s>(machine: &Machine<'_>, storage: &'s mut Storage<'_>) -> Result<P
         no_unallocated: None,
         hole: machine.hole,
         closing: Closing::default(),
-        bars_stand: false,
+        took_ram: false,
+        stands: false,
     };
     let settled = work.settle();
     by_input(work.bars, |bar| bar.input);
@@ -111,9 +112,7 @@ fn sort_regions(machine: &Machine<'_>, records: &mut [RegionPlan]) {
                 break;
             }
             end = end.max(region.frames.high());
-            if region.policy == Policy::Strict {
-                policy = Policy::Strict;
-            }
+            policy = policy.with(region.policy);
             count = count.saturating_add(1);
         }
         let (together, others) = rest.split_at_mut_checked(count).unwrap_or_default();

@@ -157,7 +157,7 @@ impl Work<'_, '_> {
         let verdict = match (left_out, region.policy) {
             (None, _) => Verdict::Honoured,
             (Some(cause), Policy::Relaxed) => Verdict::GivenUp(cause),
-            (Some(cause), Policy::Strict) => Verdict::InTheWay(cause),
+            (Some(cause), Policy::Strict | Policy::Private) => Verdict::InTheWay(cause),
         };
         if (which == Which::Relaxed) != (region.policy == Policy::Relaxed) {
             return;
@@ -202,7 +202,7 @@ impl Work<'_, '_> {
     /// The name of what is in the way.
     fn obstacle(&self, cause: Cause) -> Option<&'static str> {
         match cause {
-            Cause::Fixed { index, .. } => self.machine.fixed().nth(index).map(|fixed| fixed.name),
+            Cause::Fixed { index, .. } => self.machine.lies_fast(index).map(|fixed| fixed.name),
             _ => None,
         }
     }

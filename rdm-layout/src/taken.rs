@@ -39,8 +39,12 @@ impl<'s> Taken<'s> {
         }
         let first = ranges.partition_point(|taken| taken.high() < added.low());
         let touched = ranges.get(first..).unwrap_or_default();
-        let count = touched.partition_point(|taken| taken.low() <= added.high());
-        let merged = touched.iter().take(count).fold(added, |all, taken| all.hull(taken));
+        // Nearly always none, one or two; those that are more are gone then.
+        let (mut count, mut merged) = (0_usize, added);
+        for taken in touched.iter().take_while(|taken| taken.low() <= added.high()) {
+            merged = merged.hull(taken);
+            count = count.saturating_add(1);
+        }
         if count == 0 {
             if self.len >= self.memory.len() {
                 return Err(Full);

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::e820::E820Entry;
 use crate::plan::Plan;
 use crate::storage::Storage;
 
@@ -60,6 +61,28 @@ impl Serialize for Ranges<'_> {
     }
 }
 
+/// An entry of the memory map.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    addr: u64,
+    size: u64,
+    kind: u32,
+}
+
+impl From<Entry> for E820Entry {
+    fn from(Entry { addr, size, kind }: Entry) -> Self {
+        Self { addr, size, kind }
+    }
+}
+
+struct Map<'a>(&'a [E820Entry]);
+
+impl Serialize for Map<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(|&E820Entry { addr, size, kind }| Entry { addr, size, kind }))
+    }
+}
+
 const FIELDS: &[&str] = &[
     "version",
     "mode",
@@ -85,7 +108,7 @@ impl Serialize for Plan<'_> {
         out.serialize_field("regions", self.regions)?;
         out.serialize_field("bars", self.bars)?;
         out.serialize_field("modules", self.modules)?;
-        out.serialize_field("e820", self.e820)?;
+        out.serialize_field("e820", &Map(self.e820))?;
         out.serialize_field("unallocated", &Ranges(self.unallocated))?;
         out.serialize_field("hole", &Pair::of(&self.hole))?;
         out.serialize_field("lowmem_end", &self.lowmem_end.raw())?;
@@ -176,7 +199,7 @@ impl<'de, 's> Visitor<'de> for PlanSeed<'s, '_> {
                 Field::Modules => {
                     modules = from.next_value_seed(Fill::<_, _>(storage.modules, PhantomData))?
                 }
-                Field::E820 => e820 = from.next_value_seed(Fill::<_, _>(storage.e820, PhantomData))?,
+                Field::E820 => e820 = from.next_value_seed(Fill::<_, Entry>(storage.e820, PhantomData))?,
                 Field::Unallocated => {
                     unallocated = from.next_value_seed(Fill::<_, Read>(storage.unallocated, PhantomData))?;
                 }

@@ -183,9 +183,9 @@ fn a_map_of_128_entries() {
     assert!(plan.e820.len() >= 127, "no more of them than must be: {}", plan.e820.len());
     let closed = |gap: &GfnRange| {
         let byte = gap.start().raw() << 12;
-        plan.e820
-            .iter()
-            .any(|entry| entry.addr <= byte && byte < entry.end() && entry.kind == rdm_layout::RESERVED)
+        plan.e820.iter().any(|entry| {
+            entry.addr <= byte && byte < common::end(entry) && entry.kind == rdm_layout::RESERVED
+        })
     };
     let gaps =
         || many.windows(2).map(|pair| frames(pair[0].frames.end().raw(), pair[1].frames.start().raw()));
@@ -312,6 +312,74 @@ fn a_plan_holds_until_it_does_not() {
     assert!(matches!(narrow[..], [Broken::BeyondAddresses { .. }]), "{narrow:?}");
     assert_eq!(plan.off_limits(frames(0x7_b000, 0x7_c000)), Some(regions[0].frames));
     assert_eq!(plan.off_limits(frames(0, 0x7_b800)), None);
+}
+
+#[test]
+fn ballooned_ram_is_in_nobody_s_way_as_long_as_it_is_out() {
+    let before = machine(4 * GIB);
+    let mut memory = common::Memory::new(&before);
+    let mut storage = memory.storage();
+    let plan = rdm_layout::plan(&before, &mut storage).unwrap();
+    let regions = [strict(0x7_b800, 0x7_b900)];
+    let added = Machine { regions: &regions, ..before };
+    let broken = |out: &[GfnRange]| plan.still_holds_without(&added, out).collect::<Vec<_>>();
+    let meets = |start, end, change| Broken::Region { index: 0, frames: frames(start, end), change };
+    assert_eq!(broken(&[]), [meets(0x7_b800, 0x7_b900, Change::Ram)]);
+    assert_eq!(broken(&[frames(0x7_b880, 0x7_c000)]), [meets(0x7_b800, 0x7_b880, Change::Ram)]);
+    let parts = [frames(0x7_b860, 0x7_b8c0), frames(0x7_b000, 0x7_b870), frames(0x7_b8d0, 0x7_b900)];
+    assert_eq!(broken(&parts), [meets(0x7_b8c0, 0x7_b8d0, Change::Ram)]);
+    assert_eq!(broken(&[frames(0, 0xf_0000)]), [meets(0x7_b800, 0x7_b900, Change::Ballooned)]);
+}
+
+#[test]
+fn hvmloader_is_told_of_ram_where_two_ends_say_it() {
+    let info = |machine: &Machine<'_>| {
+        let mut memory = common::Memory::new(machine);
+        let mut storage = memory.storage();
+        let plan = rdm_layout::plan(machine, &mut storage).unwrap();
+        plan.hvm_info().map(|info| (info.low_mem_pgend, info.high_mem_pgend))
+    };
+    let regions = [strict(0x7_b800, 0x7_b900)];
+    let two = Machine { mode: Mode::TwoRange, firmware: HVMLOADER, regions: &regions, ..machine(4 * GIB) };
+    assert_eq!(info(&two), Some((0x7_b800, 0x18_4800)));
+    assert_eq!(info(&Machine { memory: GIB, ..two }), Some((0x4_0000, 0)));
+    // RAM on both sides of a region is more than it can say, and so is a region in conventional memory.
+    let ranges = Machine { firmware: SEABIOS, regions: &regions, ..machine(4 * GIB) };
+    assert_eq!(info(&ranges), None);
+    assert_eq!(info(&Machine { regions: &[], ..ranges }), Some((0xf_0000, 0x11_0020)));
+    let low = [strict(0x80, 0x81)];
+    assert_eq!(info(&Machine { regions: &low, firmware: DIRECT, ..machine(GIB) }), None);
+    let high = [strict(0x10_0000, 0x10_0001)];
+    assert_eq!(info(&Machine { regions: &high, ..ranges }), None);
+}
+
+#[test]
+fn private_regions_get_frames_of_the_guest_s_own() {
+    let private = |start, end| Region { policy: Policy::Private, ..strict(start, end) };
+    let regions = [
+        private(0x9_0000, 0x9_0010),
+        private(0x7_b800, 0x7_b900),
+        private(0x7_b880, 0x7_b980),
+        // One who is not private makes all of them that are one the host's.
+        private(0xa_0000, 0xa_0010),
+        strict(0xa_0008, 0xa_0018),
+        private(0xb_0000, 0xb_0010),
+        relaxed(0xb_0008, 0xb_0018),
+    ];
+    let plan = |regions: &[Region]| {
+        let machine = Machine { regions, ..machine(4 * GIB) };
+        let mut memory = common::Memory::new(&machine);
+        let mut storage = memory.storage();
+        let plan = rdm_layout::plan(&machine, &mut storage).unwrap();
+        common::check(&machine, &plan);
+        (plan.private().collect::<Vec<_>>(), plan.regions.to_vec())
+    };
+    let (ranges, records) = plan(&regions);
+    assert_eq!(ranges, [frames(0x7_b800, 0x7_b980), frames(0x9_0000, 0x9_0010)]);
+    assert!(records[3..].iter().all(|region| region.policy == Policy::Strict));
+    // All its memory is the guest's beside that, and it has to be had.
+    let failed = failure(&Machine { regions: &[private(0xf0, 0xf1)], ..machine(GIB) });
+    assert_eq!((failed.first, failed.obstacle), (Thing::Region(0), Some("OVMF's reset code")));
 }
 
 #[test]

@@ -11,9 +11,9 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{GIB, MIB, bar32, bar64, libxl, planned};
+use common::{GIB, MIB, bar32, bar64, planned};
 use p2m::GfnRange;
-use rdm_layout::xen::{DIRECT, HVMLOADER, OVMF, SEABIOS};
+use rdm_layout::xen::{DIRECT, HVMLOADER, OVMF, SEABIOS, libxl};
 use rdm_layout::{Error, Firmware, Machine, Mode, Policy, Region, Thing, Verdict};
 
 const SIZES: [u64; 9] = [512 * MIB, GIB, 2 * GIB, 3 * GIB, 4 * GIB, 8 * GIB, 16 * GIB, 32 * GIB, 64 * GIB];
@@ -24,6 +24,8 @@ struct Count {
     plans: (usize, usize),
     /// Machines for which all were found.
     machines: usize,
+    /// The same for guests of one size.
+    by_size: [usize; SIZES.len()],
 }
 
 #[test]
@@ -70,6 +72,14 @@ fn every_device_of_every_table() {
                     let given_up =
                         plan.regions.iter().any(|region| matches!(region.verdict, Verdict::GivenUp(_)));
                     assert_eq!(given_up, found.is_err(), "{name}");
+                    // A private region has to be had where a strict one has, and nothing else lies elsewhere.
+                    let private: Vec<_> =
+                        guest.iter().map(|&frames| Region { frames, policy: Policy::Private }).collect();
+                    let own = planned(&Machine { regions: &private, ..machine });
+                    let ram = |found: &Result<common::Owned, Error>| {
+                        found.as_ref().map(|plan| plan.ram.clone()).ok()
+                    };
+                    assert_eq!(ram(&own), ram(&found), "{name}");
                     if let Err(Error::NoLayout(failure)) = found {
                         assert!(matches!(failure.first, Thing::Region(_)), "{name}: {failure}");
                         assert!(
@@ -86,7 +96,8 @@ fn every_device_of_every_table() {
             guests.iter().flat_map(|guest| SIZES.map(|memory| (guest, memory))).map(|(guest, memory)| {
                 let strict: Vec<_> =
                     guest.iter().map(|&frames| Region { frames, policy: Policy::Strict }).collect();
-                libxl::layout(memory, &strict).free.iter().all(|free| *free)
+                let ends = libxl::Ends::new(memory, libxl::HOLE, libxl::BOUNDARY, &strict);
+                strict.iter().all(|region| ends.is_free(&region.frames))
             });
         let solved: Vec<_> = solved.collect();
         count(&mut counts, "libxl's rules", &solved);
@@ -96,7 +107,11 @@ fn every_device_of_every_table() {
         SIZES.len()
     );
     for (way, count) in &counts {
-        println!("{way}: {} of {} plans, {} machines in full", count.plans.0, count.plans.1, count.machines);
+        let (found, asked) = count.plans;
+        println!(
+            "{way}: {found} of {asked} plans, {} machines in full; by size {:?}",
+            count.machines, count.by_size
+        );
     }
     assert!(counts["two ranges, hvmloader"].plans.0 > counts["libxl's rules"].plans.0);
     assert_eq!(counts["ranges, direct boot"].machines, machines, "all of it can be had");
@@ -107,4 +122,8 @@ fn count<'a>(counts: &mut BTreeMap<&'a str, Count>, way: &'a str, solved: &[bool
     count.plans.0 += solved.iter().filter(|solved| **solved).count();
     count.plans.1 += solved.len();
     count.machines += usize::from(solved.iter().all(|solved| *solved));
+    // The sizes take turns.
+    for (size, machines) in count.by_size.iter_mut().enumerate() {
+        *machines += usize::from(solved.iter().skip(size).step_by(SIZES.len()).all(|solved| *solved));
+    }
 }

@@ -85,6 +85,9 @@ fn which_regions_count() {
     let count = regions(RdmStrategy::Host, Policy::Relaxed, &host, &mut out);
     assert_eq!(out[..count], [relaxed(1, 2), relaxed(3, 4), relaxed(5, 6), strict(7, 8), relaxed(9, 10)]);
     assert_eq!(regions(RdmStrategy::Host, Policy::Relaxed, &host, &mut out[..1]), 5, "how many there are");
+    let private = |start, end| Region { policy: Policy::Private, ..strict(start, end) };
+    let count = regions(RdmStrategy::Host, Policy::Private, &host, &mut out);
+    assert_eq!(out[..count], [strict(1, 2), private(3, 4), relaxed(5, 6), strict(7, 8), strict(9, 10)]);
 }
 
 #[test]

@@ -10,11 +10,26 @@
 
 mod common;
 
-use common::libxl::{BOUNDARY, layout};
-use common::{GIB, MIB, planned, strict};
+use common::{GIB, MIB, end, planned, strict};
+use p2m::Gfn;
 use proptest::prelude::*;
-use rdm_layout::xen::HVMLOADER;
+use rdm_layout::xen::{HVMLOADER, libxl};
 use rdm_layout::{Cause, Error, Firmware, Machine, Mode, RAM, RESERVED, Region, Thing};
+
+const BOUNDARY: u64 = libxl::BOUNDARY.raw();
+
+/// What libxl makes of a guest.
+struct Seen {
+    lowmem_end: u64,
+    highmem_end: u64,
+    free: Vec<bool>,
+}
+
+fn layout(memory: u64, regions: &[Region]) -> Seen {
+    let ends = libxl::Ends::new(memory, libxl::HOLE, libxl::BOUNDARY, regions);
+    let free = regions.iter().map(|region| ends.is_free(&region.frames)).collect();
+    Seen { lowmem_end: ends.lowmem_end.raw(), highmem_end: ends.highmem_end.raw(), free }
+}
 
 fn machine(memory: u64, regions: &[Region]) -> Machine<'_> {
     Machine { mode: Mode::TwoRange, firmware: HVMLOADER, regions, ..Machine::new(memory, 48) }
@@ -30,6 +45,23 @@ fn what_xl_was_seen_to_do() {
     // Above the boundary RAM ends below it, and goes on above 4 GiB.
     let seen = layout(4 * GIB, &[strict(0x8_7800, 0xc_8000)]);
     assert_eq!((seen.lowmem_end, seen.highmem_end), (0x8_7800, 0x10_0000 + 4 * GIB - 0x8_7800));
+}
+
+#[test]
+fn of_one_start_the_first_is_looked_at() {
+    let regions = [strict(0x100, 0x101), strict(0x6_0000, 0x6_0001), strict(0x6_0000, 0x8_0000)];
+    let ends = libxl::Ends::new(GIB, libxl::HOLE, libxl::BOUNDARY, &regions);
+    let fates = |ends: &libxl::Ends| [0, 1, 2, 3].map(|index| ends.fate(&regions, index));
+    use libxl::Fate::{Conflict, Free, Overlooked};
+    assert_eq!(fates(&ends), [Some(Conflict), Some(Free), Some(Free), None]);
+    let ends = libxl::Ends::new(4 * GIB, libxl::HOLE, libxl::BOUNDARY, &regions);
+    assert_eq!(fates(&ends), [Some(Conflict), Some(Conflict), Some(Overlooked), None]);
+    // With a boundary below it moves RAM for both.
+    let ends = libxl::Ends::new(4 * GIB, libxl::HOLE, Gfn::new(0x5_0000), &regions);
+    assert_eq!(fates(&ends), [Some(Conflict), Some(Free), Some(Free), None]);
+    assert_eq!(libxl::hvmloader_in_the_way(&regions[1].frames), None);
+    let inside = libxl::hvmloader_in_the_way(&strict(0xf_d000, 0xf_d001).frames);
+    assert_eq!(inside, Some("hvmloader's dynamic area"));
 }
 
 fn regions() -> impl Strategy<Value = Vec<Region>> {
@@ -60,8 +92,8 @@ proptest! {
         // The map as libxl writes it: low RAM from 1 MiB on, each region, high RAM. Regions that touch are
         // one entry here.
         let ram: Vec<_> = plan.e820.iter().filter(|entry| entry.kind == RAM).collect();
-        prop_assert_eq!((ram[0].addr, ram[0].end()), (1 << 20, seen.lowmem_end << 12));
-        prop_assert_eq!(ram.get(1).map_or(0, |high| high.end()), seen.highmem_end << 12);
+        prop_assert_eq!((ram[0].addr, end(ram[0])), (1 << 20, seen.lowmem_end << 12));
+        prop_assert_eq!(ram.get(1).map_or(0, |high| end(high)), seen.highmem_end << 12);
         prop_assert!(plan.e820.iter().all(|entry| entry.kind == RAM || entry.kind == RESERVED));
         let reserved: u64 = plan.e820.iter().filter(|entry| entry.kind == RESERVED).map(|entry| entry.size).sum();
         prop_assert!(reserved <= regions.iter().map(|region| region.frames.len() << 12).sum());

@@ -19,7 +19,7 @@ use rdm_layout::{
 };
 
 fn policy() -> impl Strategy<Value = Policy> {
-    prop_oneof![Just(Policy::Strict), Just(Policy::Relaxed)]
+    prop_oneof![Just(Policy::Strict), Just(Policy::Relaxed), Just(Policy::Private)]
 }
 
 /// Mostly where real ones are, with a few anywhere: below 1 MiB, at 4 GiB, above.

@@ -71,7 +71,7 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Argument
     Ok(arguments)
 }
 
-fn colour(word: &str) -> Result<ColorChoice, String> {
+pub(crate) fn colour(word: &str) -> Result<ColorChoice, String> {
     match word {
         "auto" => Ok(ColorChoice::Auto),
         "always" => Ok(ColorChoice::Always),

@@ -2,23 +2,19 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use acpi_dmar::HEADER_LENGTH;
 use anstream::AutoStream;
 use rdm::inspect::{Report, json, picture, text};
-use rdm::machine::{Machine, table_path};
-use xen_iommu::region::iommu_state::IommuState;
+use rdm::machine::table_path;
 
 use crate::arguments::{self, Arguments, HELP};
 use crate::complain;
 use crate::progress::Progress;
-
-/// More than any firmware could mean: a table with a longer length is read so far.
-const MOST: u64 = 64 << 20;
+use crate::table::{machine_at, no_table, read, read_table};
 
 /// Runs the command.
 pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -52,18 +48,9 @@ fn inspect(arguments: &Arguments) -> io::Result<bool> {
     };
     if arguments.files.is_empty() {
         let path = table_path(&arguments.root);
-        let machine = match Machine::read(&arguments.root) {
-            Ok(machine) => machine,
-            Err(error) => {
-                eprintln!(
-                    "warning: this machine's PCI tree cannot be read ({error}); the table is judged alone"
-                );
-                Machine::default()
-            }
-        };
-        let machine = Some(&machine).filter(|machine| machine.pci.addresses().next().is_some());
+        let machine = machine_at(&arguments.root);
         return match read(&path) {
-            Ok(bytes) => output.show(&path.to_string_lossy(), &Report::new(&bytes, machine)),
+            Ok(bytes) => output.show(&path.to_string_lossy(), &Report::new(&bytes, machine.as_ref())),
             Err(error) => output.unreadable(&path.to_string_lossy(), &no_table(&error)),
         };
     }
@@ -80,36 +67,6 @@ fn inspect(arguments: &Arguments) -> io::Result<bool> {
         progress.done();
     }
     Ok(all_good)
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    read_table(File::open(file)?)
-}
-
-/// As much as the table's header says, so that an endless file ends too.
-fn read_table(mut from: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.by_ref().take(HEADER_LENGTH as u64).read_to_end(&mut bytes)?;
-    if let Some(length) = bytes.get(4..8).and_then(|field| field.first_chunk())
-        && bytes.starts_with(&acpi_dmar::SIGNATURE)
-    {
-        let length = u64::from(u32::from_le_bytes(*length)).min(MOST);
-        from.take(length.saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
-}
-
-/// What it means that the machine's table cannot be read, and what to do.
-fn no_table(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => format!(
-            "{}: the machine has no Intel one, VT-d is switched off in its firmware setup, or this is not Linux; to read another machine's table, give its \
-             file",
-            IommuState::Absent
-        ),
-        ErrorKind::PermissionDenied => "it is for root alone: try again with sudo".into(),
-        _ => format!("cannot be read: {error}"),
-    }
 }
 
 struct Output<'a> {

@@ -225,8 +225,8 @@ fn machine() -> Machine {
             memory(0xf_0000, 0x10_0000, MemoryKind::Reserved),
             memory(0x10_0000, 0x8000_0000, MemoryKind::Ram),
         ]),
-        windows: Vec::new(),
         names: Names::parse("8086  Intel Corporation\n\t0166  Graphics\n"),
+        ..Machine::default()
     }
 }
 

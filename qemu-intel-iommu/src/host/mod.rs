@@ -4,6 +4,7 @@
 mod control;
 mod hypercall;
 mod memory;
+mod plan;
 mod regions;
 mod setup;
 mod space;
@@ -12,6 +13,7 @@ mod units;
 
 pub use hypercall::Caller;
 pub use memory::TableFrames;
+pub use plan::DomainMemory;
 pub use setup::{HARDWARE_DOMAIN, Host, UHCI};
 pub use space::{Space, map_ram, new_space};
 pub use units::{Remapping, remapping};

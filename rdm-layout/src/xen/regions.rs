@@ -27,18 +27,18 @@ pub struct HostRegion<'a> {
 /// The regions that count, as many as fit into `out`, and how many there are.
 ///
 /// A device's own policy goes before the guest's, which is `policy`; where devices with different ones share
-/// a region, it is strict.
+/// a region, it is strict. Private is of devices: with [`Strategy::Host`] the regions of no device of the
+/// guest's are strict then.
 pub fn regions(strategy: Strategy, policy: Policy, host: &[HostRegion<'_>], out: &mut [Region]) -> usize {
     let counts = |region: &&HostRegion<'_>| strategy == Strategy::Host || !region.devices.is_empty();
     let mut count = 0_usize;
     for region in host.iter().filter(counts) {
-        let mut own = region.devices.iter().map(|own| own.unwrap_or(policy));
-        let all_relaxed = own.clone().all(|own| own == Policy::Relaxed);
-        let policy = match own.next() {
-            None => policy,
-            Some(_) if all_relaxed => Policy::Relaxed,
-            Some(_) => Policy::Strict,
-        };
+        let own = region.devices.iter().map(|own| own.unwrap_or(policy));
+        let policy = own.reduce(Policy::with).unwrap_or(match policy {
+            // A region of no device of the guest's is kept free; nothing is put there yet.
+            Policy::Private => Policy::Strict,
+            other => other,
+        });
         if let Some(place) = out.get_mut(count) {
             *place = Region { frames: region.frames, policy };
         }

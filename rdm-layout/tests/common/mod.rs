@@ -111,6 +111,11 @@ pub fn bar64(bytes: u64) -> Bar {
     Bar { bytes, is_64bit: true, prefetchable: true }
 }
 
+/// The byte behind an entry's last one.
+pub fn end(entry: &E820Entry) -> u64 {
+    entry.addr + entry.size
+}
+
 fn contains(outer: &GfnRange, inner: &GfnRange) -> bool {
     outer.start() <= inner.start() && inner.end() <= outer.end()
 }
@@ -217,12 +222,12 @@ fn check_places(machine: &Machine<'_>, plan: &Plan<'_>) {
 fn check_e820(machine: &Machine<'_>, plan: &Plan<'_>) {
     assert!(plan.e820.len() <= 128);
     for pair in plan.e820.windows(2) {
-        assert!(pair[0].end() <= pair[1].addr, "{pair:?}");
-        assert!(pair[0].end() < pair[1].addr || pair[0].kind != pair[1].kind, "{pair:?} could be one");
+        assert!(end(&pair[0]) <= pair[1].addr, "{pair:?}");
+        assert!(end(&pair[0]) < pair[1].addr || pair[0].kind != pair[1].kind, "{pair:?} could be one");
     }
     let kind_at = |frame: u64| {
         let address = frame << 12;
-        plan.e820.iter().find(|entry| entry.addr <= address && address < entry.end()).map(|entry| entry.kind)
+        plan.e820.iter().find(|entry| entry.addr <= address && address < end(entry)).map(|entry| entry.kind)
     };
     for region in
         plan.regions.iter().filter(|region| region.verdict.is_honoured() && !region.frames.is_empty())
@@ -248,55 +253,6 @@ fn check_e820(machine: &Machine<'_>, plan: &Plan<'_>) {
         }
     }
     assert_eq!(ram, expected, "{:?}", plan.e820);
-}
-
-/// libxl's rules for reserved regions, in words of our own: what `xl create` was seen to do, and where the
-/// two ends of RAM come to lie.
-///
-/// RAM goes from 0 to the hole at 0xf0000000 and on from 4 GiB. A region that lies in the low range and
-/// starts above the boundary (`rdm_mem_boundary`, 2 GiB) moves the low range's end down to it, and what was
-/// above goes to the high range. What then still lies in either range is a conflict: an error under strict,
-/// and ignored under relaxed. Two regions of one start are the first one.
-pub mod libxl {
-    use p2m::GfnRange;
-    use rdm_layout::Region;
-
-    pub const BOUNDARY: u64 = 0x8_0000;
-
-    #[derive(Debug, PartialEq, Eq)]
-    pub struct Layout {
-        pub lowmem_end: u64,
-        /// 0 where there is no high range.
-        pub highmem_end: u64,
-        /// By index: whether the region is free of RAM.
-        pub free: Vec<bool>,
-    }
-
-    pub fn layout(memory: u64, regions: &[Region]) -> Layout {
-        let mut low = memory.min(0xf_0000);
-        let mut high = memory - low;
-        let bounds = |range: &GfnRange| (range.start().raw(), range.end().raw());
-        let mut known: Vec<(u64, u64)> = Vec::new();
-        for (start, end) in regions.iter().map(|region| bounds(&region.frames)) {
-            if known.iter().all(|one| one.0 != start) {
-                known.push((start, end));
-            }
-        }
-        for &(start, _) in &known {
-            if start < low && start > BOUNDARY {
-                high += low - start;
-                low = start;
-            }
-        }
-        let four = 1 << 20;
-        let free = |start: u64, end: u64| start >= low && (end <= four || start >= four + high || high == 0);
-        let free = regions
-            .iter()
-            .map(|region| bounds(&region.frames))
-            .map(|(start, end)| free(start, end))
-            .collect();
-        Layout { lowmem_end: low, highmem_end: if high == 0 { 0 } else { four + high }, free }
-    }
 }
 
 /// The real tables of these names, or all of them; none, with a message, where there is no corpus.

@@ -3,11 +3,15 @@
 mod memory;
 mod names;
 pub mod pci;
+mod processor;
 mod windows;
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use acpi_dmar::pci_types::PciAddress;
 use xen_iommu::region::forbidden::Window;
 use xen_iommu::region::memory::MemoryRegion;
 
@@ -24,6 +28,12 @@ pub struct Machine {
     /// What decodes as something else than memory, beside the units' registers: BARs and configuration space,
     /// as far as they are shown.
     pub windows: Vec<Window>,
+    /// The memory BARs of each function, with their numbers (6 is the ROM's), as far as they are shown.
+    pub bars: BTreeMap<PciAddress, Vec<(u8, rdm_layout::Bar)>>,
+    /// Bits of the processor's physical addresses, where `/proc/cpuinfo` says it.
+    pub address_bits: Option<u32>,
+    /// The first bytes of Intel graphics' OpRegion, as its driver shows them.
+    pub op_region: Option<Vec<u8>>,
     /// The names of devices, from pci.ids; empty where that is not installed.
     pub names: Names,
 }
@@ -38,6 +48,9 @@ impl Machine {
         Ok(Self {
             pci: PciTree::read(&devices)?,
             windows: windows::read(&devices, &root.join("sys/firmware/acpi/tables/MCFG")),
+            bars: windows::bar_sizes(&devices),
+            address_bits: processor::address_bits(&root.join("proc/cpuinfo")),
+            op_region: fs::read(root.join("sys/kernel/debug/dri/0/i915_opregion")).ok(),
             memory: memory::read(&root.join("sys/firmware/memmap")),
             names: Names::read(root),
         })

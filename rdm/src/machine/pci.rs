@@ -58,6 +58,12 @@ impl PciTree {
         self.functions.borrow().contains_key(&address)
     }
 
+    /// A copy of a function's config space, as far as it is shown.
+    #[must_use]
+    pub fn config(&self, address: PciAddress) -> Option<Vec<u8>> {
+        self.functions.borrow().get(&address).cloned()
+    }
+
     /// Vendor and device id.
     #[must_use]
     pub fn id(&self, address: PciAddress) -> (u16, u16) {

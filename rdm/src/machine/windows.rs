@@ -1,9 +1,11 @@
 //! What decodes as something else than memory: BARs, from the files `resource` and `config` of each function,
 //! and configuration space, from MCFG.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use acpi_dmar::pci_types::PciAddress;
 use xen_iommu::Sbdf;
 use xen_iommu::region::forbidden::{Bar, Window};
 
@@ -14,6 +16,10 @@ use super::pci;
 const BARS: usize = 6;
 /// Linux' `IORESOURCE_MEM` in the flags of a line.
 const MEMORY: u64 = 0x200;
+/// `IORESOURCE_PREFETCH`, `IORESOURCE_MEM_64`, and `IORESOURCE_ROM_SHADOW` of a ROM.
+const PREFETCHABLE: u64 = 0x2000;
+const WIDE: u64 = 0x10_0000;
+const SHADOW: u64 = 1 << 1;
 /// In the command register: memory accesses are decoded (PCI Local Bus Specification 3.0, 6.2.2).
 const DECODES: u8 = 1 << 1;
 
@@ -33,6 +39,34 @@ pub(super) fn read(devices: &Path, mcfg: &Path) -> Vec<Window> {
         }
     }
     windows
+}
+
+/// The memory BARs of every function, with the numbers of their lines.
+pub(super) fn bar_sizes(devices: &Path) -> BTreeMap<PciAddress, Vec<(u8, rdm_layout::Bar)>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(devices).into_iter().flatten().flatten() {
+        let Some(address) = entry.file_name().to_str().and_then(pci::address) else { continue };
+        let text = fs::read_to_string(entry.path().join("resource")).unwrap_or_default();
+        let lines = (0..).zip(text.lines().take(BARS + 1));
+        let bars: Vec<_> = lines.filter_map(|(number, line)| Some((number, size(line)?))).collect();
+        all.insert(address, bars);
+    }
+    all
+}
+
+/// The BAR of a line.
+fn size(line: &str) -> Option<rdm_layout::Bar> {
+    let mut numbers =
+        line.split_whitespace().map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    let (base, limit, flags) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    let bytes = limit.checked_sub(base)?.checked_add(1)?;
+    // A ROM's copy in RAM is no BAR.
+    let is_bar = flags & MEMORY != 0 && flags & SHADOW == 0 && bytes.is_power_of_two() && limit != 0;
+    is_bar.then_some(rdm_layout::Bar {
+        bytes,
+        is_64bit: flags & WIDE != 0,
+        prefetchable: flags & PREFETCHABLE != 0,
+    })
 }
 
 /// The lines are `start end flags`, the end inclusive; one that is not in use is all zeros.
@@ -85,6 +119,23 @@ mod tests {
         .concat();
         let found: Vec<_> = bars(DEVICE, &resources).map(|bar| (bar.base, bar.limit)).collect();
         assert_eq!(found, [(0xf740_0000, 0xf77f_ffff), (0xe000_0000, 0xefff_ffff)]);
+    }
+
+    #[test]
+    fn sizes_of_bars_come_with_their_kind() {
+        let size = |line| size(line).map(|bar| (bar.bytes, bar.is_64bit, bar.prefetchable));
+        assert_eq!(size("0xf7400000 0xf77fffff 0x140204"), Some((4 << 20, true, false)));
+        assert_eq!(size("0xe0000000 0xefffffff 0x14220c"), Some((256 << 20, true, true)));
+        assert_eq!(size("0x0 0xfff 0x200"), Some((4096, false, false)), "one without an address has a size");
+        for none in [
+            "0x0 0x0 0x0",
+            "0xf000 0xf03f 0x40101",
+            "0xc0000 0xdffff 0x212",
+            "0x1000 0x3fff 0x200",
+            "rubbish",
+        ] {
+            assert_eq!(size(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use acpi_dmar::builder::{ScopeBuilder, StructureBuilder};
 use acpi_dmar::pci_types::PciAddress;
-use rdm::machine::{Machine, Names, PciTree};
+use rdm::machine::{Machine, PciTree};
 
 const ACS: u16 = 0xd;
 const SR_IOV: u16 = 0x10;
@@ -147,9 +147,7 @@ impl Tree {
         let functions = self.functions.iter().cloned();
         Machine {
             pci: PciTree::of(functions.map(|(address, config)| (address, config.bytes))),
-            memory: None,
-            windows: Vec::new(),
-            names: Names::default(),
+            ..Machine::default()
         }
     }
 

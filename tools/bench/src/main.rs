@@ -15,6 +15,7 @@
 mod callgrind;
 mod dmar;
 mod frames;
+mod layout;
 mod measure;
 mod p2m;
 mod policy;
@@ -59,6 +60,12 @@ const AREAS: &[Area] = &[
         name: "policy",
         title: "Registry, groups and ownership; remapping hardware that returns at once",
         measure: policy::measure,
+        derive: |_| (),
+    },
+    Area {
+        name: "layout",
+        title: "Plans of a guest's memory around reserved regions",
+        measure: layout::measure,
         derive: |_| (),
     },
 ];

@@ -15,7 +15,7 @@ use crate::words::Usage;
 const IMAGE: &str = "qemu-intel-iommu/Cargo.toml";
 
 /// The packages for others to build on.
-pub(crate) const LIBRARIES: [&str; 4] = ["acpi-dmar", "p2m", "xen-abi", "xen-iommu"];
+pub(crate) const LIBRARIES: [&str; 5] = ["acpi-dmar", "p2m", "rdm-layout", "xen-abi", "xen-iommu"];
 
 const USAGE: Usage = Usage(
     "\

@@ -84,6 +84,11 @@ pub const DEVICES: &[Step<World>] = &[
         run: occupied::ram_conflict,
     },
     Step {
+        name: "planned-memory",
+        title: "a guest's RAM is laid out around the regions, and nobody populates over one",
+        run: occupied::planned_memory,
+    },
+    Step {
         name: "already-identical",
         title: "a region that is mapped 1:1 already is left as it is",
         run: occupied::already_identical,

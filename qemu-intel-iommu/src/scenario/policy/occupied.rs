@@ -1,13 +1,15 @@
 //! A region whose frames hold something already: in the guest, or in the machine.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
-use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, IdentityError, Mfn, P2m, P2mType};
+use p2m::{Access, AddressSpace, Entry, Gfn, GfnRange, IdentityError, Mfn, P2m, P2mType, PopulateError};
 use xen_iommu::abi::Errno;
 use xen_iommu::region::forbidden::Forbidden;
 use xen_iommu::{AssignError, Mode, Sbdf};
 
+use super::dma::LEN;
 use super::world::{GUEST, GUEST_RAM, World};
 use crate::check::{ensure, text};
 use crate::host::HARDWARE_DOMAIN;
@@ -19,7 +21,7 @@ use crate::scenario::step::{Context, Outcome};
 pub fn ram_conflict(world: &mut World) -> Outcome {
     // RAM at the region's second page: the first must not be mapped either.
     let at = if world.broken("ram-conflict") { GUEST_RAM } else { OWN_REGION + 0x1000 };
-    let _ram = world.guest(at, 4)?;
+    let _ram = world.unplanned_guest(at, 4)?;
     let before = (memory::frames().counts(), world.with_space(GUEST, |space| space.table_frames())?);
     let result = world.assign(&[OWN], Mode::Strict);
     let after = (memory::frames().counts(), world.with_space(GUEST, |space| space.table_frames())?);
@@ -39,6 +41,46 @@ pub fn ram_conflict(world: &mut World) -> Outcome {
     ensure!(first.p2m_type == P2mType::Invalid, "the region's first page holds {first}");
     ensure!(world.is_mapped(HARDWARE_DOMAIN, OWN_REGION)?, "the hardware domain has lost the region");
     Ok(format!("EBUSY: {error}"))
+}
+
+/// RAM on both sides of the region, in which the device's DMA arrives; and nobody populates the region's place,
+/// neither while the guest has it nor before or after.
+pub fn planned_memory(world: &mut World) -> Outcome {
+    world.load(OWN, 0x3c)?;
+    // Two pages below it, two between it and the next, and the rest behind.
+    let (at, pages) = (OWN_REGION - 0x2000, 5);
+    let ram = match world.broken("planned-memory") {
+        true => world.unplanned_guest(at, pages)?,
+        false => world.guest(at, pages)?,
+    };
+    world.assign(&[OWN], Mode::Strict).map_err(text)?;
+    world.write_arrives(OWN, OWN_REGION, 0x3c)?;
+    let pieces = world.guest_memory()?.ram().to_vec();
+    let region = GfnRange::with_len(Gfn::containing(OWN_REGION), 2).ok_or("no range")?;
+    let [below, above, ..] = pieces[..] else { return Err(format!("RAM is in one piece: {pieces:?}")) };
+    ensure!(below.end() == region.start() && above.start() == region.end(), "RAM lies at {pieces:?}");
+    world.write(OWN, above.start().address().unwrap_or_default())?;
+    ensure!(ram.is_filled(below.len() << p2m::PAGE_SHIFT, LEN, 0x3c), "the DMA to {above} did not arrive");
+    let populate = |world: &World| {
+        let spare = Mfn::containing(ram.start());
+        let memory = world.guest_memory()?;
+        world.with_space(GUEST, |space| memory.populate(space, region, spare))
+    };
+    let mut refused = populate(world)?;
+    for owner in ["the guest", "nobody in the guest"] {
+        let Err(PopulateError::Reserved { gfn, .. }) = refused else {
+            return Err(format!("populating where the region is {owner}'s: {refused:?}"));
+        };
+        ensure!(gfn == region.start(), "guest frame {gfn} is named");
+        if owner == "the guest" {
+            world.host.policy.deassign(&[OWN], GUEST, &mut |_| {}).map_err(text)?;
+            ensure!(!world.is_mapped(GUEST, OWN_REGION)?, "the region stayed");
+            refused = populate(world)?;
+        }
+    }
+    let pieces: Vec<String> = pieces.iter().map(ToString::to_string).collect();
+    let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    Ok(format!("RAM at {}; {error}", pieces.join(", ")))
 }
 
 /// Success, nothing written; and it stays when the device goes, as it was not the policy's.

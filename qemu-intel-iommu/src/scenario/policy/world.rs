@@ -13,7 +13,7 @@ use xen_iommu::{AssignError, DomId, Mode, Note, Owner, Sbdf};
 use crate::boot::command_line::Options;
 use crate::check::text;
 use crate::devices::edu::Edu;
-use crate::host::{HARDWARE_DOMAIN, Host, Space, UHCI, map_ram, new_space};
+use crate::host::{DomainMemory, HARDWARE_DOMAIN, Host, Space, UHCI, map_ram, new_space};
 use crate::inventory::Inventory;
 use crate::memory::Shared;
 use crate::scenario::step::Context;
@@ -37,6 +37,8 @@ pub struct World {
     edus: Vec<(PciAddress, Edu)>,
     /// Kept until no device reaches it any more.
     guest_ram: Option<Rc<Shared>>,
+    /// Where it lies.
+    guest_memory: Option<DomainMemory>,
 }
 
 impl Context for World {
@@ -53,6 +55,7 @@ impl Context for World {
         let restored = self.take_back();
         if restored.is_ok() {
             self.guest_ram = None;
+            self.guest_memory = None;
         }
         let mapped =
             if core::mem::take(&mut self.maps_uhci_again) { self.host.map_again(UHCI) } else { Ok(()) };
@@ -72,6 +75,7 @@ impl World {
             switches_on_again: false,
             edus: Vec::new(),
             guest_ram: None,
+            guest_memory: None,
         })
     }
 
@@ -92,14 +96,36 @@ impl World {
         self.edus.retain(|(address, _)| *address != place);
     }
 
-    /// A guest with `pages` of RAM at guest address `at`.
+    /// A guest with `pages` of RAM from guest address `at` on, around all of the machine's regions.
     pub fn guest(&mut self, at: u64, pages: u64) -> Result<Rc<Shared>, String> {
+        let told = self.host.policy.registry().told_all();
+        let memory = DomainMemory::new(told.map(|region| region.identity()), at, pages)?;
+        let ram = self.new_guest(pages, |space, ram| memory.fill(space, ram))?;
+        self.guest_memory = Some(memory);
+        Ok(ram)
+    }
+
+    /// A guest with `pages` of RAM at guest address `at`, as one lays it out who knows nothing of regions.
+    pub fn unplanned_guest(&mut self, at: u64, pages: u64) -> Result<Rc<Shared>, String> {
+        self.new_guest(pages, |space, ram| map_ram(space, at, ram))
+    }
+
+    fn new_guest(
+        &mut self,
+        pages: u64,
+        fill: impl FnOnce(&mut Space, &Shared) -> Result<(), String>,
+    ) -> Result<Rc<Shared>, String> {
         let ram = Rc::new(Shared::alloc(pages).ok_or("no RAM for the guest")?);
         self.guest_ram = Some(Rc::clone(&ram));
         let mut space = new_space().ok_or("no frames for the guest's tables")?;
-        map_ram(&mut space, at, &ram)?;
+        fill(&mut space, &ram)?;
         self.host.policy.create_domain(GUEST, space).map_err(text)?;
         Ok(ram)
+    }
+
+    /// The guest's memory, where it was planned.
+    pub fn guest_memory(&self) -> Result<&DomainMemory, String> {
+        self.guest_memory.as_ref().ok_or_else(|| String::from("the guest's memory was not planned"))
     }
 
     /// Gives devices to the guest.

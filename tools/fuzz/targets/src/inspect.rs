@@ -18,8 +18,8 @@ pub fn inspect(data: &[u8]) {
         pci: PciTree::of(made_up.config_spaces()),
         // No entry is no map.
         memory: (!made_up.memory.is_empty()).then_some(made_up.memory),
-        windows: Vec::new(),
         names: Names::parse("8086  <Intel> & sons\n\t1234  Device \"with\" \u{1} marks\n"),
+        ..Machine::default()
     };
     show(&Report::new(table, Some(&machine)));
     let mut table = table.to_vec();
