@@ -6,6 +6,7 @@
 mod arguments;
 mod command;
 mod progress;
+mod query_command;
 
 use std::env;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ const HELP: &str = "\
 What a machine's firmware says of reserved device memory, and which devices can be passed through.
 
 Usage: rdm inspect [OPTIONS] [FILE...]    reads DMAR tables; rdm inspect --help says how
+       rdm query [OPTIONS] (--all | --device SBDF)   what a toolstack is answered; rdm query --help says how
        rdm help";
 
 /// What the command line cannot mean.
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let verb = words.next().unwrap_or_default();
     match verb.to_str() {
         Some("inspect") => command::main(words),
+        Some("query") => query_command::main(words),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             ExitCode::SUCCESS
