@@ -15,6 +15,7 @@
 mod callgrind;
 mod dmar;
 mod frames;
+mod hypercall;
 mod measure;
 mod p2m;
 mod policy;
@@ -60,6 +61,12 @@ const AREAS: &[Area] = &[
         title: "Registry, groups and ownership; remapping hardware that returns at once",
         measure: policy::measure,
         derive: |_| (),
+    },
+    Area {
+        name: "hypercall",
+        title: "Xen's calls, 64-bit and compat; remapping hardware that returns at once",
+        measure: hypercall::measure,
+        derive: hypercall::derive,
     },
 ];
 
