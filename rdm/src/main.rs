@@ -8,6 +8,7 @@ mod check_command;
 mod command;
 mod plan_command;
 mod progress;
+mod query_command;
 mod table;
 
 use std::env;
@@ -17,9 +18,10 @@ const HELP: &str = "\
 What a machine's firmware says of reserved device memory, which devices can be passed through, and where a guest's
 memory lies around their regions.
 
-Usage: rdm inspect [OPTIONS] [FILE...]        reads DMAR tables; rdm inspect --help says how
-       rdm plan --memory SIZE [OPTIONS]       lays out a guest's memory; rdm plan --help says how
-       rdm check [OPTIONS] GUEST.cfg          says what would happen to a guest; rdm check --help says how
+Usage: rdm inspect [OPTIONS] [FILE...]             reads DMAR tables; rdm inspect --help says how
+       rdm plan --memory SIZE [OPTIONS]            lays out a guest's memory; rdm plan --help says how
+       rdm check [OPTIONS] GUEST.cfg               says what would happen to a guest; rdm check --help says how
+       rdm query [OPTIONS] (--all | --device SBDF) what a toolstack is answered; rdm query --help says how
        rdm help";
 
 /// What the command line cannot mean.
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Some("inspect") => command::main(words),
         Some("plan") => plan_command::main(words),
         Some("check") => check_command::main(words),
+        Some("query") => query_command::main(words),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             ExitCode::SUCCESS

@@ -71,7 +71,7 @@ layouts! {
         max_sdevs: u32;
         /// OUT: how many were written to the array; 0 if the call failed.
         num_sdevs: u32, pad: [4 | 4];
-        /// IN: guest address of the array. OUT, there: a `machine_sbdf` each, 32 bits.
+        /// IN: guest address of the array. OUT, there: 32 bits each, [`GetDeviceGroup::entry`].
         sdev_array: u64;
     }
 }
@@ -106,6 +106,16 @@ pub enum Operation {
         /// Its arguments.
         u: [u8; Domctl::U_SIZE],
     },
+}
+
+impl GetDeviceGroup {
+    /// How the array names a function, otherwise than `machine_sbdf`: the bus in bits 16 to 23, device and
+    /// function in bits 8 to 15. There is no segment; it is that of the function asked about. (So in Xen's
+    /// `iommu_get_device_group`, and so do callers read it; the header does not say.)
+    #[must_use]
+    pub const fn entry(bus: u8, devfn: u8) -> u32 {
+        u32::from_le_bytes([0, devfn, bus, 0])
+    }
 }
 
 impl Operation {

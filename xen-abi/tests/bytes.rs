@@ -186,3 +186,8 @@ fn a_compat_structure_is_shown_without_the_room_that_the_native_one_takes() {
     assert_eq!(format!("{bytes:?}"), "[16, 0, 0, 0, 2, 0, 0, 0]");
     assert_eq!(*bytes.as_ref(), [16, 0, 0, 0, 2, 0, 0, 0]);
 }
+
+#[test]
+fn a_group_names_its_members_by_bus_and_function_alone() {
+    assert_eq!(xen_abi::GetDeviceGroup::entry(0x12, 0xfd), 0x0012_fd00);
+}

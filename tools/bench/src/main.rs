@@ -15,6 +15,7 @@
 mod callgrind;
 mod dmar;
 mod frames;
+mod hypercall;
 mod layout;
 mod measure;
 mod p2m;
@@ -67,6 +68,12 @@ const AREAS: &[Area] = &[
         title: "Plans of a guest's memory around reserved regions",
         measure: layout::measure,
         derive: |_| (),
+    },
+    Area {
+        name: "hypercall",
+        title: "Xen's calls, 64-bit and compat; remapping hardware that returns at once",
+        measure: hypercall::measure,
+        derive: hypercall::derive,
     },
 ];
 

@@ -43,7 +43,7 @@ const LOOK_UP: f64 = 150.0;
 const MOVE: f64 = 15_000.0;
 
 /// The device with regions of its own: three of 64 MiB.
-const MOVED: Sbdf = Sbdf::from_raw(0);
+pub(crate) const MOVED: Sbdf = Sbdf::from_raw(0);
 const OWN_REGIONS: u64 = 3;
 const MIB: u64 = 1 << 20;
 
@@ -80,7 +80,7 @@ fn dmar(regions: u32) -> Vec<u8> {
 }
 
 /// Configuration space in which every function is there.
-struct Pci;
+pub(crate) struct Pci;
 
 impl ConfigRegionAccess for Pci {
     #[allow(unsafe_code, reason = "the trait's method")]
@@ -95,7 +95,7 @@ impl ConfigRegionAccess for Pci {
 }
 
 /// Remapping hardware that is done at once.
-struct Immediate;
+pub(crate) struct Immediate;
 
 impl RemappingHardware for Immediate {
     fn attach(&self, _: RequesterId, _: SpaceId, _: DeviceRoot) -> Result<(), HardwareError> {
@@ -119,17 +119,17 @@ impl RemappingHardware for Immediate {
     }
 }
 
-type Tables = Table<SecondLevel, DirectMap>;
+pub(crate) type Tables = Table<SecondLevel, DirectMap>;
 
 /// An address space: p2m's, or of a quarantine that nobody looks at.
 #[allow(clippy::large_enum_variant, reason = "places for quarantines are of one size, which is measured")]
-enum Space {
+pub(crate) enum Space {
     Real(Tables),
     Unused,
 }
 
 impl Space {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         Table::new(SecondLevel::default(), DirectMap, 4, PageSize::Size1G).ok().map(Self::Real)
     }
 }
@@ -202,9 +202,9 @@ impl DeviceControl for Immediate {
     fn for_each_bar(&self, _: &mut dyn FnMut(Bar)) {}
 }
 
-type World = Policy<'static, Space, Immediate, Immediate>;
+pub(crate) type World = Policy<'static, Space, Immediate, Immediate>;
 
-fn host(memory: &[MemoryRegion; 1]) -> Host<'_, Pci, [MemoryRegion; 1], KeepRam> {
+pub(crate) fn host(memory: &[MemoryRegion; 1]) -> Host<'_, Pci, [MemoryRegion; 1], KeepRam> {
     const NO_WINDOWS: [Window; 0] = [];
     let frames = Box::leak(Box::new(KeepRam));
     Host { pci: &Pci, memory, frames, address_width: 48, windows: &NO_WINDOWS, unit_width: &|_| None }
@@ -221,7 +221,7 @@ fn registry(dmar: &Dmar<'_>, arena: &mut Arena<'static>) -> Option<Registry<'sta
     builder.freeze(arena).ok()
 }
 
-fn policy(registry: Registry<'static>, devices: u32, arena: &mut Arena<'static>) -> Option<World> {
+pub(crate) fn policy(registry: Registry<'static>, devices: u32, arena: &mut Arena<'static>) -> Option<World> {
     let devices = devices as usize;
     let setup = Setup {
         registry,
@@ -235,7 +235,7 @@ fn policy(registry: Registry<'static>, devices: u32, arena: &mut Arena<'static>)
 }
 
 /// Every device appears, and joins its group.
-fn add_all((policy, devices): (&World, u32)) -> bool {
+pub(crate) fn add_all((policy, devices): (&World, u32)) -> bool {
     (0..devices).map(Sbdf::from_raw).all(|device| {
         let space = || if device == MOVED { Space::new() } else { Some(Space::Unused) };
         policy.add_device(&Function::endpoint(device), space, &mut |_| ()).is_ok()

@@ -7,6 +7,7 @@
 //! what is above p2m):
 //! - [`bus`]: PCI configuration space of made-up devices and bridges.
 //! - [`world`]: devices, regions and owners under the real policy.
+//! - [`hypercall`]: a caller's memory, and what calls need of a hypervisor.
 //! - [`vtd`]: a remapping unit in software, register by register.
 #![allow(
     clippy::arithmetic_side_effects,
@@ -20,6 +21,8 @@
 #[cfg(feature = "machine")]
 pub mod bus;
 pub mod frames;
+#[cfg(feature = "machine")]
+pub mod hypercall;
 pub mod tables;
 #[cfg(feature = "machine")]
 pub mod vtd;

@@ -10,10 +10,12 @@
 use core::iter;
 
 use p2m::MfnRange;
-use xen_abi::memory::XENMEM_RDM_ALL;
+use xen_abi::memory::{XENMEM_RDM_ALL, compat, native};
+use xen_abi::zerocopy::transmute;
 use xen_abi::{Errno, Layout, ReservedDeviceMemory, ReservedDeviceMemoryMap};
 
 use super::GuestMemory;
+use super::hypervisor::element;
 use crate::platform::{DomId, Sbdf};
 use crate::region::record::Region;
 use crate::region::registry::{Cluster, Registry};
@@ -66,7 +68,13 @@ pub fn reserved_device_memory_map<I: Iterator<Item = Sbdf> + Clone>(
         answer.write(registry.active_clusters(), caller)
     } else {
         let device = Sbdf::from(map.pci);
-        answer.write(registry.clusters_of(iter::once(device).chain(others(device))), caller)
+        let others = others(device).filter(|other| *other != device);
+        // Most devices are alone with their ids, and need no second look at who else has them.
+        if others.clone().next().is_none() {
+            answer.write(registry.clusters_of(iter::once(device)), caller)
+        } else {
+            answer.write(registry.clusters_of(iter::once(device).chain(others)), caller)
+        }
     };
     let (count, memory) = (answer.count, answer.memory);
     if written == Err(Errno::EFAULT) {
@@ -78,6 +86,9 @@ pub fn reserved_device_memory_map<I: Iterator<Item = Sbdf> + Clone>(
     written?;
     if count > map.nr_entries { Err(Errno::ENOBUFS) } else { Ok(()) }
 }
+
+/// Entries that are written at once.
+const BATCH: usize = 32;
 
 struct Answer<'a, M> {
     memory: &'a mut M,
@@ -93,24 +104,77 @@ impl<M: GuestMemory> Answer<'_, M> {
         clusters: impl Iterator<Item = &'m Cluster<'m>>,
         caller: Caller,
     ) -> Result<(), Errno> {
-        let is_told = move |region: &Region<'_>| match caller {
-            Caller::Privileged => true,
-            Caller::Guest(id) => region.owner() == Some(id),
-        };
-        for range in clusters.flat_map(|cluster| cluster.union(is_told)) {
+        match caller {
+            Caller::Privileged => self.write_ranges(clusters.map(|cluster| cluster.range)),
+            Caller::Guest(id) => {
+                let is_told = move |region: &Region<'_>| region.owner() == Some(id);
+                self.write_ranges(clusters.flat_map(|cluster| cluster.union(is_told)))
+            }
+        }
+    }
+
+    fn write_ranges(&mut self, ranges: impl Iterator<Item = MfnRange>) -> Result<(), Errno> {
+        match self.layout {
+            Layout::Native => self.write_entries(ranges, |entry| {
+                let bytes: [u8; size_of::<native::ReservedDeviceMemory>()] =
+                    transmute!(native::ReservedDeviceMemory::from(entry));
+                Ok(bytes)
+            }),
+            Layout::Compat => self.write_entries(ranges, |entry| {
+                let entry = compat::ReservedDeviceMemory::try_from(entry).map_err(|_| Errno::ERANGE)?;
+                let bytes: [u8; size_of::<compat::ReservedDeviceMemory>()] = transmute!(entry);
+                Ok(bytes)
+            }),
+        }
+    }
+
+    fn write_entries<const SIZE: usize>(
+        &mut self,
+        ranges: impl Iterator<Item = MfnRange>,
+        encode: impl Fn(ReservedDeviceMemory) -> Result<[u8; SIZE], Errno>,
+    ) -> Result<(), Errno> {
+        let mut waiting = [[0; SIZE]; BATCH];
+        let mut length = 0_usize;
+        let mut told = Ok(());
+        for range in ranges {
             if self.count < self.map.nr_entries {
-                self.write_entry(range)?;
+                if length >= BATCH {
+                    self.flush(&waiting)?;
+                    length = 0;
+                }
+                let entry = ReservedDeviceMemory { start_pfn: range.start().raw(), nr_pages: range.len() };
+                match (waiting.get_mut(length), encode(entry)) {
+                    (Some(place), Ok(bytes)) => *place = bytes,
+                    (_, error) => {
+                        told = error.map(drop);
+                        break;
+                    }
+                }
+                length = length.wrapping_add(1);
             }
             self.count = self.count.saturating_add(1);
         }
-        Ok(())
+        // What was told before an error stands.
+        self.flush(waiting.get(..length).unwrap_or_default())?;
+        told
     }
 
-    fn write_entry(&mut self, range: MfnRange) -> Result<(), Errno> {
-        let entry = ReservedDeviceMemory { start_pfn: range.start().raw(), nr_pages: range.len() };
-        let bytes = entry.to_bytes(self.layout).map_err(|_| Errno::ERANGE)?;
-        let offset = u64::from(self.count).checked_mul(bytes.len() as u64).ok_or(Errno::EFAULT)?;
-        let address = self.map.buffer.checked_add(offset).ok_or(Errno::EFAULT)?;
-        self.memory.write(address, &bytes).map_err(|_| Errno::EFAULT)
+    /// Writes the entries that come before the one that is next; what does not fit the guest's memory as a
+    /// whole, entry by entry up to the fault.
+    fn flush<const SIZE: usize>(&mut self, entries: &[[u8; SIZE]]) -> Result<(), Errno> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let next = u64::from(self.count.min(self.map.nr_entries));
+        let first = next.saturating_sub(entries.len() as u64);
+        let address = element(self.map.buffer, first, SIZE)?;
+        if self.memory.write(address, entries.as_flattened()).is_ok() {
+            return Ok(());
+        }
+        for (index, entry) in (first..).zip(entries) {
+            let address = element(self.map.buffer, index, SIZE)?;
+            self.memory.write(address, entry)?;
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,30 @@
 //! Xen's hypercalls, as far as they are about reserved memory: the edge where causes become error numbers.
+//!
+//! One function for each: [`domctl`](domctl()), [`physdev_op`](physdev_op()), [`memory_op`](memory_op()), and
+//! [`multicall`](multicall()), by which libxenctrl sends memory_op. Each takes the policy, the
+//! [`Hypervisor`], and the [`Call`]: who calls, the caller's memory, its layout, where its argument is.
+//! Arguments are copied in once. `docs/xen.md` has the table of error numbers.
+//!
+//! Guest memory is read and written with nothing locked. No query waits for an assignment.
 
+mod commands;
+mod domctl;
 mod errno;
+mod hypervisor;
+mod memory_map;
 mod memory_op;
+mod multicall;
+mod physdev_op;
+mod populate;
 
+pub use commands::memory_op;
+pub use domctl::domctl;
+pub use hypervisor::{Call, GroupMove, Hypervisor};
+pub use memory_map::{MAX_ENTRIES, MemoryMaps, NoMemory, memory_map, set_memory_map};
 pub use memory_op::{Caller, reserved_device_memory_map};
+pub use multicall::multicall;
+pub use physdev_op::{Described, NewDevices, physdev_op};
+pub use populate::{NotPopulated, Populate, populate_physmap};
 
 /// A guest address could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

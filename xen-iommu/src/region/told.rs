@@ -45,7 +45,8 @@ impl<'m> Registry<'m> {
 
     /// All clusters, where there is an IOMMU.
     pub(crate) fn active_clusters(&self) -> impl Iterator<Item = &'m Cluster<'m>> + '_ {
-        self.clusters.iter().filter(|_| self.iommu() == IommuState::Active)
+        let clusters = if self.iommu() == IommuState::Active { self.clusters } else { &[] };
+        clusters.iter()
     }
 
     /// Those of `devices`, lowest first.

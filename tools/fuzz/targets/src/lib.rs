@@ -13,6 +13,7 @@
 )]
 
 mod builder;
+mod hypercall;
 mod inspect;
 mod machine;
 mod option;
@@ -32,6 +33,7 @@ mod described;
 mod visit;
 
 pub use builder::builder;
+pub use hypercall::hypercall;
 pub use inspect::inspect;
 pub use option::option;
 pub use parse::parse;
@@ -54,4 +56,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("table", table),
     ("policy", policy),
     ("option", option),
+    ("hypercall", hypercall),
 ];

@@ -31,7 +31,9 @@ pub fn seeds() -> Vec<Seed> {
     for (name, text) in OPTIONS {
         seeds.push(Seed { target: "option", name: name.into(), bytes: text.into() });
     }
-    for (target, count, length) in [("builder", 8, 200), ("table", 32, 60), ("policy", 8, 80)] {
+    for (target, count, length) in
+        [("builder", 8, 200), ("table", 32, 60), ("policy", 8, 80), ("hypercall", 8, 400)]
+    {
         for number in 1..=count {
             let bytes = random(number, length * usize::try_from(number).unwrap());
             seeds.push(Seed { target, name: format!("random-{number}"), bytes });
