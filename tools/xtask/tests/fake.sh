@@ -23,7 +23,7 @@ cargo)
     case "$*" in
     metadata*)
         package() { echo "{\"name\": \"$1\", \"features\": {$2}, \"rust_version\": \"1.88\"}"; }
-        echo "{\"packages\": [$(package acpi-dmar), $(package p2m), $(package xen-abi), $(package xen-iommu '"one": [], "two": []')]}"
+        echo "{\"packages\": [$(package acpi-dmar), $(package p2m), $(package rdm-layout), $(package xen-abi), $(package xen-iommu '"one": [], "two": []')]}"
         ;;
     *--package\ explore*)
         echo "${FAKE_EXPLORE:-broken: toast}"

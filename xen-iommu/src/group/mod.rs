@@ -154,8 +154,16 @@ impl<'g, 'm, S> Grouping<'g, 'm, S> {
         }
         let mut others = self.members(device).filter(|via| via.number != other.number);
         let found = others.find_map(|via| Some((Some(via.sbdf()), self.link(via, other)?)));
-        // What linked them has gone, and they stay one requester until they go.
+        // What linked them is no member, or has gone, and they stay one requester until they go.
         found.or_else(|| are_alike(device, other).then(|| (None, Link::RequesterId(other.sbdf()))))
+    }
+
+    /// What links two members directly. Those of one requester that no member links are linked so, too.
+    pub(crate) fn direct_reason(&self, device: &'m Device, other: &'m Device) -> Option<Link> {
+        if !are_alike(device, other) {
+            return self.link(device, other);
+        }
+        self.reason(device, other).and_then(|(via, link)| via.is_none().then_some(link))
     }
 
     /// Why two devices belong together by themselves, not by way of a third.

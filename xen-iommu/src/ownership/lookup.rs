@@ -55,7 +55,8 @@ impl<'m, S: AddressSpace, H: RemappingHardware, C: DeviceControl> Policy<'m, S, 
         let grouping = self.grouping(&presence);
         let Some(device) = presence.devices.find(device).filter(|device| !device.is_bridge()) else { return };
         for member in grouping.members(device) {
-            let link = (member.number != device.number).then(|| grouping.link(device, member)).flatten();
+            let link =
+                (member.number != device.number).then(|| grouping.direct_reason(device, member)).flatten();
             visit(member.sbdf(), link);
         }
     }
