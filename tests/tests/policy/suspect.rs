@@ -2,7 +2,7 @@
 //! is freed or moved before it is certain.
 
 use testkit::world::check::Rules;
-use testkit::world::devices::{A, E, F, J, OF_F, P, function, machine};
+use testkit::world::devices::{A, B, D, E, F, G, J, OF_F, P, X, Y, function, machine};
 use testkit::world::{GUEST, HARDWARE_DOMAIN, Machine, OTHER, Reserved, TIMED_OUT, with_world};
 use xen_iommu::{AddError, AssignError, DomainError, Mode, Note, Owner};
 
@@ -192,4 +192,29 @@ fn what_failed_to_come_while_all_failed_is_let_go_when_it_comes_again() {
         world.policy.flush_domain(HARDWARE_DOMAIN).unwrap();
         assert_eq!(world.frames.free_count(), free);
     });
+}
+
+#[test]
+fn what_failed_to_come_comes_once_hardware_answers_again() {
+    for device in [A, B, D, E, F, G, J, P, X, Y] {
+        for calls in 0..6 {
+            let mut machine = machine();
+            // No more than is needed.
+            machine.capacity.requester_ids = machine.devices.iter().map(|device| device.ids.len()).sum();
+            with_world(machine, |world| {
+                world.remove(device).unwrap();
+                world.die_after(calls);
+                let failed = world.add(&function(device)).is_err();
+                world.recover();
+                if failed {
+                    assert_eq!(
+                        world.add(&function(device)),
+                        Ok(Owner::Domain(HARDWARE_DOMAIN)),
+                        "{device}, {calls}"
+                    );
+                }
+                world.check(Rules::STRICT);
+            });
+        }
+    }
 }

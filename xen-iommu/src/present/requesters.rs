@@ -16,8 +16,9 @@ struct Id {
     id: Number,
     /// The function by which its unit is found.
     unit_of: Number,
-    /// The number of the device that shows it, with [`HIDDEN`] where this one does not stand for the id;
-    /// [`NONE`] where the device failed to appear and hardware may still use the id.
+    /// The number of the device that shows it, with [`HIDDEN`] where this one does not stand for the id, and
+    /// with [`LEFT`] where it is kept for one that failed to appear, since hardware may still use the id;
+    /// [`NONE`] where nobody is there to keep it.
     device: Number,
     /// The next of that requester, or of free places.
     next: Number,
@@ -25,6 +26,8 @@ struct Id {
 
 /// Another device's stands for the id, or it is on its way out.
 const HIDDEN: u32 = 1 << 31;
+/// Who has it does not show it.
+const LEFT: u32 = 1 << 30;
 
 impl Id {
     fn sbdf(&self) -> Sbdf {
@@ -40,7 +43,17 @@ impl Id {
     }
 
     fn is_of(&self, device: u32) -> bool {
-        !self.is_orphan() && self.device.get() & !HIDDEN == device
+        !self.is_orphan() && self.device() == device
+    }
+
+    /// The number of the device that has it, if it is no orphan.
+    fn device(&self) -> u32 {
+        self.device.get() & !(HIDDEN | LEFT)
+    }
+
+    /// Whether it was left behind by one that failed to appear, and is there for it when it comes again.
+    fn is_left(&self) -> bool {
+        self.is_orphan() || self.device.get() & LEFT != 0
     }
 }
 
@@ -285,7 +298,7 @@ impl<'m, S> Requesters<'m, S> {
     pub(crate) fn find(&self, id: Sbdf, devices: &Devices<'m>) -> Option<&'m Requester> {
         let (number, place) = self.place_of(id)?;
         if !place.is_orphan() {
-            return self.of(devices.at(place.device.get() & !HIDDEN)?);
+            return self.of(devices.at(place.device())?);
         }
         let mut used = self.places.iter().filter(|one| one.is_suspect() || one.count() > 0);
         used.find(|one| self.chain(one).any(|(one, _)| one == number))
@@ -387,7 +400,7 @@ impl<'m, S> Requesters<'m, S> {
     /// Whether there are places for all ids of a function, but for those that it has left behind when it
     /// failed to come.
     pub(crate) fn has_room(&self, ids: &RequesterIds) -> bool {
-        let is_new = |id: &Sbdf| !self.place_of(*id).is_some_and(|(_, place)| place.is_orphan());
+        let is_new = |id: &Sbdf| !self.place_of(*id).is_some_and(|(_, place)| place.is_left());
         ids.iter().filter(is_new).count() <= self.ids_left as usize
     }
 
@@ -400,7 +413,7 @@ impl<'m, S> Requesters<'m, S> {
         devices: &Devices<'m>,
     ) {
         for (_, orphan) in self.chain(requester).filter(|(_, place)| place.is_orphan()) {
-            orphan.device.set(device);
+            orphan.device.set(device | LEFT);
         }
         for RequesterId { id, unit_of } in requester_ids(function) {
             let is_known = match self.find(id, devices) {
@@ -408,7 +421,9 @@ impl<'m, S> Requesters<'m, S> {
                 Some(_) => true,
                 None => false,
             };
-            if self.chain(requester).any(|(_, place)| place.is_of(device) && place.sbdf() == id) {
+            let mut known = self.chain(requester).map(|(_, place)| place).filter(|place| place.sbdf() == id);
+            if let Some(place) = known.find(|place| place.is_of(device) || place.is_left()) {
+                place.device.set(device | place.device.get() & HIDDEN);
                 continue;
             }
             let Some(place) = self.ids.get(self.first_free_id as usize) else { return };
@@ -430,17 +445,18 @@ impl<'m, S> Requesters<'m, S> {
     pub(crate) fn hide_ids(&self, requester: &Requester, device: u32, hide: bool) {
         for (_, place) in self.chain(requester).filter(|(_, place)| place.is_of(device)) {
             if !self.is_shared(requester, place) {
-                place.device.set(if hide { device | HIDDEN } else { device });
+                let shown = place.device.get() & !HIDDEN;
+                place.device.set(if hide { shown | HIDDEN } else { shown });
             }
         }
     }
 
     /// What only a device shows is nobody's that is present, but stays.
     pub(crate) fn orphan_ids(&mut self, requester: &Requester, device: u32) {
-        let heir = Some(requester.first_user.get()).filter(|heir| *heir != device).unwrap_or(NONE);
+        let heir = Some(requester.first_user.get()).filter(|heir| ![device, NONE].contains(heir));
         for (_, place) in self.chain(requester).filter(|(_, place)| place.is_of(device)) {
             if !self.is_shared(requester, place) {
-                place.device.set(heir);
+                place.device.set(heir.map_or(NONE, |heir| heir | LEFT));
             }
         }
         self.remove_ids(requester, device);
