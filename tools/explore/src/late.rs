@@ -32,7 +32,6 @@ impl ConfigRegionAccess for Buses {
     }
 
     // SAFETY: any address and offset will do: what answers is made up.
-
     #[allow(unsafe_code, reason = "the trait has it so; nothing is touched")]
     unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {}
 }
